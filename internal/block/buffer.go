@@ -1,0 +1,75 @@
+package block
+
+import (
+	"sync"
+	"sync/atomic"
+	"unsafe"
+)
+
+// Buffer is a reference-counted piece of memory whose first byte is aligned to
+// BlockSize, fit for O_DIRECT. The one that takes a reference gives it back with
+// Release; the last Release returns the memory to its pool.
+type Buffer struct {
+	// Data is the payload; its length may be shortened by the owner.
+	Data []byte
+
+	full  []byte
+	class int
+	refs  atomic.Int32
+}
+
+// bufferClasses are the capacities kept in pools, in bytes.
+var bufferClasses = [...]int{BlockSize, 4 * BlockSize, ExtentSize, 4 * ExtentSize, MaxTransfer}
+
+// bufferPools hold free buffers by class. They are caches without meaning, and
+// so the one exception to "no mutable globals".
+var bufferPools [len(bufferClasses)]sync.Pool
+
+// NewBuffer returns a buffer of n bytes with one reference. Its content is
+// undefined. n may exceed every pooled class; such a buffer is not pooled.
+func NewBuffer(n int) *Buffer {
+	for class, capacity := range bufferClasses {
+		if n > capacity {
+			continue
+		}
+		b, _ := bufferPools[class].Get().(*Buffer)
+		if b == nil {
+			b = &Buffer{full: alignedBytes(capacity), class: class}
+		}
+		b.Data = b.full[:n]
+		b.refs.Store(1)
+		return b
+	}
+	b := &Buffer{full: alignedBytes(n), class: -1}
+	b.Data = b.full[:n]
+	b.refs.Store(1)
+	return b
+}
+
+// Retain takes one more reference and returns the buffer.
+func (b *Buffer) Retain() *Buffer {
+	b.refs.Add(1)
+	return b
+}
+
+// Release gives one reference back. A nil buffer is ignored.
+func (b *Buffer) Release() {
+	if b == nil {
+		return
+	}
+	switch n := b.refs.Add(-1); {
+	case n == 0 && b.class >= 0:
+		bufferPools[b.class].Put(b)
+	case n < 0:
+		panic("block: buffer released more often than retained")
+	}
+}
+
+func alignedBytes(n int) []byte {
+	raw := make([]byte, n+BlockSize)
+	skip := 0
+	if rest := uintptr(unsafe.Pointer(unsafe.SliceData(raw))) % BlockSize; rest != 0 {
+		skip = BlockSize - int(rest)
+	}
+	return raw[skip : skip+n : skip+n]
+}
