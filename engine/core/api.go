@@ -1,0 +1,209 @@
+// Package core is the mirroring protocol of one attached volume.
+package core
+
+import "github.com/holdfast-io/holdfast/internal/block"
+
+// Config is what a core needs to know at its birth. It is born for one epoch
+// and never outlives it.
+type Config struct {
+	// Node is where the engine runs; the replica on it is read by preference.
+	Node block.NodeID
+	// Cluster is checked by every replica.
+	Cluster block.ClusterID
+	// View is what Raft answered to the start of this engine: View.Epoch is the
+	// core's own epoch.
+	View block.View
+	// MinInSync is how many members an in-sync set must have for a removal to
+	// release acknowledgements (rule 9).
+	MinInSync int
+	Timing    Timing
+	Limits    Limits
+}
+
+// Timing are the protocol's durations in nanoseconds of CLOCK_BOOTTIME.
+type Timing struct {
+	PingInterval    int64
+	Lease           int64
+	LeaseMargin     int64
+	ReplicaDeadline int64
+	AttachWait      int64
+	ConnectRetry    int64
+	ProposeRetry    int64
+	NoSpaceRetry    int64
+	LogIdle         int64
+}
+
+// Limits bound a core's memory.
+type Limits struct {
+	// Requests are the client requests in flight or waiting; the frontend holds
+	// back what exceeds them.
+	Requests int
+	// TargetWindow is the number of writes that may be queued for one sync
+	// target before it misses them (rule 21).
+	TargetWindow int
+	// Copies are the chunks being repaired or resynced at once.
+	Copies int
+	// LogRegions is the size past which intent logs are flushed and cleared
+	// (rule 15).
+	LogRegions int
+}
+
+// EventKind tells which fields of an Event are set.
+type EventKind uint8
+
+const (
+	// EventTick: time has passed. Now is set in every event.
+	EventTick EventKind = iota + 1
+	// EventRequest: a client asks; Request is set.
+	EventRequest
+	// EventReply: Reply came from Replica on session Reply.Session. The reply to
+	// OpOpen reports a new session.
+	EventReply
+	// EventLost: the link of (Replica, Session) ended or could not be made; Err
+	// says why.
+	EventLost
+	// EventOutcome: the proposal Proposal has Verdict, and View unless Unknown.
+	EventOutcome
+	// EventView: Raft shows View (a hint: another engine may have been started).
+	EventView
+	// EventDetach: end cleanly: drain, flush, clear the logs, stop. New requests
+	// fail with block.ErrDetached.
+	EventDetach
+	// EventAbort: end now; all pending I/O fails with block.ErrDetached.
+	EventAbort
+)
+
+// Event is one input of the core.
+type Event struct {
+	Kind     EventKind
+	Now      block.Instant
+	Request  Request
+	Replica  block.ReplicaID
+	Session  block.Session
+	Reply    block.Reply
+	Err      error
+	Proposal block.Proposal
+	Verdict  block.Verdict
+	View     block.View
+}
+
+// RequestKind is what a client asks.
+type RequestKind uint8
+
+const (
+	// ReadRequest reads Length bytes.
+	ReadRequest RequestKind = iota + 1
+	// WriteRequest writes Buf. With ForceUnitAccess it is durable when completed.
+	WriteRequest
+	// ZeroRequest makes the span read as zeros (TRIM, WRITE_ZEROES).
+	ZeroRequest
+	// FlushRequest makes everything acknowledged before it durable.
+	FlushRequest
+)
+
+// Request is one client request. Spans are whole sectors within the volume; the
+// frontend has checked that.
+type Request struct {
+	// Tag is the frontend's name for the request, given back in EffectComplete.
+	Tag             uint64
+	Kind            RequestKind
+	ForceUnitAccess bool
+	Offset          int64
+	Length          int64
+	// Buf is the payload of a write; the core takes over one reference.
+	Buf *block.Buffer
+}
+
+// EffectKind tells which fields of an Effect are set.
+type EffectKind uint8
+
+const (
+	// EffectConnect: make a link to Replica and send Request (its OpOpen) on it
+	// first. An older link to the replica is closed.
+	EffectConnect EffectKind = iota + 1
+	// EffectDisconnect: close the link of (Replica, Request.Session).
+	EffectDisconnect
+	// EffectSend: send Request to Replica on the link of Request.Session; drop
+	// it if that link is gone. Takes one reference of Request.Buf along.
+	EffectSend
+	// EffectPropose: hand Proposal to Raft; its outcome comes as EventOutcome.
+	EffectPropose
+	// EffectComplete: the client request Tag has ended with Err; a read's bytes
+	// are Buf, of which one reference goes along.
+	EffectComplete
+	// EffectServing: the core serves from now on.
+	EffectServing
+	// EffectStopped: the core has ended; Err is nil after a clean detach. Nothing
+	// follows, and every request has been completed.
+	EffectStopped
+	// EffectNotice: something an operator wants to know.
+	EffectNotice
+)
+
+// Effect is one output of the core, to be carried out in order.
+type Effect struct {
+	Kind     EffectKind
+	Replica  block.ReplicaID
+	Request  block.Request
+	Proposal block.Proposal
+	Tag      uint64
+	Err      error
+	Buf      *block.Buffer
+	Notice   Notice
+}
+
+// NoticeKind is what a Notice reports.
+type NoticeKind uint8
+
+const (
+	// NoticeMemberLost: Replica left the in-sync set; Err says why.
+	NoticeMemberLost NoticeKind = iota + 1
+	// NoticeResyncStarted: Replica is a target; Bytes is what may differ.
+	NoticeResyncStarted
+	// NoticeResyncProgress: Bytes remain to be compared, Copied have been copied.
+	NoticeResyncProgress
+	// NoticeAdmitted: Replica is in sync again; Copied bytes were copied.
+	NoticeAdmitted
+	// NoticeRepaired: Replica had bad or divergent bytes, now repaired from a
+	// peer; Bytes counts them.
+	NoticeRepaired
+	// NoticeFrozen: I/O waits; Err says for what. NoticeThawed ends it.
+	NoticeFrozen
+	NoticeThawed
+	// NoticeDiffer: replicas differ with good checksums (rule 30).
+	NoticeDiffer
+)
+
+// Notice is one observation, for logs, metrics and the status of a volume.
+type Notice struct {
+	Kind    NoticeKind
+	Replica block.ReplicaID
+	Err     error
+	Bytes   int64
+	Copied  int64
+	Offset  int64
+}
+
+// Status is a snapshot of a core for people.
+type Status struct {
+	View    block.View
+	Serving bool
+	// Frozen is nil while I/O flows, else what it waits for.
+	Frozen error
+	// InFlight are client requests.
+	InFlight int
+	// Divergent are bytes not yet known to be equal on all members.
+	Divergent int64
+	// Targets are the replicas being resynced.
+	Targets []TargetStatus
+	// LogRegions is the number of regions in the intent logs.
+	LogRegions int
+}
+
+// TargetStatus is the progress of one resync.
+type TargetStatus struct {
+	Replica   block.ReplicaID
+	Remaining int64
+	Copied    int64
+	Counts    bool
+}

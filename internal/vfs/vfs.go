@@ -1,0 +1,77 @@
+// Package vfs is the seam between a store and its disk. A store has a data
+// file, reached through Device, and a metadata directory, reached through
+// pebble's vfs.FS (of which Dir is the alias used here). Each has a real
+// implementation and one in memory that forgets what was not synced, for tests
+// and for the simulator.
+//
+// Device is completion-based, so that io_uring fits under it: Submit never
+// blocks on the disk, and the operation's Done is called when it has ended.
+package vfs
+
+import (
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+// Dir is the file system that holds a store's metadata directory.
+type Dir = vfs.FS
+
+// IOKind is what an IO asks of a device.
+type IOKind uint8
+
+const (
+	// Read fills Data from Offset. Bytes never written read as zeros.
+	Read IOKind = iota + 1
+	// Write puts Data at Offset.
+	Write
+	// Sync makes every write that completed before its submission durable
+	// (fdatasync).
+	Sync
+	// Discard gives the space of [Offset, Offset+Length) back to the file
+	// system; it reads as zeros afterwards.
+	Discard
+)
+
+// IO is one operation on a Device. Data, Offset and Length are multiples of
+// block.BlockSize, and Data is aligned in memory to it. The submitter owns the
+// IO and Data again when Done is called.
+type IO struct {
+	Kind   IOKind
+	Offset int64
+	Length int64
+	Data   []byte
+	// Err is the result, set before Done is called. A full disk is
+	// block.ErrNoSpace, everything else that the disk refused block.ErrDiskFailed.
+	Err error
+	// Done is called once, from any goroutine, never from within Submit and
+	// never with a lock of the device held.
+	Done func(*IO)
+}
+
+// Device is a store's data file.
+type Device interface {
+	// Submit starts the operation. Operations in flight are not ordered among
+	// each other.
+	Submit(io *IO)
+	// Size is the length of the file in bytes.
+	Size() int64
+	// Grow preallocates the file up to size bytes; it blocks.
+	Grow(size int64) error
+	// Free is the space left on the file system in bytes.
+	Free() (int64, error)
+	// Close waits for operations in flight and gives the exclusive lock back.
+	Close() error
+}
+
+// Executor runs the blocking jobs of a store (journal writes, metadata
+// commits). A job never waits for another job. The simulator's runs them as
+// events on its one goroutine.
+type Executor interface {
+	// Go runs job later, from any goroutine, never from within Go.
+	Go(job func())
+}
+
+// IncarnationOf is how a store learns the identity of the caches under it
+// (rule 17).
+type IncarnationOf func(path string) (block.Incarnation, error)
