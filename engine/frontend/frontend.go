@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"strings"
 
 	"github.com/holdfast-io/holdfast/internal/block"
@@ -61,53 +60,54 @@ func ParseIdentity(s string) (Identity, error) {
 	return Identity{Volume: block.VolumeID{ID: v}, Attachment: block.AttachmentID{ID: a}}, nil
 }
 
-// Options describe a device to attach or adopt.
-type Options struct {
-	Identity
-	// Size is in bytes; LogicalBlockSize is 512 or 4096.
+// Spec describes a device to attach or adopt.
+type Spec struct {
+	Volume     block.VolumeID
+	Attachment block.AttachmentID
+	// Size is in bytes; LogicalBlockSize is 512 or 4096, which is also the
+	// default.
 	Size             int64
 	LogicalBlockSize int
-	// RunDir is a directory for what must outlive the daemon but not the
-	// machine.
-	RunDir string
 	// Backend serves the device's I/O.
 	Backend nbd.Backend
-	Logger  *slog.Logger
 }
 
-// Validate reports what is wrong with the options.
-func (o *Options) Validate() error {
-	switch {
-	case o.Volume.IsZero() || o.Attachment.IsZero():
-		return fmt.Errorf("device without volume and attachment: %w", block.ErrInvalid)
-	case o.Size <= 0:
-		return fmt.Errorf("device for volume %s of size %d: %w", o.Volume, o.Size, block.ErrInvalid)
-	case o.Backend == nil:
-		return fmt.Errorf("device for volume %s without a backend: %w", o.Volume, block.ErrInvalid)
-	case !filepath.IsAbs(o.RunDir):
-		return fmt.Errorf("device for volume %s: run directory %q: %w", o.Volume, o.RunDir, block.ErrInvalid)
+// Identity is what the device will carry.
+func (s *Spec) Identity() Identity { return Identity{Volume: s.Volume, Attachment: s.Attachment} }
+
+// Validate fills in defaults and reports what is wrong.
+func (s *Spec) Validate() error {
+	if s.LogicalBlockSize == 0 {
+		s.LogicalBlockSize = block.BlockSize
 	}
-	info := o.Export()
+	switch {
+	case s.Volume.IsZero() || s.Attachment.IsZero():
+		return fmt.Errorf("device without volume and attachment: %w", block.ErrInvalid)
+	case s.Size <= 0:
+		return fmt.Errorf("device for volume %s of size %d: %w", s.Volume, s.Size, block.ErrInvalid)
+	case s.Backend == nil:
+		return fmt.Errorf("device for volume %s without a backend: %w", s.Volume, block.ErrInvalid)
+	}
+	info := s.Export()
 	return info.Validate()
 }
 
 // Export describes the volume in the terms of NBD.
-func (o *Options) Export() nbd.ExportInfo {
+func (s *Spec) Export() nbd.ExportInfo {
 	return nbd.ExportInfo{
-		Name:     o.Attachment.String(),
-		Size:     o.Size,
-		MinBlock: uint32(o.LogicalBlockSize),
+		Name:     s.Attachment.String(),
+		Size:     s.Size,
+		MinBlock: uint32(s.LogicalBlockSize),
 		Flush:    true, FUA: true, Trim: true, Zeroes: true,
 	}
 }
 
-// Log is the logger with the keys of the volume.
-func (o *Options) Log() *slog.Logger {
-	log := o.Logger
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+// Log is a logger with the keys of the volume; base may be nil.
+func (s *Spec) Log(base *slog.Logger) *slog.Logger {
+	if base == nil {
+		base = slog.New(slog.DiscardHandler)
 	}
-	return log.With("volume", o.Volume.String(), "attachment", o.Attachment.String())
+	return base.With("volume", s.Volume.String(), "attachment", s.Attachment.String())
 }
 
 // Driver is one way to show volumes.
@@ -118,10 +118,10 @@ type Driver interface {
 	Available(ctx context.Context) error
 	// Attach makes a new device; block.ErrExists when there is one for the
 	// attachment.
-	Attach(ctx context.Context, o Options) (Device, error)
+	Attach(ctx context.Context, spec Spec) (Device, error)
 	// Adopt serves the device that an earlier daemon left. block.ErrNotFound:
-	// there is none. block.ErrDetached: there was one, and its I/O has failed.
-	Adopt(ctx context.Context, o Options) (Device, error)
+	// there is none, or its I/O has failed and it was removed.
+	Adopt(ctx context.Context, spec Spec) (Device, error)
 	// List names the devices on this machine, served or not.
 	List(ctx context.Context) ([]Identity, error)
 	// Remove ends a device that nobody serves: its I/O fails. One that does not

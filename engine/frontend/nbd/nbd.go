@@ -38,6 +38,8 @@ type Driver struct {
 	NetNS string
 	// Sysfs is where sysfs is mounted; "" is "/sys".
 	Sysfs kernel.Sysfs
+	// Logger may be nil.
+	Logger *slog.Logger
 }
 
 var _ frontend.Driver = (*Driver)(nil)
@@ -76,15 +78,15 @@ func (d *Driver) find(id frontend.Identity) (int, error) {
 }
 
 // Attach implements frontend.Driver.
-func (d *Driver) Attach(ctx context.Context, o frontend.Options) (frontend.Device, error) {
-	return d.open(o, func(client *kernel.Client, index, socket int) (int, error) {
+func (d *Driver) Attach(ctx context.Context, spec frontend.Spec) (frontend.Device, error) {
+	return d.open(spec, func(client *kernel.Client, index, socket int) (int, error) {
 		if index != kernel.AnyIndex {
 			return 0, fmt.Errorf("NBD device %d has it: %w", index, block.ErrExists)
 		}
-		info := o.Export()
+		info := spec.Export()
 		index, err := client.Connect(kernel.Config{
-			Index: kernel.AnyIndex, Size: o.Size, BlockSize: o.LogicalBlockSize,
-			Flags: info.Flags(), Identifier: o.Identity.String(),
+			Index: kernel.AnyIndex, Size: spec.Size, BlockSize: spec.LogicalBlockSize,
+			Flags: info.Flags(), Identifier: spec.Identity().String(),
 		}, socket)
 		if err != nil {
 			return 0, err
@@ -97,8 +99,8 @@ func (d *Driver) Attach(ctx context.Context, o frontend.Options) (frontend.Devic
 }
 
 // Adopt implements frontend.Driver.
-func (d *Driver) Adopt(ctx context.Context, o frontend.Options) (frontend.Device, error) {
-	return d.open(o, func(client *kernel.Client, index, socket int) (int, error) {
+func (d *Driver) Adopt(ctx context.Context, spec frontend.Spec) (frontend.Device, error) {
+	return d.open(spec, func(client *kernel.Client, index, socket int) (int, error) {
 		if index == kernel.AnyIndex {
 			return 0, block.ErrNotFound
 		}
@@ -106,13 +108,13 @@ func (d *Driver) Adopt(ctx context.Context, o frontend.Options) (frontend.Device
 		if err != nil {
 			return 0, err
 		}
-		if size != o.Size {
-			return 0, fmt.Errorf("NBD device %d has %d bytes, the volume %d: %w", index, size, o.Size, block.ErrConflict)
+		if size != spec.Size {
+			return 0, fmt.Errorf("NBD device %d has %d bytes, the volume %d: %w", index, size, spec.Size, block.ErrConflict)
 		}
 		if err := d.sysfs().Tune(index); err != nil {
 			return 0, err
 		}
-		return index, client.Reconfigure(ctx, index, o.Identity.String(), socket)
+		return index, client.Reconfigure(ctx, index, spec.Identity().String(), socket)
 	})
 }
 
@@ -146,11 +148,11 @@ func (d *Driver) Remove(ctx context.Context, id frontend.Identity) error {
 }
 
 // open gives the kernel a socket in the way of give, and serves the other half.
-func (d *Driver) open(o frontend.Options, give func(client *kernel.Client, index, socket int) (int, error)) (frontend.Device, error) {
-	if err := o.Validate(); err != nil {
+func (d *Driver) open(spec frontend.Spec, give func(client *kernel.Client, index, socket int) (int, error)) (frontend.Device, error) {
+	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
-	index, err := d.find(o.Identity)
+	index, err := d.find(spec.Identity())
 	if err != nil {
 		return nil, err
 	}
@@ -158,13 +160,13 @@ func (d *Driver) open(o frontend.Options, give func(client *kernel.Client, index
 	if err != nil {
 		return nil, err
 	}
-	device := &Device{driver: d, options: o, client: client, log: o.Log()}
+	device := &Device{driver: d, spec: spec, client: client, log: spec.Log(d.Logger)}
 	conn, err := device.pair(func(socket int) error {
 		device.index, err = give(client, index, socket)
 		return err
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("attach volume %s: %w", o.Volume, err), client.Close())
+		return nil, errors.Join(fmt.Errorf("attach volume %s: %w", spec.Volume, err), client.Close())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	device.cancel, device.conn = cancel, conn
@@ -174,13 +176,13 @@ func (d *Driver) open(o frontend.Options, give func(client *kernel.Client, index
 
 // Device is a kernel NBD device.
 type Device struct {
-	driver  *Driver
-	options frontend.Options
-	client  *kernel.Client
-	index   int
-	log     *slog.Logger
-	cancel  context.CancelFunc
-	loop    sync.WaitGroup
+	driver *Driver
+	spec   frontend.Spec
+	client *kernel.Client
+	index  int
+	log    *slog.Logger
+	cancel context.CancelFunc
+	loop   sync.WaitGroup
 
 	mu sync.Mutex
 	// conn is the socket being served; it is replaced by serve only.
@@ -204,7 +206,7 @@ func (d *Device) pair(give func(socket int) error) (*nbd.Conn, error) {
 		return nil, fmt.Errorf("wrap socket: %w", err)
 	}
 	conn, err := nbd.NewConn(ours, nbd.ConnConfig{
-		Info: d.options.Export(), Backend: d.options.Backend, HoldErrors: true, Logger: d.log,
+		Info: d.spec.Export(), Backend: d.spec.Backend, HoldErrors: true, Logger: d.log,
 	})
 	if err == nil {
 		err = give(fds[1])
@@ -251,7 +253,7 @@ func (d *Device) replace(ctx context.Context, pause time.Duration) error {
 		return ctx.Err()
 	}
 	conn, err := d.pair(func(socket int) error {
-		return d.client.Reconfigure(ctx, d.index, d.options.Identity.String(), socket)
+		return d.client.Reconfigure(ctx, d.index, d.spec.Identity().String(), socket)
 	})
 	if err != nil {
 		return err
@@ -305,7 +307,7 @@ func (d *Device) Close(ctx context.Context) error {
 func (d *Device) Detach(ctx context.Context) error {
 	// The server runs until the kernel has let go, so that what it still writes
 	// arrives.
-	if err := d.driver.Remove(ctx, d.options.Identity); err != nil {
+	if err := d.driver.Remove(ctx, d.spec.Identity()); err != nil {
 		return fmt.Errorf("detach %s: %w", d.Path(), err)
 	}
 	return d.Close(ctx)
