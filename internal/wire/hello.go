@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/nbd"
 )
 
 // Version is the version of the frames that this build speaks, versionMin the
@@ -14,8 +15,12 @@ const (
 	versionMin = 1
 )
 
-// option is the number of the private handshake option, "HFLD".
-const option = 0x48464c44
+// option is the number of the private handshake option, "HFLD", answerType the
+// type of the reply to it that comes before the acknowledgement.
+const (
+	option     nbd.Option    = 0x48464c44
+	answerType nbd.ReplyType = 0x48464c44
+)
 
 // Sizes of the two messages of the private option, in bytes. Later versions may
 // append to them, so a longer one is accepted.
