@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand"
+	"slices"
 	"sync"
 	"testing"
 
@@ -75,7 +76,7 @@ func (r *steppedReplica) step(i int) bool {
 		return false
 	}
 	op := r.held[i]
-	r.held = append(r.held[:i:i], r.held[i+1:]...)
+	r.held = slices.Delete(r.held, i, i+1)
 	op.Err = r.fail
 	if op.Err == nil {
 		r.apply(op)
