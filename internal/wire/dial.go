@@ -110,7 +110,7 @@ func (c *DialConfig) introduce(handshake *nbd.ClientHandshake) error {
 		versionMin: versionMin, versionMax: Version, features: features,
 		cluster: c.Cluster, node: c.Node, replica: c.Replica,
 	}
-	replies, err := handshake.Option(option, h.append(nil))
+	replies, err := handshake.Option(option, h.encode())
 	if err != nil {
 		return fmt.Errorf("ask for frames: %w", err)
 	}

@@ -97,7 +97,11 @@ func TestTruncatedFrame(t *testing.T) {
 		frame := requestFrame(t, &s.req)
 		for n := range frame {
 			_, err := readRequest(bytes.NewReader(frame[:n]))
-			if n == 0 && err != io.EOF || n > 0 && !errors.Is(err, block.ErrProtocol) {
+			want := block.ErrProtocol
+			if n == 0 {
+				want = io.EOF
+			}
+			if !errors.Is(err, want) {
 				t.Fatalf("%s cut after %d of %d bytes: %v", s.name, n, len(frame), err)
 			}
 		}

@@ -45,10 +45,7 @@ func TestWrongNode(t *testing.T) {
 }
 
 func TestNobodyThere(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := listen(t)
 	addr := listener.Addr().String()
 	listener.Close()
 	config := DialConfig{Addr: addr, Cluster: testCluster, Node: otherNode, Replica: sampleReplica}
@@ -60,10 +57,7 @@ func TestNobodyThere(t *testing.T) {
 // TestSilentPeer: a peer that accepts and says nothing costs the timeout, no
 // more.
 func TestSilentPeer(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := listen(t)
 	defer listener.Close()
 	config := DialConfig{
 		Addr: listener.Addr().String(), Cluster: testCluster, Node: otherNode, Replica: sampleReplica, Timeout: 50 * time.Millisecond,
@@ -79,10 +73,7 @@ func TestNotHoldfast(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := listen(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ctx, listener) }()
@@ -142,16 +133,16 @@ func TestBadAnswers(t *testing.T) {
 
 func TestHelloFrames(t *testing.T) {
 	h := hello{versionMin: 1, versionMax: 2, features: 3, cluster: testCluster, node: testNode, replica: sampleReplica}
-	golden(t, "hello", h.append(nil))
+	golden(t, "hello", h.encode())
 	a := helloAnswer{status: 15, version: 1, features: 3, cluster: testCluster, node: testNode, text: "no"}
-	golden(t, "hello-answer", a.append(nil))
+	golden(t, "hello-answer", a.encode())
 	var gotHello hello
 	var gotAnswer helloAnswer
 	// A later version says more.
-	if err := gotHello.decode(append(h.append(nil), "more"...)); err != nil || gotHello != h {
+	if err := gotHello.decode(append(h.encode(), "more"...)); err != nil || gotHello != h {
 		t.Errorf("hello %+v, %v", gotHello, err)
 	}
-	if err := gotAnswer.decode(a.append(nil)); err != nil || gotAnswer != a {
+	if err := gotAnswer.decode(a.encode()); err != nil || gotAnswer != a {
 		t.Errorf("answer %+v, %v", gotAnswer, err)
 	}
 }
@@ -159,8 +150,8 @@ func TestHelloFrames(t *testing.T) {
 func FuzzHello(f *testing.F) {
 	h := hello{versionMin: 1, versionMax: 2, cluster: testCluster}
 	a := helloAnswer{version: 1, cluster: testCluster, text: "no"}
-	f.Add(h.append(nil))
-	f.Add(a.append(nil))
+	f.Add(h.encode())
+	f.Add(a.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var h hello
 		if err := h.decode(b); err != nil && !errors.Is(err, block.ErrProtocol) {
@@ -168,7 +159,7 @@ func FuzzHello(f *testing.F) {
 		}
 		negotiate(&h, testCluster, testNode)
 		var a helloAnswer
-		if err := a.decode(b); err == nil && string(a.append(nil)[:helloAnswerSize]) != string(b[:helloAnswerSize]) {
+		if err := a.decode(b); err == nil && string(a.encode()[:helloAnswerSize]) != string(b[:helloAnswerSize]) {
 			t.Fatalf("%x was understood as %+v", b, a)
 		}
 	})
@@ -177,11 +168,7 @@ func FuzzHello(f *testing.F) {
 // TestMalformedHello: the server refuses it and stays.
 func TestMalformedHello(t *testing.T) {
 	n := startNode(t, newAcceptor(keep), nil)
-	raw, err := net.Dial("tcp", n.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer raw.Close()
+	raw := connect(t, n.addr)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	h, err := nbd.StartHandshake(ctx, raw, nil)

@@ -44,7 +44,8 @@ type hello struct {
 	replica    block.ReplicaID
 }
 
-func (h *hello) append(b []byte) []byte {
+func (h *hello) encode() []byte {
+	b := make([]byte, 0, helloSize)
 	b = binary.BigEndian.AppendUint16(b, h.versionMin)
 	b = binary.BigEndian.AppendUint16(b, h.versionMax)
 	b = binary.BigEndian.AppendUint64(b, h.features)
@@ -77,7 +78,8 @@ type helloAnswer struct {
 	text     string
 }
 
-func (a *helloAnswer) append(b []byte) []byte {
+func (a *helloAnswer) encode() []byte {
+	b := make([]byte, 0, helloAnswerSize+maxErrorText)
 	b = binary.BigEndian.AppendUint16(b, a.status)
 	b = binary.BigEndian.AppendUint16(b, a.version)
 	b = binary.BigEndian.AppendUint64(b, a.features)

@@ -95,7 +95,7 @@ func (s *Server) frames(ctx context.Context, n *nbd.Negotiation, payload []byte)
 		return false, n.Refuse(nbd.RepErrInvalid, err.Error())
 	}
 	a := negotiate(&h, s.config.Cluster, s.config.Node)
-	if err := n.Reply(answerType, a.append(nil)); err != nil {
+	if err := n.Reply(answerType, a.encode()); err != nil {
 		return false, err
 	}
 	if err := n.Reply(nbd.RepAck, nil); err != nil {

@@ -65,7 +65,8 @@ func (b *bench) listen(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	var config net.ListenConfig
+	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +99,8 @@ func newPromptBench(t *testing.T, limits Limits) (*bench, *promptReplica) {
 
 func connectNBD(t *testing.T, addr, export string) (*nbd.Client, error) {
 	t.Helper()
-	socket, err := net.Dial("tcp", addr)
+	var dialer net.Dialer
+	socket, err := dialer.DialContext(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}

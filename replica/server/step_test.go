@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"fmt"
 	"math/rand"
 	"slices"
 	"sync"
@@ -259,4 +258,10 @@ func fence(epoch block.Epoch, session block.Session) block.Fence {
 
 func pattern(n int, b byte) []byte { return bytes.Repeat([]byte{b}, n) }
 
-func kindsOf(kinds ...store.Kind) string { return fmt.Sprint(kinds) }
+// holds checks which operations the store runs.
+func (b *bench) holds(kinds ...store.Kind) {
+	b.t.Helper()
+	if got := b.replica.kinds(); !slices.Equal(got, kinds) {
+		b.t.Fatalf("the store runs %v, want %v", got, kinds)
+	}
+}
