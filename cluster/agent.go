@@ -83,27 +83,21 @@ func (c *Cluster) runAgent(ctx context.Context) error {
 // reconcile does what the state asks of this node and reports whether nothing is
 // left to do. reported are the quarantined replicas that were logged.
 func (c *Cluster) reconcile(ctx context.Context, reported map[block.ReplicaID]bool) bool {
-	if c.State().Cluster().IsZero() {
-		return true
-	}
-	tasks, unknown := c.agentTasks()
-	if len(tasks) == 0 && len(unknown) == 0 {
-		return true
+	if w := c.agentWork(reported); len(w.tasks) == 0 && len(w.unknown) == 0 {
+		return !w.blocked
 	}
 	// After a restart the local state may be an old one. Nothing is made, deleted
 	// or called unknown on its word.
 	if err := c.Sync(ctx); err != nil {
 		return false
 	}
-	tasks, unknown = c.agentTasks()
-	for _, r := range unknown {
-		if !reported[r.Replica] {
-			reported[r.Replica] = true
-			c.logger.Warn("a replica unknown to the cluster is left alone", "replica", r.Replica, "disk", r.Disk, "volume", r.Volume)
-		}
+	w := c.agentWork(reported)
+	for _, r := range w.unknown {
+		reported[r.Replica] = true
+		c.logger.Warn("a replica unknown to the cluster is left alone", "replica", r.Replica, "disk", r.Disk, "volume", r.Volume)
 	}
-	settled := true
-	for _, t := range tasks {
+	settled := !w.blocked
+	for _, t := range w.tasks {
 		if err := c.perform(ctx, t); err != nil {
 			settled = false
 			if ctx.Err() != nil {
@@ -121,27 +115,43 @@ type agentTask struct {
 	remove bool
 }
 
-// agentTasks compares the state with the open, working disks of this node.
-func (c *Cluster) agentTasks() (tasks []agentTask, unknown []HeldReplica) {
+// agentWork is what a comparison of state and disks comes to.
+type agentWork struct {
+	tasks []agentTask
+	// unknown are replicas that the state does not know and that were not reported.
+	unknown []HeldReplica
+	// blocked: there is more to do on disks that are not open, or have failed.
+	blocked bool
+}
+
+// agentWork compares the state with the disks of this node.
+func (c *Cluster) agentWork(reported map[block.ReplicaID]bool) (w agentWork) {
+	s, own := c.State(), c.NodeID()
+	if s.Cluster().IsZero() {
+		return w
+	}
 	working := map[block.DiskID]bool{}
 	for _, d := range c.options.Disks.Disks() {
 		working[d.ID] = d.Failure == ""
 	}
-	s, own := c.State(), c.NodeID()
 	for v := range s.Volumes() {
 		for _, m := range v.View.Replicas {
-			if m.Node == own && working[m.Disk] && (v.Deleting || v.IsPending(m.ID)) {
+			switch {
+			case m.Node != own || !v.Deleting && !v.IsPending(m.ID):
+			case !working[m.Disk]:
+				w.blocked = true
+			default:
 				spec := ReplicaSpec{Disk: m.Disk, Replica: m.ID, Volume: v.ID, Size: v.View.Size}
-				tasks = append(tasks, agentTask{spec: spec, remove: v.Deleting})
+				w.tasks = append(w.tasks, agentTask{spec: spec, remove: v.Deleting})
 			}
 		}
 	}
 	for _, r := range c.options.Replicas.Replicas() {
-		if _, ok := s.VolumeOf(r.Replica); !ok {
-			unknown = append(unknown, r)
+		if _, ok := s.VolumeOf(r.Replica); !ok && !reported[r.Replica] {
+			w.unknown = append(w.unknown, r)
 		}
 	}
-	return tasks, unknown
+	return w
 }
 
 func (c *Cluster) perform(ctx context.Context, t agentTask) error {

@@ -480,3 +480,41 @@ func TestListPages(t *testing.T) {
 		t.Fatalf("capacity %v, %v", room, err)
 	}
 }
+
+// TestAgentWaitsForDisks: a replica on a disk that is not open yet is made once it
+// is, though nothing changes in the state; creation can be repeated until then. A
+// replica that the cluster does not know is never touched.
+func TestAgentWaitsForDisks(t *testing.T) {
+	g := newGroup(t, 1)
+	ctx := testContext(t)
+	h := g[0].host
+	stray := HeldReplica{Disk: h.Disks()[0].ID, Replica: block.ReplicaID{ID: newTestID(t)}}
+	h.mu.Lock()
+	disks := h.disks
+	h.disks = map[string]DiskReport{}
+	h.replicas[stray.Replica] = stray
+	h.mu.Unlock()
+
+	short, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err := g[0].volumes().CreateVolume(short, createRequest("data", 1))
+	if !errors.Is(err, block.ErrUnavailable) || status.Code(err) != codes.Unavailable {
+		t.Fatalf("created on a closed disk: %v", err)
+	}
+	h.mu.Lock()
+	h.disks = disks
+	h.mu.Unlock()
+	v, err := g[0].volumes().CreateVolume(ctx, createRequest("data", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g[0].volumes().DeleteVolume(ctx, &holdfastv1.DeleteVolumeRequest{Id: v.GetId()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := g[0].Wait(ctx, func(s *state.State) bool { return s.VolumeCount() == 0 }); err != nil {
+		t.Fatal(err)
+	}
+	if left := h.Replicas(); len(left) != 1 || left[0] != stray {
+		t.Fatalf("replicas left: %v", left)
+	}
+}

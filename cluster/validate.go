@@ -71,8 +71,8 @@ func checkClass(class string) error {
 	return nil
 }
 
-// checkParameters fills in the defaults: one replica more than needed is never
-// assumed, so replicas has none; min_in_sync is 1.
+// checkParameters checks what a volume asks for. min_in_sync is 1 unless it is set;
+// the number of replicas has no default.
 func checkParameters(p *holdfastv1.VolumeParameters) (state.Parameters, error) {
 	q := state.Parameters{Replicas: int(p.GetReplicas()), MinInSync: int(p.GetMinInSync()), DiskClass: p.GetDiskClass()}
 	if q.MinInSync == 0 {

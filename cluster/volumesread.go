@@ -13,6 +13,9 @@ import (
 // GetVolume implements holdfastv1.VolumesServer.
 func (s volumesService) GetVolume(ctx context.Context, req *holdfastv1.GetVolumeRequest) (*holdfastv1.Volume, error) {
 	c := s.cluster
+	if req.GetId() == "" && req.GetName() == "" {
+		return nil, fmt.Errorf("get volume: an ID or a name must be given: %w", block.ErrInvalid)
+	}
 	var id block.VolumeID
 	if req.GetId() != "" {
 		var err error
