@@ -146,7 +146,7 @@ func (c *Cluster) submit(ctx context.Context, data []byte) (applied, error) {
 	c.metrics.applySeconds.Observe(time.Since(started).Seconds())
 	result, ok := future.Response().(state.Result)
 	if !ok {
-		return applied{}, fmt.Errorf("Raft answered with %T: %w", future.Response(), block.ErrUnknown)
+		return applied{}, fmt.Errorf("answer of Raft is a %T: %w", future.Response(), block.ErrUnknown)
 	}
 	return applied{result: result, index: future.Index()}, nil
 }

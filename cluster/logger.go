@@ -20,7 +20,7 @@ type raftLogger struct {
 var _ hclog.Logger = raftLogger{}
 
 func (l raftLogger) log(level slog.Level, msg string, args []any) {
-	l.logger.Log(context.Background(), level, msg, args...)
+	l.logger.Log(context.Background(), level, msg, args...) //nolint:sloglint // The messages are Raft's.
 }
 
 // Log implements hclog.Logger.

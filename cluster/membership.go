@@ -29,19 +29,23 @@ const (
 // state true. It ends when that has succeeded once, or with block.ErrForeign if
 // the node belongs to another cluster.
 func (c *Cluster) register(ctx context.Context) error {
+	ticker := time.NewTicker(c.options.Timing.Heartbeat)
+	defer ticker.Stop()
 	for attempt := 0; ; attempt++ {
 		err := c.registerOnce(ctx)
-		if err == nil || ctx.Err() != nil {
+		switch {
+		case err == nil:
 			return nil
-		}
-		if errors.Is(err, block.ErrForeign) {
+		case errors.Is(err, block.ErrForeign):
 			return fmt.Errorf("join cluster: %w", err)
 		}
 		const reminder = 10
 		if attempt%reminder == reminder-1 {
 			c.logger.Warn("this node is not registered with its cluster yet", "error", err)
 		}
-		if c.pause(ctx, c.options.Timing.Heartbeat) != nil {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
 			return nil
 		}
 	}

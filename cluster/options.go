@@ -116,7 +116,7 @@ func (o *Options) Validate() error {
 	case o.Dir == "" || o.Name == "":
 		return fmt.Errorf("directory and node name must be set: %w", block.ErrInvalid)
 	case o.RaftListener == nil || o.Replicas == nil || o.Disks == nil:
-		return fmt.Errorf("Raft listener, replica host and disk host must be set: %w", block.ErrInvalid)
+		return fmt.Errorf("the Raft listener, the replica host and the disk host must be set: %w", block.ErrInvalid)
 	case o.Logger == nil || o.Registerer == nil || o.Clock == nil || o.Random == nil:
 		return fmt.Errorf("logger, registerer, clock and random source must be set: %w", block.ErrInvalid)
 	case o.Bootstrap && len(o.Join) > 0:

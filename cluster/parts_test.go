@@ -286,7 +286,7 @@ func TestGreetings(t *testing.T) {
 		"another cluster": {greeting{theirs, self}, block.ErrForeign},
 		"another node":    {greeting{ours, other}, block.ErrNotFound},
 	} {
-		conn, err := net.Dial("tcp", l.Listener.Addr().String())
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -302,7 +302,7 @@ func TestGreetings(t *testing.T) {
 		}
 		conn.Close()
 	}
-	garbage, err := net.Dial("tcp", l.Listener.Addr().String())
+	garbage, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

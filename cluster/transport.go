@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -71,7 +72,7 @@ func splitRaftAddress(address raft.ServerAddress) (block.NodeID, string, error) 
 	id, hostPort, ok := strings.Cut(string(address), "@")
 	node, err := block.ParseID(id)
 	if !ok || err != nil {
-		return block.NodeID{}, "", fmt.Errorf("Raft address %q: %w", address, block.ErrInvalid)
+		return block.NodeID{}, "", fmt.Errorf("address %q of a Raft server: %w", address, block.ErrInvalid)
 	}
 	return block.NodeID{ID: node}, hostPort, nil
 }
@@ -222,5 +223,6 @@ func greet(conn net.Conn, g greeting, timeout time.Duration) error {
 }
 
 func dialTCP(address string, timeout time.Duration) (net.Conn, error) {
-	return net.DialTimeout("tcp", address, timeout)
+	dialer := net.Dialer{Timeout: timeout}
+	return dialer.DialContext(context.Background(), "tcp", address)
 }

@@ -112,7 +112,7 @@ func (c *Cluster) placeVolume(ctx context.Context, name string, size int64, p st
 		}
 		// Another volume of this name went away, or any was dropped, meanwhile.
 		_, taken := s.VolumeByName(name)
-		if !errors.Is(err, block.ErrConflict) && !(taken && errors.Is(err, block.ErrInvalid)) {
+		if again := errors.Is(err, block.ErrConflict) || taken && errors.Is(err, block.ErrInvalid); !again {
 			return state.Volume{}, err
 		}
 	}
