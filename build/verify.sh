@@ -4,11 +4,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-snapshot() { find proto -name '*.pb.go' -exec sha256sum {} + | sort -k2; }
-
-before=$(snapshot)
+before=$(mktemp -d)
+trap 'rm -rf "$before"' EXIT
+cp -r proto "$before/"
 build/generate.sh
-if ! diff <(echo "$before") <(snapshot); then
+if ! diff -ru "$before/proto" proto; then
 	echo "verify: generated files are stale; commit what 'make generate' made" >&2
 	exit 1
 fi
