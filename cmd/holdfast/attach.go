@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -12,6 +13,9 @@ import (
 
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 )
+
+// takeBackTimeout bounds the undoing of an attachment that failed.
+const takeBackTimeout = 10 * time.Second
 
 // attachView is the JSON of volume attach.
 type attachView struct {
@@ -68,13 +72,29 @@ func (a *app) attach(ctx context.Context, s *session, volumeName, nodeName strin
 		if _, err := s.volumes.PublishVolume(ctx, &holdfastv1.PublishVolumeRequest{VolumeId: volume.GetId(), NodeId: node.GetId()}); err != nil {
 			return err
 		}
-		return s.onNode(ctx, node, func(on *session) error {
+		err := s.onNode(ctx, node, func(on *session) error {
 			staged, err := on.agent.StageVolume(ctx, &holdfastv1.StageVolumeRequest{VolumeId: volume.GetId()})
 			view.Device, view.AttachmentID = staged.GetDevicePath(), staged.GetAttachmentId()
 			return err
 		})
+		if err != nil && volume.GetPublishedNodeId() == "" {
+			return s.takeBack(ctx, volume, node, err)
+		}
+		return err
 	})
 	return view, err
+}
+
+// takeBack undoes the publishing of an attachment that failed, so that the volume
+// can be attached elsewhere. cause is what failed.
+func (s *session) takeBack(ctx context.Context, volume *holdfastv1.Volume, node *holdfastv1.Node, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeBackTimeout)
+	defer cancel()
+	_, err := s.volumes.UnpublishVolume(ctx, &holdfastv1.UnpublishVolumeRequest{VolumeId: volume.GetId(), NodeId: node.GetId()})
+	if err != nil {
+		return fmt.Errorf("%w (and it is still published there: %v)", cause, err)
+	}
+	return cause
 }
 
 // chooseNode is the node of that name, or the one that answers.
@@ -144,7 +164,7 @@ func (a *app) detach(ctx context.Context, s *session, volume *holdfastv1.Volume,
 			}
 			return failure{
 				code:    codes.Unavailable,
-				message: fmt.Sprintf("node %s does not answer: %v", node.GetName(), err),
+				message: err.Error(),
 				hint:    "if it is off for certain: holdfast volume detach --force " + volume.GetName(),
 			}
 		}

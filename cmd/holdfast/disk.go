@@ -66,7 +66,7 @@ touched; a directory that holds something foreign is refused.`,
 		},
 	}
 	cmd.Flags().StringVar(&node, "node", "", "name of the node (default: the one that answers)")
-	cmd.Flags().StringVar(&request.Class, "class", "", "nvme, ssd or hdd (default: what the kernel says of the device)")
+	cmd.Flags().StringVar(&request.Class, "class", "", "nvme, ssd or hdd (default: none)")
 	cmd.Flags().StringSliceVar(&request.Tags, "tag", nil, "tag that volumes may ask for; repeat for more")
 	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -73,7 +74,11 @@ func describe(err error, server string) string {
 	case errors.As(err, &found):
 		hint = found.hint
 	case errors.As(err, &answered):
-		message, hint = answered.GRPCStatus().Message(), nextStep(code(err), server)
+		// gRPC's own prefix ("rpc error: code = ...") says nothing to people.
+		if inner, ok := answered.(error); ok {
+			message = strings.Replace(message, inner.Error(), answered.GRPCStatus().Message(), 1)
+		}
+		hint = nextStep(code(err), server)
 	default:
 		hint = nextStep(code(err), server)
 	}

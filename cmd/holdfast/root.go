@@ -61,14 +61,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func (a *app) command() *cobra.Command {
-	root := &cobra.Command{
-		Use:           "holdfast",
-		Short:         "The command line of Holdfast",
-		Long:          long,
-		Example:       example,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-	}
+	root := group("holdfast", "The command line of Holdfast",
+		a.clusterCommand(), a.nodeCommand(), a.diskCommand(), a.volumeCommand(), a.versionCommand())
+	root.Long, root.Example = long, example
+	root.SilenceUsage, root.SilenceErrors = true, true
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
@@ -80,7 +76,6 @@ func (a *app) command() *cobra.Command {
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
 		return checkOutput(a.output)
 	}
-	root.AddCommand(a.clusterCommand(), a.nodeCommand(), a.diskCommand(), a.volumeCommand(), a.versionCommand())
 	return root
 }
 

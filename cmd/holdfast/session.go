@@ -110,7 +110,14 @@ func (s *session) onNode(ctx context.Context, node *holdfastv1.Node, do func(on 
 		return err
 	}
 	defer remote.close()
-	if err := do(remote); err != nil {
+	switch err := do(remote); {
+	case status.Code(err) == codes.Unavailable:
+		return failure{
+			code:    codes.Unavailable,
+			message: fmt.Sprintf("node %s does not answer at %s", node.GetName(), node.GetControlAddress()),
+			hint:    "holdfast node list shows which nodes are up",
+		}
+	case err != nil:
 		return fmt.Errorf("on node %s: %w", node.GetName(), err)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
 
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 )
@@ -53,9 +54,14 @@ func (a *app) waitInSync(ctx context.Context, s *session, name string) error {
 	if err != nil {
 		return err
 	}
+	// last is what was seen last, for the error when the time is over.
+	last := "the volume was not seen"
 	for {
 		volume, err := s.findVolume(ctx, name)
-		if err != nil {
+		switch {
+		case err != nil && code(err) == codes.DeadlineExceeded:
+			return fmt.Errorf("%s: %w", last, context.DeadlineExceeded)
+		case err != nil:
 			return err
 		}
 		view := newVolumeView(volume, nodes)
@@ -65,9 +71,10 @@ func (a *app) waitInSync(ctx context.Context, s *session, name string) error {
 		}
 		remaining, copied := resyncOf(volume.GetEngine())
 		bar.show(copied, copied+remaining, fmt.Sprintf("%d of %d in sync", view.InSync, view.Replicas))
+		last = fmt.Sprintf("volume %s is %s, %d of %d replicas in sync", view.Name, view.Health, view.InSync, view.Replicas)
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("volume %s is %s, %d of %d replicas in sync: %w", view.Name, view.Health, view.InSync, view.Replicas, ctx.Err())
+			return fmt.Errorf("%s: %w", last, ctx.Err())
 		case <-ticker.C:
 		}
 	}
