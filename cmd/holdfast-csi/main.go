@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -90,7 +91,7 @@ func run(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer closeConn(conn)
 	plugin, err := driver.New(driver.Options{
 		Endpoint: f.endpoint, Daemon: conn, Mode: driver.Mode(f.mode), Version: version.String(),
 		Devices: mount.Devices(filepath.Clean(f.deviceDir)),
@@ -105,6 +106,9 @@ func run(ctx context.Context, f flags) error {
 	slog.Info("CSI plugin ends")
 	return nil
 }
+
+// closeConn closes the connection to the daemon, which has nothing left to tell.
+func closeConn(conn io.Closer) { conn.Close() }
 
 func logHandler(f flags) (slog.Handler, error) {
 	var level slog.Level

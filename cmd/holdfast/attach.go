@@ -92,7 +92,7 @@ func (s *session) takeBack(ctx context.Context, volume *holdfastv1.Volume, node 
 	defer cancel()
 	_, err := s.volumes.UnpublishVolume(ctx, &holdfastv1.UnpublishVolumeRequest{VolumeId: volume.GetId(), NodeId: node.GetId()})
 	if err != nil {
-		return fmt.Errorf("%w (and it is still published there: %v)", cause, err)
+		return fmt.Errorf("%w (and it is still published there: %w)", cause, err)
 	}
 	return cause
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -34,7 +35,8 @@ func dial(address string) (*session, error) {
 	}, nil
 }
 
-func (s *session) close() { s.conn.Close() }
+// close closes the connection, which has nothing left to tell.
+func (s *session) close() { io.Closer(s.conn).Close() }
 
 // with runs do with a connection to --server, for at most --timeout.
 func (a *app) with(ctx context.Context, do func(ctx context.Context, s *session) error) error {

@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"text/tabwriter"
+	"unicode/utf8"
 )
 
 // The output formats. The names of JSON fields are an interface: they do not
@@ -63,8 +63,7 @@ func (t table) text(wide bool) string {
 	for _, c := range t.columns {
 		titles = append(titles, c.title)
 	}
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
+	var lines []string
 	for _, row := range append([][]string{titles}, t.rows...) {
 		var cells []string
 		for i, cell := range row {
@@ -72,23 +71,20 @@ func (t table) text(wide bool) string {
 				cells = append(cells, orDash(cell))
 			}
 		}
-		fmt.Fprintln(w, strings.Join(cells, "\t"))
+		lines = append(lines, strings.Join(cells, "\t"))
 	}
-	w.Flush()
-	return trimLines(b.String())
+	return align(lines, 3)
 }
 
 // details is one thing for people: a title and a value on each line.
 type details [][2]string
 
 func (d details) text(bool) string {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	var lines []string
 	for _, line := range d {
-		fmt.Fprintf(w, "%s:\t%s\n", line[0], orDash(line[1]))
+		lines = append(lines, line[0]+":\t"+orDash(line[1]))
 	}
-	w.Flush()
-	return trimLines(b.String())
+	return align(lines, 2)
 }
 
 // sections are several pieces, one after the other.
@@ -114,11 +110,24 @@ func orDash(s string) string {
 	return s
 }
 
-// trimLines takes the padding of the last column away.
-func trimLines(s string) string {
-	lines := strings.Split(s, "\n")
-	for i, line := range lines {
-		lines[i] = strings.TrimRight(line, " ")
+// align puts cells, separated by tabs, under each other, at least gap apart.
+func align(lines []string, gap int) string {
+	var widths []int
+	for _, line := range lines {
+		for i, cell := range strings.Split(line, "\t") {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
 	}
-	return strings.Join(lines, "\n")
+	var b strings.Builder
+	for _, line := range lines {
+		var padded strings.Builder
+		for i, cell := range strings.Split(line, "\t") {
+			padded.WriteString(cell + strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+gap))
+		}
+		b.WriteString(strings.TrimRight(padded.String(), " ") + "\n")
+	}
+	return b.String()
 }

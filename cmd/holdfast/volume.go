@@ -248,7 +248,7 @@ func (v *volumeView) health() string {
 	switch {
 	case v.Frozen != "":
 		return "frozen"
-	case int32(v.InSync) < v.Replicas: //nolint:gosec // five at most
+	case int32(v.InSync) < v.Replicas:
 		return "degraded"
 	default:
 		return "healthy"

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 )
 
@@ -13,14 +15,17 @@ type Binaries struct {
 	Daemon, Plugin, CommandLine string
 }
 
-// Build compiles the programs of this module into dir. flags are given to go
-// build, such as "-race".
-func Build(ctx context.Context, dir string, flags ...string) (Binaries, error) {
+// Build compiles the programs of this module into dir, with the race detector if
+// the caller has it.
+func Build(ctx context.Context, dir string) (Binaries, error) {
 	module, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
 		return Binaries{}, fmt.Errorf("find the module: %w", err)
 	}
-	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, flags...)
+	args := []string{"build", "-o", dir + string(filepath.Separator)}
+	if hasRaceDetector() {
+		args = append(args, "-race")
+	}
 	args = append(args, "./cmd/holdfastd", "./cmd/holdfast-csi", "./cmd/holdfast")
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = filepath.Dir(strings.TrimSpace(string(module)))
@@ -37,4 +42,10 @@ func BinariesIn(dir string) Binaries {
 		Plugin:      filepath.Join(dir, "holdfast-csi"),
 		CommandLine: filepath.Join(dir, "holdfast"),
 	}
+}
+
+// hasRaceDetector reports whether this program was built with -race.
+func hasRaceDetector() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "-race" && s.Value == "true" })
 }

@@ -58,7 +58,7 @@ func Start(ctx context.Context, options Options) (*Cluster, error) {
 	if options.Nodes == 0 {
 		options.Nodes = 3
 	}
-	c, err := prepare(options)
+	c, err := prepare(ctx, options)
 	if err != nil {
 		return nil, fmt.Errorf("prepare cluster: %w", err)
 	}
@@ -69,7 +69,7 @@ func Start(ctx context.Context, options Options) (*Cluster, error) {
 }
 
 // prepare makes the directories and chooses the addresses.
-func prepare(options Options) (*Cluster, error) {
+func prepare(ctx context.Context, options Options) (*Cluster, error) {
 	var err error
 	if options.Dir == "" {
 		options.Dir, err = os.MkdirTemp("/var/tmp", "holdfast-")
@@ -80,7 +80,7 @@ func prepare(options Options) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{Dir: options.Dir, options: options}
-	network, err := freeNetwork(options.Nodes)
+	network, err := freeNetwork(ctx, options.Nodes)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(c.Dir))
 	}
@@ -95,7 +95,7 @@ func prepare(options Options) (*Cluster, error) {
 }
 
 // freeNetwork finds a loopback network whose first addresses nobody uses.
-func freeNetwork(nodes int) (string, error) {
+func freeNetwork(ctx context.Context, nodes int) (string, error) {
 	const attempts = 100
 	for range attempts {
 		var random [2]byte
@@ -104,16 +104,17 @@ func freeNetwork(nodes int) (string, error) {
 		}
 		// 127.0 and 127.1 are what people type by hand.
 		network := fmt.Sprintf("127.%d.%d", 2+int(random[0])%250, random[1])
-		if isFree(network, nodes) {
+		if isFree(ctx, network, nodes) {
 			return network, nil
 		}
 	}
 	return "", errors.New("no free loopback network was found")
 }
 
-func isFree(network string, nodes int) bool {
+func isFree(ctx context.Context, network string, nodes int) bool {
+	var config net.ListenConfig
 	for i := range nodes {
-		listener, err := net.Listen("tcp", fmt.Sprintf("%s.%d:%s", network, i+1, controlPort))
+		listener, err := config.Listen(ctx, "tcp", fmt.Sprintf("%s.%d:%s", network, i+1, controlPort))
 		if err != nil {
 			return false
 		}
@@ -187,7 +188,7 @@ func Wait(ctx context.Context, what string, ready func(ctx context.Context) erro
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w; last: %v", what, ctx.Err(), err)
+			return fmt.Errorf("wait for %s: %w; last: %w", what, ctx.Err(), err)
 		case <-ticker.C:
 		}
 	}

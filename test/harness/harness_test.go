@@ -127,7 +127,7 @@ func TestCleanupFindsItsOwn(t *testing.T) {
 	mine, other := filepath.Join(base, "mine"), filepath.Join(base, "mine-not")
 	run := func(name string, args ...string) string {
 		t.Helper()
-		out, err := exec.Command(name, args...).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%s %v: %v: %s", name, args, err, out)
 		}
@@ -178,7 +178,7 @@ func TestCleanupFindsItsOwn(t *testing.T) {
 }
 
 func TestNetworksAreFree(t *testing.T) {
-	network, err := freeNetwork(3)
+	network, err := freeNetwork(t.Context(), 3)
 	if err != nil || !strings.HasPrefix(network, "127.") {
 		t.Errorf("found %q, %v", network, err)
 	}

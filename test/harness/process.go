@@ -47,7 +47,8 @@ func (p *process) start(args []string) error {
 	}
 	defer log.Close()
 	fmt.Fprintf(log, "--- %s %v\n", p.path, args)
-	l := &life{cmd: exec.Command(p.path, args...), done: make(chan struct{})}
+	// Its life is ended by stop and kill, not by the context of who started it.
+	l := &life{cmd: exec.CommandContext(context.Background(), p.path, args...), done: make(chan struct{})}
 	l.cmd.Stdout, l.cmd.Stderr = log, log
 	// A test binary that is killed takes its daemons with it. Signals of the
 	// terminal are not for them: who started them stops them in order.
@@ -146,7 +147,11 @@ func (p *process) check() error {
 	if p.running() {
 		return nil
 	}
-	return fmt.Errorf("%s has ended (%v); its log ends with\n%s", p.name, p.life.err, p.tail())
+	end := "exit status 0"
+	if p.life.err != nil {
+		end = p.life.err.Error()
+	}
+	return fmt.Errorf("%s has ended (%s); its log ends with\n%s", p.name, end, p.tail())
 }
 
 // tail is the end of the log.
