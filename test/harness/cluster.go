@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
@@ -40,6 +41,11 @@ type Options struct {
 	Dir string
 	// DaemonArgs are added to the arguments of every daemon.
 	DaemonArgs []string
+	// Hosts are the addresses of the nodes, if they are not to be loopback ones.
+	Hosts []string
+	// Prefix is what a daemon is started by, such as ["nsenter", "--net=..."]; it
+	// must become the daemon by execve, so that signals reach it.
+	Prefix func(n *Node) []string
 }
 
 // Cluster is a set of daemons that form one Holdfast cluster.
@@ -80,12 +86,14 @@ func prepare(ctx context.Context, options Options) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{Dir: options.Dir, options: options}
-	network, err := freeNetwork(ctx, options.Nodes)
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(c.Dir))
+	hosts := options.Hosts
+	if hosts == nil {
+		if hosts, err = freeHosts(ctx, options.Nodes); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(c.Dir))
+		}
 	}
-	for i := range options.Nodes {
-		n, err := newNode(c, fmt.Sprintf("n%d", i+1), fmt.Sprintf("%s.%d", network, i+1))
+	for i, host := range hosts {
+		n, err := newNode(c, fmt.Sprintf("n%d", i+1), host)
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(c.Dir))
 		}
@@ -94,27 +102,30 @@ func prepare(ctx context.Context, options Options) (*Cluster, error) {
 	return c, nil
 }
 
-// freeNetwork finds a loopback network whose first addresses nobody uses.
-func freeNetwork(ctx context.Context, nodes int) (string, error) {
+// freeHosts finds a loopback network whose first addresses nobody uses.
+func freeHosts(ctx context.Context, nodes int) ([]string, error) {
 	const attempts = 100
 	for range attempts {
 		var random [2]byte
 		if _, err := rand.Read(random[:]); err != nil {
-			return "", err
+			return nil, err
 		}
 		// 127.0 and 127.1 are what people type by hand.
-		network := fmt.Sprintf("127.%d.%d", 2+int(random[0])%250, random[1])
-		if isFree(ctx, network, nodes) {
-			return network, nil
+		var hosts []string
+		for i := range nodes {
+			hosts = append(hosts, fmt.Sprintf("127.%d.%d.%d", 2+int(random[0])%250, random[1], i+1))
+		}
+		if areFree(ctx, hosts) {
+			return hosts, nil
 		}
 	}
-	return "", errors.New("no free loopback network was found")
+	return nil, errors.New("no free loopback network was found")
 }
 
-func isFree(ctx context.Context, network string, nodes int) bool {
+func areFree(ctx context.Context, hosts []string) bool {
 	var config net.ListenConfig
-	for i := range nodes {
-		listener, err := config.Listen(ctx, "tcp", fmt.Sprintf("%s.%d:%s", network, i+1, controlPort))
+	for _, host := range hosts {
+		listener, err := config.Listen(ctx, "tcp", net.JoinHostPort(host, controlPort))
 		if err != nil {
 			return false
 		}
@@ -240,8 +251,8 @@ func (c *Cluster) Stop(ctx context.Context) error {
 	for _, n := range c.Nodes {
 		collect(n.unstageAll(ctx))
 	}
+	collect(c.stopDaemons(ctx))
 	for _, n := range c.Nodes {
-		collect(n.Stop(ctx))
 		collect(n.close())
 	}
 	collect(killNaming(c.options.Binaries.Daemon, c.Dir))
@@ -257,6 +268,17 @@ func (c *Cluster) Stop(ctx context.Context) error {
 	} else {
 		collect(os.RemoveAll(c.Dir))
 	}
+	return errors.Join(errs...)
+}
+
+// stopDaemons stops all daemons at once: the last one alone has no majority.
+func (c *Cluster) stopDaemons(ctx context.Context) error {
+	errs := make([]error, len(c.Nodes))
+	var stopping sync.WaitGroup
+	for i, n := range c.Nodes {
+		stopping.Go(func() { errs[i] = n.Stop(ctx) })
+	}
+	stopping.Wait()
 	return errors.Join(errs...)
 }
 

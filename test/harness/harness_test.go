@@ -178,8 +178,8 @@ func TestCleanupFindsItsOwn(t *testing.T) {
 }
 
 func TestNetworksAreFree(t *testing.T) {
-	network, err := freeNetwork(t.Context(), 3)
-	if err != nil || !strings.HasPrefix(network, "127.") {
-		t.Errorf("found %q, %v", network, err)
+	hosts, err := freeHosts(t.Context(), 3)
+	if err != nil || len(hosts) != 3 || !strings.HasPrefix(hosts[2], "127.") || !strings.HasSuffix(hosts[2], ".3") {
+		t.Errorf("found %q, %v", hosts, err)
 	}
 }

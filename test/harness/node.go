@@ -36,6 +36,7 @@ type Node struct {
 	frozen    bool
 }
 
+// newNode prepares a node that is to be reached by host.
 func newNode(c *Cluster, name, host string) (*Node, error) {
 	dir := filepath.Join(c.Dir, name)
 	n := &Node{
@@ -56,7 +57,8 @@ func newNode(c *Cluster, name, host string) (*Node, error) {
 		}
 	}
 	var err error
-	if n.conn, err = control.Dial(n.ControlAddress); err != nil {
+	// Over the socket, the test still hears from a node whose network it has cut.
+	if n.conn, err = control.Dial("unix://" + n.Socket); err != nil {
 		return nil, err
 	}
 	if n.csi, err = control.Dial("unix://" + n.PluginSocket); err != nil {
@@ -86,7 +88,12 @@ func (n *Node) startWith(ctx context.Context, args ...string) error {
 		"--listen-control", n.ControlAddress, "--listen-data", n.DataAddress, "--listen-raft", n.RaftAddress,
 		"--listen-metrics", n.MetricsAddress, "--control-socket", n.Socket,
 	}, args...)
-	if err := n.daemon.start(append(args, n.cluster.options.DaemonArgs...)); err != nil {
+	args = append(args, n.cluster.options.DaemonArgs...)
+	if prefix := n.cluster.options.Prefix; prefix != nil {
+		args = append(prefix(n), append([]string{n.cluster.options.Binaries.Daemon}, args...)...)
+		n.daemon.path, args = args[0], args[1:]
+	}
+	if err := n.daemon.start(args); err != nil {
 		return err
 	}
 	return Wait(ctx, "node "+n.Name+" to answer", func(ctx context.Context) error {
