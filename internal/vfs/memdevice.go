@@ -2,6 +2,8 @@ package vfs
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/holdfast-io/holdfast/internal/block"
@@ -110,6 +112,19 @@ func (w *unsyncedWrite) describe(inFlight bool) UnsyncedWrite {
 	return UnsyncedWrite{Offset: w.offset, Length: int64(len(w.pages)) * block.BlockSize, InFlight: inFlight}
 }
 
+// Fork is an independent copy of the device at this moment, with the writes in
+// flight as such; they will not end in the copy. It is for crashing more than
+// once from one moment.
+func (d *MemDevice) Fork() *MemDevice {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &MemDevice{
+		executor: d.executor, capacity: d.capacity, size: d.size,
+		current: maps.Clone(d.current), durable: maps.Clone(d.durable),
+		unsynced: slices.Clone(d.unsynced), inFlight: slices.Clone(d.inFlight),
+	}
+}
+
 // Crash ends this device, as a power loss does, and returns the one that is
 // found afterwards, with the given executor: everything synced, and of each
 // unsynced write those 512-byte sectors for which keep says so. i indexes
@@ -118,14 +133,14 @@ func (d *MemDevice) Crash(executor Executor, keep func(i int, w UnsyncedWrite, s
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.dead = true
-	after := &MemDevice{executor: executor, capacity: d.capacity, size: d.size, durable: d.durable.clone()}
+	after := &MemDevice{executor: executor, capacity: d.capacity, size: d.size, durable: maps.Clone(d.durable)}
 	for i, w := range d.unsynced {
 		w.applySectors(after.durable, i, w.describe(false), keep)
 	}
 	for i, w := range d.inFlight {
 		w.applySectors(after.durable, len(d.unsynced)+i, w.describe(true), keep)
 	}
-	after.current = after.durable.clone()
+	after.current = maps.Clone(after.durable)
 	return after
 }
 
@@ -138,8 +153,8 @@ func (d *MemDevice) Kill(executor Executor, keep func(i int, w UnsyncedWrite, se
 	d.dead = true
 	after := &MemDevice{
 		executor: executor, capacity: d.capacity, size: d.size,
-		durable: d.durable.clone(), current: d.current.clone(),
-		unsynced: append([]*unsyncedWrite(nil), d.unsynced...),
+		durable: maps.Clone(d.durable), current: maps.Clone(d.current),
+		unsynced: slices.Clone(d.unsynced),
 	}
 	for i, w := range d.inFlight {
 		w.applySectors(after.current, len(d.unsynced)+i, w.describe(true), keep)
@@ -173,14 +188,6 @@ func (w *unsyncedWrite) applySectors(img image, i int, d UnsyncedWrite, keep fun
 		}
 		img[number] = merged
 	}
-}
-
-func (m image) clone() image {
-	c := make(image, len(m))
-	for k, v := range m {
-		c[k] = v
-	}
-	return c
 }
 
 // Submit implements Device.
@@ -302,7 +309,7 @@ func (d *MemDevice) syncUpTo(last *unsyncedWrite) {
 	for _, w := range d.unsynced[:covered] {
 		w.apply(d.durable)
 	}
-	d.unsynced = append([]*unsyncedWrite(nil), d.unsynced[covered:]...)
+	d.unsynced = slices.Clone(d.unsynced[covered:])
 }
 
 func (d *MemDevice) read(io *IO) error {

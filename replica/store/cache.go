@@ -120,6 +120,9 @@ func (s *Store) dropPage(p *page) {
 
 // loadPage is a job that reads a page from the database.
 func (s *Store) loadPage(p *page) {
+	if s.isAbandoned() {
+		return
+	}
 	states, err := s.readPage(p.replica.record.handle, p.number)
 	s.mu.Lock()
 	if s.abandoned {

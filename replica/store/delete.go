@@ -117,6 +117,9 @@ func (s *Store) dropPages(r *Replica) {
 
 // stepDeletion is a job that reads what the next commit removes.
 func (s *Store) stepDeletion(d *deletion) {
+	if s.isAbandoned() {
+		return
+	}
 	err := s.readDeletion(d)
 	s.mu.Lock()
 	if s.abandoned {

@@ -141,18 +141,19 @@ func decodeEntry(b []byte, e *entryState) error {
 
 // Keys of the metadata database, described in the package comment.
 const (
-	keyIdentity   = 'A'
-	keyAllocation = 'B'
-	keyDirtySet   = 'D'
-	keyDirtyPage  = 'E'
-	keyFence      = 'F'
-	keyJournal    = 'J'
-	keyLog        = 'L'
-	keyMap        = 'M'
-	keyHandle     = 'N'
-	keyReplica    = 'R'
-	keyUsed       = 'U'
-	keyView       = 'V'
+	keyIdentity    = 'A'
+	keyIncarnation = 'I'
+	keyAllocation  = 'B'
+	keyDirtySet    = 'D'
+	keyDirtyPage   = 'E'
+	keyFence       = 'F'
+	keyJournal     = 'J'
+	keyLog         = 'L'
+	keyMap         = 'M'
+	keyHandle      = 'N'
+	keyReplica     = 'R'
+	keyUsed        = 'U'
+	keyView        = 'V'
 )
 
 // handle is a replica's short name in keys; never reused in a store.

@@ -150,9 +150,7 @@ func journalNames(fs vfs.FS, dir string) ([]string, error) {
 	return names, nil
 }
 
-// readJournal calls apply for each record of the files that were written under
-// the store's incarnation; the others are ignored, for what they name may never
-// have reached the disk.
+// readJournal calls apply for each record of the journal files.
 func (s *Store) readJournal(apply func(r *journalRecord) error) error {
 	names, err := journalNames(s.options.Dir, s.options.Path)
 	if err != nil {
@@ -183,7 +181,7 @@ func (s *Store) replayFile(path string, content []byte, apply func(r *journalRec
 		return fmt.Errorf("read %s: it belongs to disk %s: %w", path, disk, block.ErrForeign)
 	}
 	if inc != s.options.Incarnation {
-		return nil
+		return fmt.Errorf("read %s: it was written under another incarnation: %w", path, block.ErrCorrupt)
 	}
 	var r journalRecord
 	for rest := content[journalHeaderLength:]; len(rest) > 0; {

@@ -23,10 +23,46 @@ type recoveredKey struct {
 	extent uint32
 }
 
-// recoverJournal brings into the database what the journal has beyond it: the
-// data file is synced first, for the records name data that it may only hold in
-// its caches. Then the journal is not needed any more.
+// recoverJournal brings into the database what the journal has beyond it. Then
+// the journal is not needed any more.
 func (s *Store) recoverJournal() error {
+	same, err := s.sameIncarnation()
+	if err != nil {
+		return err
+	}
+	if same {
+		if err := s.replayJournal(); err != nil {
+			return err
+		}
+	}
+	if err := s.removeJournals(); err != nil || same {
+		return err
+	}
+	// From now on a journal in the directory is one of this incarnation.
+	b := s.db.NewBatch()
+	defer b.Close()
+	if err := b.Set([]byte{keyIncarnation}, appendIncarnation(nil, s.options.Incarnation), nil); err != nil {
+		return databaseError(err)
+	}
+	return commitBatch(b)
+}
+
+// sameIncarnation reports whether the store was last opened under the present
+// incarnation. If not, nothing in the journals can be relied upon: they, and the
+// data that they name, may have reached the disk in part.
+func (s *Store) sameIncarnation() (bool, error) {
+	b, err := s.get([]byte{keyIncarnation})
+	if err != nil || b == nil {
+		return false, err
+	}
+	d := decoder{rest: b}
+	last := d.incarnation()
+	return last == s.options.Incarnation, d.end("incarnation")
+}
+
+// replayJournal commits what the journal has. The data file is synced first,
+// for the records name data that it may only hold in its caches.
+func (s *Store) replayJournal() error {
 	rec := &recovery{store: s, handles: map[handle]*Replica{}, entries: map[recoveredKey]entryState{}, seq: s.journal.seq}
 	for _, r := range s.replicas {
 		rec.handles[r.record.handle] = r
@@ -34,17 +70,24 @@ func (s *Store) recoverJournal() error {
 	if err := s.readJournal(rec.add); err != nil {
 		return err
 	}
-	if len(rec.order) > 0 {
-		if err := vfs.Do(s.options.Device, &vfs.IO{Kind: vfs.Sync}); err != nil {
-			return fmt.Errorf("sync data file: %w", err)
-		}
-		if err := rec.commit(); err != nil {
-			return err
-		}
+	if len(rec.order) == 0 {
+		return nil
+	}
+	if err := vfs.Do(s.options.Device, &vfs.IO{Kind: vfs.Sync}); err != nil {
+		return fmt.Errorf("sync data file: %w", err)
+	}
+	if err := rec.commit(); err != nil {
+		return err
 	}
 	s.journal.seq, s.journal.applied = rec.seq, rec.seq
+	return nil
+}
+
+// removeJournals removes every journal file, durably: one that came back later
+// might be taken for one of the present incarnation.
+func (s *Store) removeJournals() error {
 	names, err := journalNames(s.options.Dir, s.options.Path)
-	if err != nil {
+	if err != nil || len(names) == 0 {
 		return err
 	}
 	for _, name := range names {
@@ -52,7 +95,7 @@ func (s *Store) recoverJournal() error {
 			return fmt.Errorf("remove %s: %w", name, err)
 		}
 	}
-	return nil
+	return syncDir(s.options.Dir, s.options.Path)
 }
 
 // add takes one record over, unless the database has it.

@@ -82,6 +82,9 @@ func (s *Store) startGrow() {
 
 // runGrow is the job that enlarges the data file.
 func (s *Store) runGrow() {
+	if s.isAbandoned() {
+		return
+	}
 	size, room, err := s.growDevice()
 	s.mu.Lock()
 	if s.abandoned {

@@ -324,7 +324,8 @@ func (s *Store) Close() error {
 
 // Abandon ends the store as the death of its process would, for tests and
 // simulations: no Done is called any more, nothing is written. Jobs that the
-// executor still holds do nothing. The device is left alone.
+// executor still holds do nothing. The device is left alone. No job may be
+// running, so it is for executors that run jobs on the caller's goroutine.
 func (s *Store) Abandon() error {
 	s.mu.Lock()
 	already := s.abandoned || s.closing
@@ -334,6 +335,12 @@ func (s *Store) Abandon() error {
 		return nil
 	}
 	return s.closeFiles()
+}
+
+func (s *Store) isAbandoned() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.abandoned
 }
 
 // jobDone counts a job as ended.
