@@ -34,18 +34,23 @@ type chaos struct {
 	sizes map[byte]int64
 	order []byte
 	// inFlight counts requests that have not ended.
-	inFlight int
-	failure  error
-	trace    []string
-	// breakDevice, if set, wraps each new device, to plant a bug.
-	breakDevice func(vfs.Device) vfs.Device
-	generation  int
+	inFlight   int
+	failure    error
+	trace      []string
+	bugs       bugs
+	generation int
 }
 
 const chaosSize = 18 << 20
 
-func newChaos(t testing.TB, seed uint64, breakDevice func(vfs.Device) vfs.Device) *chaos {
-	c := &chaos{random: rand.New(rand.NewPCG(seed, 7)), model: newModel(), sizes: map[byte]int64{}, breakDevice: breakDevice}
+// bugs are planted in what the store stands on, to see that the test finds them.
+type bugs struct {
+	device func(vfs.Device) vfs.Device
+	dir    func(vfs.Dir) vfs.Dir
+}
+
+func newChaos(t testing.TB, seed uint64, planted bugs) *chaos {
+	c := &chaos{random: rand.New(rand.NewPCG(seed, 7)), model: newModel(), sizes: map[byte]int64{}, bugs: planted}
 	c.rig = newRig(t)
 	c.reopen()
 	for n := byte(1); n <= 3; n++ {
@@ -72,8 +77,11 @@ func (c *chaos) openBroken() {
 	c.t.Helper()
 	c.options.Dir, c.options.Executor = c.dir, c.steps
 	c.options.Device = c.device
-	if c.breakDevice != nil {
-		c.options.Device = c.breakDevice(c.device)
+	if c.bugs.device != nil {
+		c.options.Device = c.bugs.device(c.device)
+	}
+	if c.bugs.dir != nil {
+		c.options.Dir = c.bugs.dir(c.dir)
 	}
 	s, err := Open(c.options)
 	if err != nil {
@@ -367,7 +375,7 @@ func TestRandomCrashes(t *testing.T) {
 		first, count = *crashSeed, 1
 	}
 	for seed := first; seed < first+uint64(count); seed++ {
-		c := newChaos(t, seed, nil)
+		c := newChaos(t, seed, bugs{})
 		if err := c.run(15); err != nil {
 			for _, line := range c.trace[max(0, len(c.trace)-60):] {
 				t.Log(line)
