@@ -1,4 +1,3 @@
-// Package wire carries requests and replies between engines and replicas.
 package wire
 
 import "github.com/holdfast-io/holdfast/internal/block"

@@ -1,0 +1,91 @@
+# `make help` says what there is. Every target works in a clean clone on a
+# Debian 12 machine that has Go, make, git and root: what is missing, the target
+# installs and names (build/deps.sh).
+
+SHELL := /bin/bash
+
+# SEED and STEPS choose a run of the simulator, DURATION bounds it when SEED does
+# not. SABOTAGE is a step of the demo that must then fail. RUN chooses among the
+# tests of `make test` and `make e2e`, PKG the packages of the former.
+SEED     ?=
+STEPS    ?=
+DURATION ?= 1m
+SABOTAGE ?=
+RUN      ?=
+PKG      ?= ./...
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Explain every target
+	@echo "Holdfast: replicated block storage for Kubernetes. Start with: make test, make demo."
+	@echo
+	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "Variables"
+	@echo "  SEED=7 STEPS=15000    make sim:   replay one run, of that many steps"
+	@echo "  DURATION=10m          make sim:   try new seeds for that long (default 1m)"
+	@echo "  SABOTAGE=<step>       make demo:  break that step; the demo must then fail"
+	@echo "  PKG=./engine/...      make test:  only these packages"
+	@echo "  RUN=TestName          make test, make e2e: only these tests"
+	@echo "  HOLDFAST_CACHE=<dir>  where guest kernels and tools are kept (default ~/.cache/holdfast)"
+
+##@ Every day
+
+.PHONY: test
+test: ## Run the whole test suite with the race detector (installs what it needs)
+	@build/deps.sh test
+	@build/test.sh $(if $(RUN),-run '$(RUN)') $(PKG)
+
+.PHONY: demo
+demo: ## Show the main job on this machine: three daemons, a database, crashes, recovery
+	@build/deps.sh demo
+	@SABOTAGE='$(SABOTAGE)' go run ./test/demo
+
+.PHONY: build
+build: ## Build the static binaries into bin/
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+.PHONY: lint
+lint: ## Run the linters chosen in .golangci.yml (first run builds them: two minutes)
+	@build/lint.sh
+
+##@ Generated code
+
+.PHONY: generate
+generate: ## Generate the Go code of proto/
+	@build/deps.sh generate
+	@build/generate.sh
+
+.PHONY: verify
+verify: ## Generate again and fail if that changes anything
+	@build/deps.sh generate
+	@build/verify.sh
+
+##@ Deeper
+
+.PHONY: sim
+sim: ## Run the protocol simulator: SEED= STEPS= replay a run, DURATION= bounds many
+	@go test ./test/sim -run '^TestSim$$' -count 1 -v -timeout 0 \
+		-sim.duration $(DURATION) $(if $(SEED),-sim.seed $(SEED)) $(if $(STEPS),-sim.steps $(STEPS))
+
+.PHONY: bench
+bench: ## Compare with raw disk, nbdkit and qemu-nbd, as ratios in one run
+	@build/deps.sh bench
+	@go run ./test/bench
+
+.PHONY: e2e
+e2e: ## Run the tests that need a real kernel, in a guest (test/e2e/vm)
+	@build/deps.sh e2e
+	@test/e2e/vm/setup
+	@go test -tags e2e -count 1 -timeout 20m -v $(if $(RUN),-run '$(RUN)') ./test/e2e/...
+
+##@ Housekeeping
+
+.PHONY: deps
+deps: ## Install the Debian packages of all targets, saying what and why
+	@build/deps.sh test demo bench e2e generate && echo "deps: everything is here"
+
+.PHONY: clean
+clean: ## Remove what was built in the tree (caches outside of it stay)
+	rm -rf bin

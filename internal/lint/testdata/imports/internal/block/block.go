@@ -1,0 +1,7 @@
+package block
+
+import (
+	_ "sync"
+
+	_ "golang.org/x/sys/unix" // want "standard library only"
+)

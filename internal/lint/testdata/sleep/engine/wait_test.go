@@ -1,0 +1,5 @@
+package engine
+
+import "time"
+
+func slow() { time.Sleep(time.Second) }

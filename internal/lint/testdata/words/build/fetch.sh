@@ -1,0 +1,3 @@
+# TODO: finish this. want "unfinished work"
+curl https://proxy.golang.org/example # want "registry's host"
+cp "$dir/work/kernel" "$work/home/a"

@@ -1,0 +1,149 @@
+package wire
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+// readBufferSize is how much one read takes off a connection at most; larger
+// payloads are read straight into their buffers.
+const readBufferSize = 128 << 10
+
+// remoteLink is an engine's end of a connection to a replica of another node.
+type remoteLink struct {
+	conn    net.Conn
+	replica block.ReplicaID
+	recv    Receiver
+	outbox  *outbox[block.Request]
+	ended   chan struct{}
+
+	mu sync.Mutex
+	// cause is why the link ended first; nil while it lives.
+	cause error
+	// closed: the engine closed the link, Lost is not called.
+	closed bool
+}
+
+var _ Link = (*remoteLink)(nil)
+
+// newRemoteLink starts a link over a connection past its handshake.
+func newRemoteLink(conn net.Conn, replica block.ReplicaID, limits Limits, recv Receiver) *remoteLink {
+	l := &remoteLink{
+		conn:    conn,
+		replica: replica,
+		recv:    recv,
+		outbox:  newOutbox[block.Request](limits.Requests, limits.Bytes),
+		ended:   make(chan struct{}),
+	}
+	var both sync.WaitGroup
+	both.Go(l.write)
+	go func() { // ends with the connection; joined through Done
+		defer close(l.ended)
+		err := l.read()
+		l.fail(err)
+		both.Wait()
+		l.report()
+	}()
+	return l
+}
+
+// Send implements Link. It only queues.
+func (l *remoteLink) Send(req block.Request) {
+	size := 0
+	if req.Buf != nil {
+		size = len(req.Buf.Data)
+	}
+	switch l.outbox.put(req, size) {
+	case accepted:
+		return
+	case overflowed:
+		l.fail(fmt.Errorf("replica %s takes requests too slowly, the queue to it is full: %w", l.replica, block.ErrUnavailable))
+	}
+	req.Buf.Release()
+}
+
+// Close implements Link. It does not wait: a Receive that runs may still end
+// after it. Close may be called from anywhere, also from Receive and Lost.
+func (l *remoteLink) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.fail(block.ErrClosed)
+	return nil
+}
+
+// Done is closed when the link's goroutines have ended.
+func (l *remoteLink) Done() <-chan struct{} { return l.ended }
+
+// fail ends the connection; the first cause is kept.
+func (l *remoteLink) fail(cause error) {
+	l.mu.Lock()
+	if l.cause != nil {
+		l.mu.Unlock()
+		return
+	}
+	l.cause = cause
+	l.mu.Unlock()
+	releaseAll(l.outbox.close())
+	hangUp(l.conn)
+}
+
+// report calls Lost, as the last thing the link does.
+func (l *remoteLink) report() {
+	l.mu.Lock()
+	closed, cause := l.closed, l.cause
+	l.mu.Unlock()
+	if !closed {
+		l.recv.Lost(cause)
+	}
+}
+
+func (l *remoteLink) write() {
+	w := writer[block.Request]{
+		conn:   l.conn,
+		outbox: l.outbox,
+		append: func(b []byte, req *block.Request) ([]byte, error) { return appendRequest(b, l.replica, req) },
+	}
+	if err := w.run(); err != nil {
+		l.fail(l.lost("write", err))
+	}
+}
+
+// read takes replies off the connection until it ends; it says why.
+func (l *remoteLink) read() error {
+	frames := frameReader{r: bufio.NewReaderSize(l.conn, readBufferSize)}
+	var h header
+	for {
+		meta, buf, err := frames.next(&h, kindReply)
+		if err != nil {
+			return l.lost("read", err)
+		}
+		if h.replica != l.replica {
+			buf.Release()
+			return l.lost("read", fmt.Errorf("reply of replica %s: %w", h.replica, block.ErrProtocol))
+		}
+		rep, err := decodeReply(&h, meta, buf)
+		if err != nil {
+			return l.lost("read", err)
+		}
+		l.recv.Receive(rep)
+	}
+}
+
+// lost words the end of the connection. Trouble of the network is
+// block.ErrUnavailable.
+func (l *remoteLink) lost(doing string, err error) error {
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the peer closed the connection")
+	}
+	if errors.Is(err, block.ErrProtocol) || errors.Is(err, block.ErrInvalid) {
+		return fmt.Errorf("%s, link to replica %s: %w", doing, l.replica, err)
+	}
+	return fmt.Errorf("%s, link to replica %s: %w: %w", doing, l.replica, err, block.ErrUnavailable)
+}

@@ -1,0 +1,2 @@
+# A scenario that fails.
+exit 7

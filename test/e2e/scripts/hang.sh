@@ -1,0 +1,2 @@
+# A scenario that never ends.
+sleep infinity

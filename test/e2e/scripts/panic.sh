@@ -1,0 +1,3 @@
+# A scenario whose kernel dies.
+echo c >/proc/sysrq-trigger
+exit 0
