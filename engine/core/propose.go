@@ -91,6 +91,9 @@ func (c *Core) seen(v *block.View) bool {
 	switch {
 	case v.Epoch == 0 || v.Volume != c.view.Volume:
 		return true
+	case v.Epoch == c.view.Epoch && v.Start.IsZero() && v.Revision > c.view.Revision:
+		c.stop(fmt.Errorf("volume %s: attachment %s: %w", v.Volume, c.cfg.View.Attachment, block.ErrDetached))
+		return false
 	case v.Cluster > c.view.Cluster || v.Generation > c.view.Generation || v.Epoch > c.view.Epoch ||
 		v.Epoch == c.view.Epoch && v.Start != c.view.Start:
 		c.fenced("Raft shows epoch %d", v.Epoch)
