@@ -47,6 +47,9 @@ type IO struct {
 	// Done is called once, from any goroutine, never from within Submit and
 	// never with a lock of the device held.
 	Done func(*IO)
+
+	// next links the queue of a device.
+	next *IO
 }
 
 // Device is a store's data file.
@@ -62,6 +65,26 @@ type Device interface {
 	Free() (int64, error)
 	// Close waits for operations in flight and gives the exclusive lock back.
 	Close() error
+}
+
+// Doer is implemented by devices that can carry an operation out on the
+// caller's goroutine, whatever schedules their other operations.
+type Doer interface {
+	// Do carries io out and returns its error; io.Done is not called.
+	Do(io *IO) error
+}
+
+// Do carries io out and waits for it. It is for opening and closing a store,
+// never for the path of a request.
+func Do(dev Device, io *IO) error {
+	if d, ok := dev.(Doer); ok {
+		return d.Do(io)
+	}
+	done := make(chan struct{})
+	io.Done = func(*IO) { close(done) }
+	dev.Submit(io)
+	<-done
+	return io.Err
 }
 
 // Executor runs the blocking jobs of a store (journal writes, metadata

@@ -1,7 +1,11 @@
 // Package store keeps the replicas of one disk.
 package store
 
-import "github.com/holdfast-io/holdfast/internal/block"
+import (
+	"fmt"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+)
 
 // Kind is what an Op asks of a replica in a store.
 type Kind uint8
@@ -53,4 +57,29 @@ type Op struct {
 	// Done is called once, from any goroutine, never from within Submit and with
 	// no lock of the store held.
 	Done func(*Op)
+
+	// next links operations that have ended.
+	next *Op
+}
+
+// String names the kind, for errors.
+func (k Kind) String() string {
+	switch k {
+	case Read:
+		return "read"
+	case Write:
+		return "write"
+	case Zero:
+		return "zero"
+	case Flush:
+		return "flush"
+	case Hash:
+		return "hash"
+	case Update:
+		return "update"
+	case Fence:
+		return "fence"
+	default:
+		return fmt.Sprintf("operation %d of", uint8(k))
+	}
 }

@@ -1,0 +1,259 @@
+package store
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+// pageExtents is the number of extents that are cached together: 4 MiB of a
+// volume, so that a region is four pages.
+const pageExtents = 64
+
+const pageBytes = int64(unsafe.Sizeof(page{}))
+
+// entry is one extent of a head map in memory.
+type entry struct {
+	entryState
+	// stored is the extent that the last built commit names, 0 for none.
+	stored uint32
+	// changed: extent or data differ from the last built commit, so that the
+	// next flush round takes the entry.
+	changed bool
+	// inRound: the flush round in progress carries the entry.
+	inRound bool
+	// stale: checksums differ from the last built commit.
+	stale bool
+	// first and last are the pieces of requests on this extent, in the order of
+	// their arrival, granted or not.
+	first *piece
+	last  *piece
+}
+
+// page is a part of a replica's head map. All fields are guarded by the store's
+// mutex.
+type page struct {
+	replica *Replica
+	number  uint32
+	loaded  bool
+	// err is why the page could not be loaded; its pieces fail, and it leaves
+	// the cache with the last of them.
+	err error
+	// pins count the pieces on the page, its changed entries and the commits in
+	// flight that carry a part of it; stale counts the stale entries.
+	pins  int
+	stale int
+	// newer and older link the pages of a store by their last use.
+	newer   *page
+	older   *page
+	entries [pageExtents]entry
+}
+
+// cache holds pages up to a limit in bytes; pages in use may exceed it, which
+// the limits on changed entries and requests in flight bound.
+type cache struct {
+	newest *page
+	oldest *page
+	count  int64
+	limit  int64
+}
+
+func (c *cache) push(p *page) {
+	p.older, p.newer = c.newest, nil
+	if c.newest != nil {
+		c.newest.newer = p
+	} else {
+		c.oldest = p
+	}
+	c.newest = p
+	c.count++
+}
+
+func (c *cache) unlink(p *page) {
+	if p.newer != nil {
+		p.newer.older = p.older
+	} else {
+		c.newest = p.older
+	}
+	if p.older != nil {
+		p.older.newer = p.newer
+	} else {
+		c.oldest = p.newer
+	}
+	p.newer, p.older = nil, nil
+	c.count--
+}
+
+// page returns page number of r with one more pin. It starts to load it if it
+// is not in memory.
+func (s *Store) page(r *Replica, number uint32) *page {
+	p := r.pages[number]
+	if p == nil {
+		p = &page{replica: r, number: number}
+		r.pages[number] = p
+		s.cache.push(p)
+		s.jobs++
+		s.options.Executor.Go(func() { s.loadPage(p) })
+	} else if s.cache.newest != p {
+		s.cache.unlink(p)
+		s.cache.push(p)
+	}
+	p.pins++
+	return p
+}
+
+// unpin takes one pin back.
+func (s *Store) unpin(p *page) {
+	p.pins--
+	if p.pins == 0 && p.err != nil {
+		s.dropPage(p)
+	}
+}
+
+func (s *Store) dropPage(p *page) {
+	s.cache.unlink(p)
+	delete(p.replica.pages, p.number)
+}
+
+// loadPage is a job that reads a page from the database.
+func (s *Store) loadPage(p *page) {
+	if s.isAbandoned() {
+		return
+	}
+	states, err := s.readPage(p.replica.record.handle, p.number)
+	s.mu.Lock()
+	if s.abandoned {
+		s.mu.Unlock()
+		return
+	}
+	defer s.unlock()
+	s.jobDone()
+	p.loaded, p.err = true, err
+	for i := range p.entries {
+		e := &p.entries[i]
+		if err == nil {
+			e.entryState = states[i]
+			e.stored = states[i].extent
+		}
+		s.grant(e)
+	}
+	if p.pins == 0 && err != nil {
+		s.dropPage(p)
+	}
+	s.evict()
+}
+
+// readPage reads the entries of a page from the database.
+func (s *Store) readPage(h handle, number uint32) (*[pageExtents]entryState, error) {
+	states := new([pageExtents]entryState)
+	lower := mapKey(nil, h, number*pageExtents)
+	upper := mapKey(nil, h, (number+1)*pageExtents)
+	err := scan(s.db, lower, upper, func(key, value []byte) error {
+		_, extent, err := splitMapKey(key)
+		if err != nil {
+			return err
+		}
+		if err := decodeEntry(value, &states[extent%pageExtents]); err != nil {
+			return fmt.Errorf("map key %x: %w", key, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read map page %d in %s: %w", number, s.metaPath(), err)
+	}
+	return states, nil
+}
+
+// scan calls f for each pair of [lower, upper) in the order of the keys.
+func scan(db *pebble.DB, lower, upper []byte, f func(key, value []byte) error) error {
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return databaseError(err)
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		if err := f(it.Key(), it.Value()); err != nil {
+			_ = it.Close() // the error of f is the one that counts
+			return err
+		}
+	}
+	if err := it.Close(); err != nil {
+		return databaseError(err)
+	}
+	return nil
+}
+
+// databaseError gives an error of pebble its sentinel.
+func databaseError(err error) error {
+	if pebble.IsCorruptionError(err) {
+		return fmt.Errorf("%w: %w", block.ErrCorrupt, err)
+	}
+	return fmt.Errorf("%w: %w", block.ErrDiskFailed, err)
+}
+
+// evict brings the cache down to its limit. A page with stale checksums is
+// first written back by a commit.
+func (s *Store) evict() {
+	const attempts = 64
+	p := s.cache.oldest
+	for range attempts {
+		if p == nil || s.cache.count*pageBytes <= s.cache.limit {
+			return
+		}
+		next := p.newer
+		switch {
+		case p.pins > 0 || !p.loaded:
+		case p.stale == 0:
+			s.dropPage(p)
+		case s.failed == nil:
+			p.pins++
+			s.writeback = append(s.writeback, p)
+			s.startCommit()
+		}
+		p = next
+	}
+}
+
+// change marks that the extent or the data of entry index differ from the
+// database's.
+func (s *Store) change(p *page, index int) {
+	e := &p.entries[index]
+	if !e.changed {
+		e.changed = true
+		p.pins++
+		s.changed = append(s.changed, entryRef{page: p, index: index})
+	}
+}
+
+// entryRef is a changed entry; it pins its page.
+type entryRef struct {
+	page  *page
+	index int
+}
+
+func (ref entryRef) entry() *entry { return &ref.page.entries[ref.index] }
+
+func (ref entryRef) extent() uint32 { return ref.page.number*pageExtents + uint32(ref.index) }
+
+// markStale notes that e's checksums differ from the database's.
+func markStale(p *page, e *entry) {
+	if !e.stale {
+		e.stale = true
+		p.stale++
+	}
+}
+
+func clearStale(p *page, e *entry) {
+	if e.stale {
+		e.stale = false
+		p.stale--
+	}
+}
+
+// regionPageRange are the page numbers of a region.
+func regionPageRange(g block.Region) (first, end uint32) {
+	const perRegion = block.ExtentsPerRegion / pageExtents
+	return uint32(g) * perRegion, (uint32(g) + 1) * perRegion
+}

@@ -1,0 +1,315 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+const (
+	journalMagic        = "HFJOURNL"
+	journalHeaderLength = 64
+	journalPrefix       = "journal-"
+
+	recordHeaderLength = 12
+	// maxRecordLength is the longest payload of a record.
+	maxRecordLength = 8 + 4 + 4 + maxEntryLength
+)
+
+// journal makes changes of the map survive the death of the process: records go
+// to a file by write(2). It is read back only under the incarnation that wrote
+// it. Fields are guarded by the store's mutex, except file, which belongs to
+// the one job that runs.
+type journal struct {
+	// seq numbers the records; applied is the number up to which the database
+	// has them.
+	seq     uint64
+	applied uint64
+	// pending are encoded records that wait for the job, with the pieces that
+	// wait for them.
+	pending []byte
+	waiting []*piece
+	running bool
+	// spare take the place of pending and waiting while the job has those.
+	spare        []byte
+	spareWaiting []*piece
+
+	file vfs.File
+	// size is the length of file, last its newest record.
+	size int64
+	name string
+	last uint64
+	// old are full files, with the newest record of each.
+	old []journalFile
+}
+
+type journalFile struct {
+	name string
+	last uint64
+}
+
+// journalRecord is the state of one extent after a change.
+type journalRecord struct {
+	seq    uint64
+	handle handle
+	extent uint32
+	entry  entryState
+}
+
+func appendJournalHeader(b []byte, disk block.DiskID, inc block.Incarnation) []byte {
+	start := len(b)
+	b = append(b, journalMagic...)
+	b = binary.LittleEndian.AppendUint32(b, Version)
+	b = append(b, disk.ID[:]...)
+	b = appendIncarnation(b, inc)
+	return binary.LittleEndian.AppendUint32(b, checksum(b[start:]))
+}
+
+func decodeJournalHeader(b []byte) (disk block.DiskID, inc block.Incarnation, err error) {
+	d := decoder{rest: b}
+	if string(d.take(len(journalMagic))) != journalMagic {
+		return disk, inc, fmt.Errorf("journal header at byte 0: %w", block.ErrCorrupt)
+	}
+	version := d.u32()
+	disk.ID = d.id()
+	inc = d.incarnation()
+	sum := d.u32()
+	if d.short || sum != checksum(b[:journalHeaderLength-4]) {
+		return disk, inc, fmt.Errorf("journal header at byte 0: checksum: %w", block.ErrCorrupt)
+	}
+	if version != Version {
+		return disk, inc, versionError(version)
+	}
+	return disk, inc, nil
+}
+
+func appendJournalRecord(b []byte, seq uint64, h handle, extent uint32, e *entryState) []byte {
+	start := len(b)
+	b = append(b, make([]byte, recordHeaderLength)...)
+	b = binary.LittleEndian.AppendUint64(b, seq)
+	b = binary.LittleEndian.AppendUint32(b, uint32(h))
+	b = binary.LittleEndian.AppendUint32(b, extent)
+	b = appendEntry(b, e)
+	head, payload := b[start:start+recordHeaderLength], b[start+recordHeaderLength:]
+	binary.LittleEndian.PutUint32(head, uint32(len(payload)))
+	binary.LittleEndian.PutUint32(head[4:], checksum(payload))
+	binary.LittleEndian.PutUint32(head[8:], checksum(head[:8]))
+	return b
+}
+
+// decodeJournalRecord reads the first record of b and returns the bytes after
+// it. A record that b ends within is io.ErrUnexpectedEOF: the process died while
+// it wrote, and nobody was told that the record is there.
+func decodeJournalRecord(b []byte, r *journalRecord) (rest []byte, err error) {
+	if len(b) < recordHeaderLength {
+		return nil, io.ErrUnexpectedEOF
+	}
+	length := binary.LittleEndian.Uint32(b)
+	if binary.LittleEndian.Uint32(b[8:]) != checksum(b[:8]) || length > maxRecordLength {
+		return nil, fmt.Errorf("journal record header: %w", block.ErrCorrupt)
+	}
+	if int(length) > len(b)-recordHeaderLength {
+		return nil, io.ErrUnexpectedEOF
+	}
+	payload, rest := b[recordHeaderLength:recordHeaderLength+length], b[recordHeaderLength+length:]
+	if binary.LittleEndian.Uint32(b[4:]) != checksum(payload) {
+		return nil, fmt.Errorf("journal record: checksum: %w", block.ErrCorrupt)
+	}
+	d := decoder{rest: payload}
+	r.seq = d.u64()
+	r.handle = handle(d.u32())
+	r.extent = d.u32()
+	if d.short {
+		return nil, fmt.Errorf("journal record of %d bytes: %w", length, block.ErrCorrupt)
+	}
+	if err := decodeEntry(d.rest, &r.entry); err != nil {
+		return nil, fmt.Errorf("journal record: %w", err)
+	}
+	return rest, nil
+}
+
+// journalNames lists the journal files of a directory, oldest first.
+func journalNames(fs vfs.FS, dir string) ([]string, error) {
+	all, err := fs.List(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	var names []string
+	for _, name := range all {
+		if strings.HasPrefix(name, journalPrefix) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// readJournal calls apply for each record of the journal files.
+func (s *Store) readJournal(apply func(r *journalRecord) error) error {
+	names, err := journalNames(s.options.Dir, s.options.Path)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		path := s.options.Dir.PathJoin(s.options.Path, name)
+		content, err := readFile(s.options.Dir, path)
+		if err != nil {
+			return err
+		}
+		if err := s.replayFile(path, content, apply); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) replayFile(path string, content []byte, apply func(r *journalRecord) error) error {
+	if len(content) < journalHeaderLength {
+		return nil
+	}
+	disk, inc, err := decodeJournalHeader(content[:journalHeaderLength])
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if disk != s.identity.Disk {
+		return fmt.Errorf("read %s: it belongs to disk %s: %w", path, disk, block.ErrForeign)
+	}
+	if inc != s.options.Incarnation {
+		return fmt.Errorf("read %s: it was written under another incarnation: %w", path, block.ErrCorrupt)
+	}
+	var r journalRecord
+	for rest := content[journalHeaderLength:]; len(rest) > 0; {
+		at := len(content) - len(rest)
+		rest, err = decodeJournalRecord(rest, &r)
+		if err == io.ErrUnexpectedEOF {
+			return nil
+		}
+		if err == nil {
+			err = apply(&r)
+		}
+		if err != nil {
+			return fmt.Errorf("read %s at byte %d: %w", path, at, err)
+		}
+	}
+	return nil
+}
+
+func readFile(fs vfs.FS, path string) ([]byte, error) {
+	f, err := fs.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	defer f.Close()
+	content, err := io.ReadAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return content, nil
+}
+
+// record queues the state of p's extent for the journal; p goes on when it is
+// written. The mutex is held.
+func (s *Store) record(p *piece) {
+	j := &s.journal
+	j.seq++
+	j.pending = appendJournalRecord(j.pending, j.seq, p.page.replica.record.handle, p.extent(), &p.entry().entryState)
+	j.waiting = append(j.waiting, p)
+	s.startJournal()
+}
+
+func (s *Store) startJournal() {
+	if !s.journal.running && len(s.journal.waiting) > 0 {
+		s.journal.running = true
+		s.jobs++
+		s.options.Executor.Go(s.journalJob)
+	}
+}
+
+// runJournal is the job that writes what is pending.
+func (s *Store) runJournal() {
+	s.mu.Lock()
+	if s.abandoned {
+		s.mu.Unlock()
+		return
+	}
+	j := &s.journal
+	buf, waiting, seq, applied := j.pending, j.waiting, j.seq, j.applied
+	j.pending, j.waiting = j.spare[:0], j.spareWaiting[:0]
+	j.spare, j.spareWaiting = nil, nil
+	s.mu.Unlock()
+
+	err := s.writeJournal(buf, seq, applied)
+
+	s.mu.Lock()
+	defer s.unlock()
+	s.jobDone()
+	j.running = false
+	if err != nil {
+		s.fail(err)
+	}
+	for i, p := range waiting {
+		waiting[i] = nil
+		s.pieceDone(p, s.failed)
+	}
+	j.spare, j.spareWaiting = buf[:0], waiting[:0]
+	s.startJournal()
+}
+
+// writeJournal appends buf, whose last record is seq, to the current file, and
+// removes files of which nothing is needed any more. Only the journal's job
+// calls it.
+func (s *Store) writeJournal(buf []byte, seq, applied uint64) error {
+	j, fs := &s.journal, s.options.Dir
+	if j.file != nil && j.size >= s.options.JournalSize {
+		if err := j.file.Close(); err != nil {
+			return fmt.Errorf("close %s: %w", j.name, err)
+		}
+		j.old = append(j.old, journalFile{name: j.name, last: j.last})
+		j.file = nil
+	}
+	for len(j.old) > 0 && j.old[0].last <= applied {
+		if err := fs.Remove(fs.PathJoin(s.options.Path, j.old[0].name)); err != nil {
+			return fmt.Errorf("remove %s: %w", j.old[0].name, err)
+		}
+		j.old = j.old[1:]
+	}
+	if j.file == nil {
+		if err := s.createJournal(seq); err != nil {
+			return err
+		}
+	}
+	if _, err := j.file.Write(buf); err != nil {
+		return fmt.Errorf("write %s: %w", j.name, err)
+	}
+	j.size += int64(len(buf))
+	j.last = seq
+	return nil
+}
+
+// createJournal begins a file that is named after a record in its first write,
+// so that the names of files rise.
+func (s *Store) createJournal(seq uint64) error {
+	j, fs := &s.journal, s.options.Dir
+	j.name = fmt.Sprintf("%s%016x", journalPrefix, seq)
+	file, err := fs.Create(fs.PathJoin(s.options.Path, j.name), vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return fmt.Errorf("create %s: %w", j.name, err)
+	}
+	j.file = file
+	// Taking the space now keeps a full file system from failing a write later.
+	if err := file.Preallocate(0, s.options.JournalSize); err != nil {
+		return fmt.Errorf("allocate %s: %w", j.name, err)
+	}
+	header := appendJournalHeader(nil, s.identity.Disk, s.options.Incarnation)
+	if _, err := file.Write(header); err != nil {
+		return fmt.Errorf("write %s: %w", j.name, err)
+	}
+	j.size = journalHeaderLength
+	return nil
+}

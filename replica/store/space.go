@@ -1,0 +1,149 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+// Space is the state of a store's space, in bytes.
+type Space struct {
+	// Capacity is what the store can hold: the data file and what it may still
+	// grow to.
+	Capacity int64
+	// Used is what replicas occupy, including what is being freed.
+	Used int64
+	// Free is what can be written yet: Capacity without Used.
+	Free int64
+}
+
+// Space reports the space of the store.
+func (s *Store) Space() Space {
+	s.mu.Lock()
+	space, room := s.space, s.room
+	s.mu.Unlock()
+	file := int64(space.end) - firstExtent
+	sp := Space{Capacity: file*block.ExtentSize + room}
+	sp.Used = (file - space.free) * block.ExtentSize
+	sp.Free = sp.Capacity - sp.Used
+	return sp
+}
+
+// awaitSpace gives an extent to each piece of a Write that has none. If there
+// are too few it reports true, and t goes on or fails later.
+func (s *Store) awaitSpace(t *task) bool {
+	if t.reserved {
+		return false
+	}
+	needed := int64(0)
+	for _, p := range t.pieces {
+		if p.entry().extent == 0 {
+			needed++
+		}
+	}
+	if needed > s.space.free {
+		s.spaceWaiting = append(s.spaceWaiting, t)
+		if s.round != nil || len(s.changed) > 0 && s.space.freeing > 0 {
+			s.startRound()
+		} else {
+			s.startGrow()
+		}
+		return true
+	}
+	for _, p := range t.pieces {
+		if e := p.entry(); e.extent == 0 {
+			e.extent = s.space.alloc()
+		}
+	}
+	t.reserved = true
+	if s.space.free < s.options.GrowStep/block.ExtentSize/4 && !s.growFailed {
+		s.startGrow()
+	}
+	return false
+}
+
+// wakeSpace lets everything that waits for space try again.
+func (s *Store) wakeSpace() {
+	for i, t := range s.spaceWaiting {
+		s.spaceWaiting[i] = nil
+		s.makeReady(t)
+	}
+	s.spaceWaiting = s.spaceWaiting[:0]
+}
+
+func (s *Store) startGrow() {
+	if !s.growing {
+		s.growing = true
+		s.jobs++
+		s.options.Executor.Go(s.growJob)
+	}
+}
+
+// runGrow is the job that enlarges the data file.
+func (s *Store) runGrow() {
+	if s.isAbandoned() {
+		return
+	}
+	size, room, err := s.growDevice()
+	s.mu.Lock()
+	if s.abandoned {
+		s.mu.Unlock()
+		return
+	}
+	defer s.unlock()
+	s.jobDone()
+	s.growing = false
+	s.growFailed = err != nil
+	s.room = room
+	if err == nil {
+		s.space.grow(extentsIn(size))
+		s.wakeSpace()
+		return
+	}
+	if !errors.Is(err, block.ErrNoSpace) {
+		s.fail(err)
+	}
+	waiting := s.spaceWaiting
+	s.spaceWaiting = nil
+	for _, t := range waiting {
+		s.endWindow(t, err)
+	}
+}
+
+// extentsIn is the number of whole extents of a data file, which bounds the
+// extent numbers.
+func extentsIn(size int64) uint32 {
+	return uint32(min(size/block.ExtentSize, maxExtents-1))
+}
+
+// growDevice adds a step to the data file, leaving the reserve to the metadata.
+// It returns the new size and the room left for more.
+func (s *Store) growDevice() (size, room int64, err error) {
+	size = s.options.Device.Size()
+	room, err = s.roomToGrow(size)
+	if err != nil {
+		return size, 0, err
+	}
+	step := min(s.options.GrowStep, room)
+	if step < block.ExtentSize {
+		return size, 0, fmt.Errorf("grow data file past %d bytes, %d are reserved for metadata: %w", size, s.options.Reserve, block.ErrNoSpace)
+	}
+	if err := s.options.Device.Grow(size + step); err != nil {
+		return size, 0, err
+	}
+	return size + step, room - step, nil
+}
+
+// roomToGrow is by how much a data file of size bytes may grow now.
+func (s *Store) roomToGrow(size int64) (int64, error) {
+	free, err := s.options.Device.Free()
+	if err != nil {
+		return 0, err
+	}
+	room := free - s.options.Reserve
+	if s.options.Capacity > 0 {
+		room = min(room, s.options.Capacity-size)
+	}
+	return max(room, 0) &^ (block.ExtentSize - 1), nil
+}
