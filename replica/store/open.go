@@ -45,6 +45,11 @@ func (s *Store) databaseOptions() *pebble.Options {
 		MemTableSize:       s.options.MemTableSize,
 		Logger:             databaseLogger{store: s},
 		ErrorIfNotExists:   true,
+		// Without this the database ends the process on damage; the reader that
+		// meets it gets an error as well, and can go elsewhere.
+		EventListener: &pebble.EventListener{DataCorruption: func(info pebble.DataCorruptionInfo) {
+			s.options.Logger.Error("database damaged", "disk", s.identity.Disk, "path", info.Path, "error", info.Details)
+		}},
 	}
 	if s.options.Simulated {
 		o.DisableAutomaticCompactions = true
