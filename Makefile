@@ -4,10 +4,12 @@
 
 SHELL := /bin/bash
 
-# SEED and STEPS choose a run of the simulator, SABOTAGE a step of the demo that
-# must then fail, RUN the tests of `make test` and `make e2e`, PKG their packages.
+# SEED and STEPS choose a run of the simulator, DURATION bounds it when SEED does
+# not. SABOTAGE is a step of the demo that must then fail. RUN chooses among the
+# tests of `make test` and `make e2e`, PKG the packages of the former.
 SEED     ?=
 STEPS    ?=
+DURATION ?= 1m
 SABOTAGE ?=
 RUN      ?=
 PKG      ?= ./...
@@ -21,7 +23,8 @@ help: ## Explain every target
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Variables"
-	@echo "  SEED=7 STEPS=100000   make sim:   replay one run, of that many steps"
+	@echo "  SEED=7 STEPS=15000    make sim:   replay one run, of that many steps"
+	@echo "  DURATION=10m          make sim:   try new seeds for that long (default 1m)"
 	@echo "  SABOTAGE=<step>       make demo:  break that step; the demo must then fail"
 	@echo "  PKG=./engine/...      make test:  only these packages"
 	@echo "  RUN=TestName          make test, make e2e: only these tests"
@@ -62,8 +65,9 @@ verify: ## Generate again and fail if that changes anything
 ##@ Deeper
 
 .PHONY: sim
-sim: ## Run the protocol simulator: SEED= replays a run, STEPS= sets its length
-	@go run ./test/sim/cmd/sim $(if $(SEED),-seed $(SEED)) $(if $(STEPS),-steps $(STEPS))
+sim: ## Run the protocol simulator: SEED= STEPS= replay a run, DURATION= bounds many
+	@go test ./test/sim -run '^TestSim$$' -count 1 -v -timeout 0 \
+		-sim.duration $(DURATION) $(if $(SEED),-sim.seed $(SEED)) $(if $(STEPS),-sim.steps $(STEPS))
 
 .PHONY: bench
 bench: ## Compare with raw disk, nbdkit and qemu-nbd, as ratios in one run

@@ -16,6 +16,9 @@ import (
 // maxNameLength is the specification's limit of strings, in bytes.
 const maxNameLength = 128
 
+// pageEntries is how many volumes the daemon is asked for at a time.
+const pageEntries = 500
+
 // controller is the CSI Controller service.
 type controller struct {
 	csi.UnimplementedControllerServer
@@ -338,12 +341,31 @@ func (c *controller) ListVolumes(ctx context.Context, req *csi.ListVolumesReques
 	return response, nil
 }
 
-// listPage asks the daemon for one page. The specification wants ABORTED for a
-// token that is not one; tokens are volume IDs.
+// listPage lists at most maxEntries volumes, or all from the token on if that is 0;
+// those are fetched in pages, because a message has a limit.
 func (c *controller) listPage(ctx context.Context, maxEntries int32, token string) (*holdfastv1.ListVolumesResponse, error) {
-	if maxEntries < 0 {
+	switch {
+	case maxEntries < 0:
 		return nil, invalid("max_entries is %d, below zero", maxEntries)
+	case maxEntries > 0:
+		return c.daemonPage(ctx, maxEntries, token)
 	}
+	all := &holdfastv1.ListVolumesResponse{}
+	for {
+		page, err := c.daemonPage(ctx, pageEntries, token)
+		if err != nil {
+			return nil, err
+		}
+		all.Volumes = append(all.Volumes, page.GetVolumes()...)
+		if token = page.GetNextToken(); token == "" {
+			return all, nil
+		}
+	}
+}
+
+// daemonPage asks the daemon for one page. The specification wants ABORTED for a
+// token that is not one; tokens are volume IDs.
+func (c *controller) daemonPage(ctx context.Context, maxEntries int32, token string) (*holdfastv1.ListVolumesResponse, error) {
 	page, err := c.volumes.ListVolumes(ctx, &holdfastv1.ListVolumesRequest{MaxEntries: maxEntries, StartingToken: token})
 	if status.Code(err) == codes.InvalidArgument && token != "" {
 		return nil, status.Errorf(codes.Aborted, "starting_token %q is not one of ours; start again without it", token)

@@ -161,9 +161,26 @@ func TestTokensAndGoneVolumes(t *testing.T) {
 	expectCode(t, "max_entries -1", err, codes.InvalidArgument, "below zero")
 }
 
+func TestListsAreGatheredFromPages(t *testing.T) {
+	volume := &holdfastv1.Volume{Id: testVolume, State: holdfastv1.Volume_READY, PublishedNodeId: testNode}
+	c := newController(t, &scriptedDaemon{volume: volume, pages: 3})
+	list, err := c.ListVolumes(t.Context(), &csi.ListVolumesRequest{})
+	if err != nil || len(list.GetEntries()) != 3 || list.GetNextToken() != "" {
+		t.Errorf("all of them are %v, %v", list, err)
+	}
+	if nodes := list.GetEntries()[0].GetStatus().GetPublishedNodeIds(); len(nodes) != 1 || nodes[0] != testNode {
+		t.Errorf("published to %v", nodes)
+	}
+	c = newController(t, &scriptedDaemon{volume: volume, pages: 3})
+	list, err = c.ListVolumes(t.Context(), &csi.ListVolumesRequest{MaxEntries: 1})
+	if err != nil || len(list.GetEntries()) != 1 || list.GetNextToken() != testVolume {
+		t.Errorf("one of them is %v, %v", list, err)
+	}
+}
+
 func TestSecondCallIsAborted(t *testing.T) {
-	held := make(chan struct{})
-	d := &scriptedDaemon{volume: &holdfastv1.Volume{Id: testVolume}, hold: map[string]chan struct{}{"DeleteVolume": held}}
+	held := heldCall{reached: make(chan struct{}), release: make(chan struct{})}
+	d := &scriptedDaemon{held: map[string]heldCall{"DeleteVolume": held}}
 	c := newController(t, d)
 	var first sync.WaitGroup
 	first.Go(func() {
@@ -171,17 +188,10 @@ func TestSecondCallIsAborted(t *testing.T) {
 			t.Errorf("the first call answers %v", err)
 		}
 	})
-	// The first call has begun once it occupies the volume.
-	for {
-		done, err := c.running.begin(testVolume)
-		if err != nil {
-			break
-		}
-		done()
-	}
+	<-held.reached
 	_, err := c.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: testVolume})
 	expectCode(t, "the second call", err, codes.Aborted, "still running")
-	close(held)
+	close(held.release)
 	first.Wait()
 	if _, err := c.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: testVolume}); err != nil {
 		t.Errorf("the third call answers %v", err)

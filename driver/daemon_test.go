@@ -30,13 +30,19 @@ type scriptedDaemon struct {
 	mu sync.Mutex
 	// failures answer the call of that name with an error.
 	failures map[string]error
-	// hold holds calls of that name until it is closed.
-	hold map[string]chan struct{}
+	// held holds calls of a name.
+	held map[string]heldCall
 	// volume is the only volume there is; nil for none.
 	volume *holdfastv1.Volume
 	device string
-	calls  map[string]int
+	// pages is how many pages a list of volumes has.
+	pages int
+	calls map[string]int
 }
+
+// heldCall keeps calls from returning: reached is closed by the first call, and
+// release, once closed, lets them go on.
+type heldCall struct{ reached, release chan struct{} }
 
 // serveDaemon serves d until the test ends.
 func serveDaemon(t *testing.T, d *scriptedDaemon) daemon {
@@ -88,11 +94,15 @@ func (d *scriptedDaemon) fail(call string, err error) {
 func (d *scriptedDaemon) enter(ctx context.Context, call string) error {
 	d.mu.Lock()
 	d.calls[call]++
-	err, hold := d.failures[call], d.hold[call]
+	err, first := d.failures[call], d.calls[call] == 1
+	held, isHeld := d.held[call]
 	d.mu.Unlock()
-	if hold != nil {
+	if isHeld {
+		if first {
+			close(held.reached)
+		}
 		select {
-		case <-hold:
+		case <-held.release:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -125,7 +135,12 @@ func (d *scriptedDaemon) GetVolume(ctx context.Context, _ *holdfastv1.GetVolumeR
 }
 
 func (d *scriptedDaemon) ListVolumes(ctx context.Context, _ *holdfastv1.ListVolumesRequest) (*holdfastv1.ListVolumesResponse, error) {
-	return &holdfastv1.ListVolumesResponse{Volumes: []*holdfastv1.Volume{d.volume}}, d.enter(ctx, "ListVolumes")
+	err := d.enter(ctx, "ListVolumes")
+	response := &holdfastv1.ListVolumesResponse{Volumes: []*holdfastv1.Volume{d.volume}}
+	if d.count("ListVolumes") < d.pages {
+		response.NextToken = testVolume
+	}
+	return response, err
 }
 
 func (d *scriptedDaemon) PublishVolume(ctx context.Context, _ *holdfastv1.PublishVolumeRequest) (*holdfastv1.PublishVolumeResponse, error) {

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,13 +72,13 @@ func loopDevice(t *testing.T) string {
 	if err := os.Truncate(file, 64*mib); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("losetup", "--find", "--show", file).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "losetup", "--find", "--show", file).CombinedOutput()
 	if err != nil {
 		t.Fatalf("losetup: %v: %s", err, out)
 	}
 	device := strings.TrimSpace(string(out))
 	t.Cleanup(func() {
-		if out, err := exec.Command("losetup", "--detach", device).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(context.Background(), "losetup", "--detach", device).CombinedOutput(); err != nil {
 			t.Errorf("losetup --detach: %v: %s", err, out)
 		}
 	})
@@ -236,8 +237,8 @@ func TestPathsOfOthersAreLeftAlone(t *testing.T) {
 	taken := filepath.Join(f.pods, "a")
 	must(t, os.MkdirAll(f.staging, 0o750), os.MkdirAll(taken, 0o750))
 	for _, path := range []string{f.staging, taken} {
-		must(t, exec.Command("mount", "-t", "tmpfs", "none", path).Run())
-		t.Cleanup(func() { must(t, exec.Command("umount", path).Run()) })
+		must(t, exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "none", path).Run())
+		t.Cleanup(func() { must(t, exec.CommandContext(context.Background(), "umount", path).Run()) })
 	}
 	expectCode(t, "stage", f.stage(t, writer()), codes.FailedPrecondition, "something other than this volume")
 	expectCode(t, "unstage", f.unstage(t), codes.FailedPrecondition, "something other than this volume")

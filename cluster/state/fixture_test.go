@@ -94,12 +94,12 @@ func (m *machine) ready(n uint64) {
 	}
 }
 
-// start publishes volume n to node 1 and starts an engine with a fresh
-// attachment n.
-func (m *machine) start(n uint64) block.View {
+// start publishes volume 1 to node 1 and starts an engine with a fresh
+// attachment.
+func (m *machine) start() block.View {
 	m.t.Helper()
-	m.must(Publish{Volume: volumeID(n), Node: nodeID(1)})
-	v, _ := m.Volume(volumeID(n))
-	r := m.must(StartEngine{Volume: volumeID(n), Node: nodeID(1), Start: startID(n), Epoch: v.View.Epoch, NewAttachment: attachmentID(n)})
+	m.must(Publish{Volume: volumeID(1), Node: nodeID(1)})
+	v, _ := m.Volume(volumeID(1))
+	r := m.must(StartEngine{Volume: volumeID(1), Node: nodeID(1), Start: startID(1), Epoch: v.View.Epoch, NewAttachment: attachmentID(1)})
 	return r.View()
 }

@@ -95,7 +95,7 @@ func TestDecodeRefuses(t *testing.T) {
 func exampleState(t *testing.T) *State {
 	m := newMachine(t)
 	m.ready(1)
-	view := m.start(1)
+	view := m.start()
 	m.must(Propose{Proposal: block.Proposal{Volume: view.Volume, Epoch: view.Epoch, Revision: view.Revision, Remove: []block.ReplicaID{replicaID(12)}}})
 	m.must(m.creation(2))
 	m.ready(3)
@@ -167,7 +167,7 @@ func TestResultFormat(t *testing.T) {
 			t.Errorf("%v came back as %v, %v", sentinel, back.Err, err)
 		}
 		for _, other := range block.Sentinels() {
-			if other != sentinel && errors.Is(back.Err, other) {
+			if !errors.Is(other, sentinel) && errors.Is(back.Err, other) {
 				t.Errorf("%v came back as %v too", sentinel, other)
 			}
 		}
@@ -199,7 +199,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	m := newMachine(&testing.T{})
 	m.ready(1)
-	m.start(1)
+	m.start()
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := Decode(data)
 		if err != nil {

@@ -119,7 +119,7 @@ func TestVolumeLife(t *testing.T) {
 	}
 
 	wantErr(t, m.apply(Publish{Volume: volumeID(1), Node: nodeID(9)}), block.ErrNotFound)
-	m.start(1)
+	m.start()
 	wantErr(t, m.apply(Publish{Volume: volumeID(1), Node: nodeID(2)}), block.ErrInUse)
 	wantErr(t, m.apply(DeleteVolume{Volume: volumeID(1)}), block.ErrInUse)
 	wantErr(t, m.apply(ReplicaGone{Replica: replicaID(11)}), block.ErrInUse)
@@ -154,7 +154,7 @@ func TestStartEngine(t *testing.T) {
 	m.ready(1)
 	fresh := StartEngine{Volume: volumeID(1), Node: nodeID(1), Start: startID(1), NewAttachment: attachmentID(1)}
 	wantErr(t, m.apply(fresh), block.ErrDetached)
-	view := m.start(1)
+	view := m.start()
 	if view.Epoch != 1 || view.Owner != nodeID(1) || view.Start != startID(1) || view.Attachment != attachmentID(1) {
 		t.Fatalf("first start: %+v", view)
 	}
@@ -194,7 +194,7 @@ func TestStartEngine(t *testing.T) {
 func TestPropose(t *testing.T) {
 	m := newMachine(t)
 	m.ready(1)
-	view := m.start(1)
+	view := m.start()
 	at := func(view block.View) block.Proposal {
 		return block.Proposal{Volume: view.Volume, Epoch: view.Epoch, Revision: view.Revision}
 	}
@@ -285,7 +285,7 @@ func TestStatesAreImmutable(t *testing.T) {
 		states, snapshots = append(states, m.State), append(snapshots, data)
 	}
 	keep()
-	view := m.start(1)
+	view := m.start()
 	keep()
 	m.must(Propose{Proposal: block.Proposal{Volume: view.Volume, Epoch: view.Epoch, Revision: view.Revision, Remove: []block.ReplicaID{replicaID(11)}}})
 	keep()
@@ -339,7 +339,7 @@ func TestCheckCatches(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
 			m.ready(1)
-			m.start(1)
+			m.start()
 			broken := *m.State
 			v, _ := broken.Volume(volumeID(1))
 			v = v.clone()

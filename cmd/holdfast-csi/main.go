@@ -5,15 +5,18 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
 	"github.com/holdfast-io/holdfast/driver"
+	"github.com/holdfast-io/holdfast/driver/mount"
 	"github.com/holdfast-io/holdfast/internal/control"
 	"github.com/holdfast-io/holdfast/internal/version"
 )
@@ -49,7 +52,7 @@ func main() {
 
 // flags are what the command line sets.
 type flags struct {
-	endpoint, server, mode, logLevel, logFormat string
+	endpoint, server, mode, deviceDir, logLevel, logFormat string
 }
 
 func command() *cobra.Command {
@@ -69,6 +72,7 @@ func command() *cobra.Command {
 	cmd.Flags().StringVar(&f.endpoint, "endpoint", "unix:///csi/csi.sock", "unix socket to serve CSI on")
 	cmd.Flags().StringVar(&f.server, "server", control.DefaultServer(), "control address of the local holdfastd: unix:///path or host:port (env HOLDFAST_SERVER)")
 	cmd.Flags().StringVar(&f.mode, "mode", string(driver.ModeAll), "services to offer: all, controller or node")
+	cmd.Flags().StringVar(&f.deviceDir, "device-dir", string(mount.DefaultDevices), "where the devices of staged volumes get their names; must be on a file system that allows devices")
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "debug (every call with its request), info, warn or error")
 	cmd.Flags().StringVar(&f.logFormat, "log-format", "text", "text or json, on standard error")
 	return cmd
@@ -87,9 +91,10 @@ func run(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer closeConn(conn)
 	plugin, err := driver.New(driver.Options{
 		Endpoint: f.endpoint, Daemon: conn, Mode: driver.Mode(f.mode), Version: version.String(),
+		Devices: mount.Devices(filepath.Clean(f.deviceDir)),
 	})
 	if err != nil {
 		return err
@@ -101,6 +106,9 @@ func run(ctx context.Context, f flags) error {
 	slog.Info("CSI plugin ends")
 	return nil
 }
+
+// closeConn closes the connection to the daemon, which has nothing left to tell.
+func closeConn(conn io.Closer) { conn.Close() }
 
 func logHandler(f flags) (slog.Handler, error) {
 	var level slog.Level

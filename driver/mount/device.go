@@ -138,8 +138,8 @@ func (d Devices) Busy(name DeviceName) (bool, error) {
 func (d Devices) point(info *mountutils.MountInfo) (Point, bool) {
 	p := Point{
 		Path:     info.MountPoint,
-		Major:    uint32(info.Major), //nolint:gosec // 12 and 20 bits in the kernel
-		Minor:    uint32(info.Minor), //nolint:gosec // 12 and 20 bits in the kernel
+		Major:    uint32(info.Major),
+		Minor:    uint32(info.Minor),
 		FSType:   info.FsType,
 		ReadOnly: slices.Contains(info.MountOptions, "ro"),
 	}

@@ -27,13 +27,13 @@ func loopDevice(t *testing.T) (device, file string) {
 	if err := os.Truncate(file, 64<<20); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("losetup", "--find", "--show", file).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "losetup", "--find", "--show", file).CombinedOutput()
 	if err != nil {
 		t.Fatalf("losetup: %v: %s", err, out)
 	}
 	device = strings.TrimSpace(string(out))
 	t.Cleanup(func() {
-		if out, err := exec.Command("losetup", "--detach", device).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(context.Background(), "losetup", "--detach", device).CombinedOutput(); err != nil {
 			t.Errorf("losetup --detach: %v: %s", err, out)
 		}
 	})
@@ -155,7 +155,7 @@ func TestSmallVolumeHasLargeBlocks(t *testing.T) {
 	if err := m.FormatAndMount(t.Context(), node, staging, "ext4", nil); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("stat", "-f", "-c", "%S", staging).Output()
+	out, err := exec.CommandContext(t.Context(), "stat", "-f", "-c", "%S", staging).Output()
 	if err != nil || strings.TrimSpace(string(out)) != "4096" {
 		t.Errorf("block size is %s, %v", out, err)
 	}
@@ -173,7 +173,7 @@ func TestNeverFormatsData(t *testing.T) {
 			want: ErrForeignData,
 		},
 		"another file system": {
-			fill: func(file string) error { return exec.Command("mkswap", file).Run() },
+			fill: func(file string) error { return exec.CommandContext(t.Context(), "mkswap", file).Run() },
 			want: ErrForeignData,
 		},
 		"partitions": {

@@ -58,7 +58,7 @@ func (m *Mounter) Check() error {
 // neither happens with the option "ro". It fails with ErrForeignData,
 // ErrUnformatted or ErrDamaged and changes nothing then.
 func (m *Mounter) FormatAndMount(ctx context.Context, device, target, fsType string, options []string) error {
-	formatter := mountutils.NewSafeFormatAndMount(m.mounter, contextExec{Interface: m.exec, ctx: ctx})
+	formatter := mountutils.NewSafeFormatAndMount(m.mounter, m.boundBy(ctx))
 	if err := checkContent(formatter, device, fsType, slices.Contains(options, "ro")); err != nil {
 		return fmt.Errorf("look at device %s: %w", device, err)
 	}
@@ -195,13 +195,19 @@ func Resolve(path string) string {
 	return filepath.Clean(path)
 }
 
-// contextExec runs every command under one context.
-type contextExec struct {
+// boundExec makes commands by a function of its own.
+type boundExec struct {
 	utilexec.Interface
-	ctx context.Context
+	command func(name string, args ...string) utilexec.Cmd
 }
 
-// Command runs the command until the context ends.
-func (e contextExec) Command(name string, args ...string) utilexec.Cmd {
-	return e.CommandContext(e.ctx, name, args...)
+// Command implements utilexec.Interface.
+func (e boundExec) Command(name string, args ...string) utilexec.Cmd { return e.command(name, args...) }
+
+// boundBy runs every command until the context ends, for a library that passes
+// none.
+func (m *Mounter) boundBy(ctx context.Context) utilexec.Interface {
+	return boundExec{Interface: m.exec, command: func(name string, args ...string) utilexec.Cmd {
+		return m.exec.CommandContext(ctx, name, args...)
+	}}
 }

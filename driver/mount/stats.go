@@ -20,14 +20,14 @@ func (m *Mounter) FileSystemUsage(path string) (Usage, error) {
 	if err := unix.Statfs(path, &s); err != nil {
 		return Usage{}, fmt.Errorf("ask file system at %s: %w", path, err)
 	}
-	blocks := func(n uint64) int64 { return int64(n) * s.Bsize } //nolint:gosec // bounded by the size of a volume
+	blocks := func(n uint64) int64 { return int64(n) * s.Bsize }
 	return Usage{
 		TotalBytes:      blocks(s.Blocks),
 		UsedBytes:       blocks(s.Blocks - s.Bfree),
 		AvailableBytes:  blocks(s.Bavail),
-		TotalInodes:     int64(s.Files),           //nolint:gosec // bounded by the size of a volume
-		UsedInodes:      int64(s.Files - s.Ffree), //nolint:gosec // bounded by the size of a volume
-		AvailableInodes: int64(s.Ffree),           //nolint:gosec // bounded by the size of a volume
+		TotalInodes:     int64(s.Files),
+		UsedInodes:      int64(s.Files - s.Ffree),
+		AvailableInodes: int64(s.Ffree),
 	}, nil
 }
 

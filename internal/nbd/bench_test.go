@@ -58,8 +58,9 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 			}
 			perRound := testing.AllocsPerRun(rounds, func() { p.round(t) })
 			// A garbage collection may empty the pool of buffers once; one
-			// allocation per request would be 16 a round.
-			if perRound > 1 {
+			// allocation per request would be 16 a round. The race detector makes
+			// pools forget on purpose; the rounds still run under it.
+			if perRound > 1 && !raceEnabled {
 				t.Fatalf("%.1f allocations for %d requests", perRound, depth)
 			}
 		})

@@ -98,6 +98,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	defer cancel()
+	defer func() { _ = listener.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()
 	// One token for each connection; taken here only, not on the I/O path.

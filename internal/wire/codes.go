@@ -7,8 +7,12 @@ import (
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
-// statusOK is the status of a request that succeeded.
-const statusOK = 0
+const (
+	// statusOK is the status of a request that succeeded.
+	statusOK = 0
+	// statusIO is that of an error which wraps no sentinel.
+	statusIO = 20
+)
 
 // status pairs a sentinel with its number on the wire.
 type status struct {
@@ -39,26 +43,22 @@ func statuses() []status {
 		{17, block.ErrUnavailable},
 		{18, block.ErrNotLeader},
 		{19, block.ErrDetached},
-		{20, block.ErrIO},
+		{statusIO, block.ErrIO},
 		{21, block.ErrClosed},
 	}
 }
 
-// statusOf is the number of an error; one that wraps no sentinel is ErrIO's.
+// statusOf is the number of an error.
 func statusOf(err error) uint16 {
 	if err == nil {
 		return statusOK
 	}
-	fallback := uint16(statusOK)
 	for _, s := range statuses() {
 		if errors.Is(err, s.err) {
 			return s.code
 		}
-		if s.err == block.ErrIO {
-			fallback = s.code
-		}
 	}
-	return fallback
+	return statusIO
 }
 
 // remoteError is an error that came over the wire: the other side's words, and

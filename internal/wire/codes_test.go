@@ -22,11 +22,11 @@ func TestEverySentinelHasANumber(t *testing.T) {
 	for _, sentinel := range block.Sentinels() {
 		err := fmt.Errorf("do something: %w", sentinel)
 		code := statusOf(err)
-		if codes[code] != sentinel {
+		if !errors.Is(codes[code], sentinel) {
 			t.Errorf("%v has no number", sentinel)
 			continue
 		}
-		if got := errorOf(code, nil); got != sentinel {
+		if got := errorOf(code, nil); !errors.Is(got, sentinel) {
 			t.Errorf("%v came back as %v", sentinel, got)
 		}
 		got := errorOf(code, []byte(err.Error()))
@@ -37,7 +37,7 @@ func TestEverySentinelHasANumber(t *testing.T) {
 }
 
 func TestStrangeErrors(t *testing.T) {
-	if got := errorOf(statusOf(errors.New("strange")), nil); got != block.ErrIO {
+	if got := errorOf(statusOf(errors.New("strange")), nil); !errors.Is(got, block.ErrIO) {
 		t.Errorf("an error without sentinel came back as %v", got)
 	}
 	if got := errorOf(9999, []byte("x")); !errors.Is(got, block.ErrProtocol) {

@@ -3,32 +3,13 @@ package wire
 import (
 	"context"
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/block"
-)
-
-// Parts of the NBD handshake, as the client speaks it (the NBD protocol,
-// "Fixed newstyle negotiation").
-const (
-	nbdMagic       uint64 = 0x4e42444d41474943 // "NBDMAGIC"
-	nbdOptionMagic uint64 = 0x49484156454f5054 // "IHAVEOPT"
-	nbdReplyMagic  uint64 = 0x0003e889045565a9
-
-	nbdGreetingSize = 18
-	nbdReplySize    = 20
-
-	nbdFixedNewstyle = 1
-	nbdNoZeroes      = 2
-
-	nbdOptStartTLS = 5
-	nbdRepAck      = 1
-	nbdRepError    = 1 << 31
+	"github.com/holdfast-io/holdfast/internal/nbd"
 )
 
 // DialConfig says where a replica is reached and who asks for it.
@@ -102,48 +83,50 @@ func asUnavailable(err error) error {
 // handshake turns a fresh connection into one of frames. The returned connection
 // is raw itself or TLS on it.
 func (c *DialConfig) handshake(ctx context.Context, raw net.Conn) (net.Conn, error) {
-	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
 	if err := tune(raw); err != nil {
 		return nil, err
 	}
-	if err := greet(raw); err != nil {
+	h, err := nbd.StartHandshake(ctx, raw, c.TLS)
+	if err != nil {
 		return nil, err
 	}
-	conn := raw
-	if c.TLS != nil {
-		if _, err := ask(raw, nbdOptStartTLS, nil); err != nil {
-			return nil, fmt.Errorf("start TLS: %w", err)
-		}
-		secure := tls.Client(raw, c.TLS)
-		if err := secure.HandshakeContext(ctx); err != nil {
-			return nil, fmt.Errorf("TLS handshake: %w", err)
-		}
-		conn = secure
-	}
-	if err := c.introduce(conn); err != nil {
+	if err := c.introduce(h); err != nil {
+		// The caller closes the connection; a farewell would have no reader.
 		return nil, err
 	}
-	if !stop() {
-		return nil, context.Cause(ctx)
+	conn, in, err := h.Take()
+	if err != nil {
+		return nil, err
+	}
+	if in.Buffered() != 0 {
+		return nil, fmt.Errorf("the peer sends frames before it was asked: %w", block.ErrProtocol)
 	}
 	return conn, nil
 }
 
 // introduce asks for frames.
-func (c *DialConfig) introduce(conn net.Conn) error {
+func (c *DialConfig) introduce(handshake *nbd.ClientHandshake) error {
 	h := hello{
 		versionMin: versionMin, versionMax: Version, features: features,
 		cluster: c.Cluster, node: c.Node, replica: c.Replica,
 	}
-	payload, err := ask(conn, option, h.append(nil))
+	replies, err := handshake.Option(option, h.encode())
 	if err != nil {
 		return fmt.Errorf("ask for frames: %w", err)
 	}
+	if len(replies) != 1 || replies[0].Type != answerType {
+		return fmt.Errorf("the peer's answer to the private option is not ours: %w", block.ErrProtocol)
+	}
 	var a helloAnswer
-	switch err := a.decode(payload); {
-	case err != nil:
+	if err := a.decode(replies[0].Payload); err != nil {
 		return err
+	}
+	return c.judge(&a)
+}
+
+// judge says whether the answer to a hello is one to go on with.
+func (c *DialConfig) judge(a *helloAnswer) error {
+	switch {
 	case a.status != statusOK:
 		return errorOf(a.status, []byte(a.text))
 	case a.cluster != c.Cluster:
@@ -154,52 +137,4 @@ func (c *DialConfig) introduce(conn net.Conn) error {
 		return fmt.Errorf("node %s chose wire version %d of %d to %d: %w", a.node, a.version, versionMin, Version, block.ErrProtocol)
 	}
 	return nil
-}
-
-// greet exchanges the greetings.
-func greet(conn net.Conn) error {
-	var b [nbdGreetingSize]byte
-	if _, err := io.ReadFull(conn, b[:]); err != nil {
-		return fmt.Errorf("read greeting: %w", err)
-	}
-	if binary.BigEndian.Uint64(b[:]) != nbdMagic || binary.BigEndian.Uint64(b[8:]) != nbdOptionMagic {
-		return fmt.Errorf("the peer's greeting is not NBD's: %w", block.ErrProtocol)
-	}
-	if binary.BigEndian.Uint16(b[16:])&nbdFixedNewstyle == 0 {
-		return fmt.Errorf("the peer does not speak fixed newstyle NBD: %w", block.ErrProtocol)
-	}
-	flags := binary.BigEndian.AppendUint32(nil, nbdFixedNewstyle|nbdNoZeroes)
-	_, err := conn.Write(flags)
-	return err
-}
-
-// ask sends one option and reads its acknowledgement. It reads not a byte more,
-// so that TLS or frames can follow.
-func ask(conn net.Conn, option uint32, payload []byte) ([]byte, error) {
-	b := binary.BigEndian.AppendUint64(nil, nbdOptionMagic)
-	b = binary.BigEndian.AppendUint32(b, option)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(payload)))
-	if _, err := conn.Write(append(b, payload...)); err != nil {
-		return nil, err
-	}
-	var head [nbdReplySize]byte
-	if _, err := io.ReadFull(conn, head[:]); err != nil {
-		return nil, fmt.Errorf("read answer: %w", err)
-	}
-	kind, size := binary.BigEndian.Uint32(head[12:]), binary.BigEndian.Uint32(head[16:])
-	if binary.BigEndian.Uint64(head[:]) != nbdReplyMagic || binary.BigEndian.Uint32(head[8:]) != option || size > helloMax {
-		return nil, fmt.Errorf("the answer is not one to option %#x: %w", option, block.ErrProtocol)
-	}
-	answer := make([]byte, size)
-	if _, err := io.ReadFull(conn, answer); err != nil {
-		return nil, fmt.Errorf("read answer: %w", err)
-	}
-	switch {
-	case kind == nbdRepAck:
-		return answer, nil
-	case kind&nbdRepError != 0:
-		return nil, fmt.Errorf("the peer refuses option %#x with %#x (%q): %w", option, kind, answer, block.ErrVersion)
-	default:
-		return nil, fmt.Errorf("the peer answers option %#x with %#x: %w", option, kind, block.ErrProtocol)
-	}
 }

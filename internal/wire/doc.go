@@ -44,14 +44,15 @@
 //	    28    16  node ID of the client
 //	    44    16  replica ID
 //
-// and is answered with an acknowledgement (reply type 1) that carries
+// and is answered with a reply of type 0x48464c44, then an acknowledgement. The
+// reply is
 //
-//	     0     2  status: 0, or the number of the error that refuses the client
-//	     2     2  wire version chosen, the highest that both speak
-//	     4     8  feature bits that both have
-//	    12    16  cluster ID of the server
-//	    28    16  node ID of the server
-//	    44        text for people, when refused
+//	 0     2  status: 0, or the number of the error that refuses the client
+//	 2     2  wire version chosen, the highest that both speak
+//	 4     8  feature bits that both have
+//	12    16  cluster ID of the server
+//	28    16  node ID of the server
+//	44        text for people, when refused
 //
 // Later versions append to both; what is longer than expected is accepted, to
 // 4096 bytes. A foreign cluster is refused here with block.ErrForeign, versions

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/nbd"
 )
 
 // Version is the version of the frames that this build speaks, versionMin the
@@ -14,8 +15,12 @@ const (
 	versionMin = 1
 )
 
-// option is the number of the private handshake option, "HFLD".
-const option = 0x48464c44
+// option is the number of the private handshake option, "HFLD", answerType the
+// type of the reply to it that comes before the acknowledgement.
+const (
+	option     nbd.Option    = 0x48464c44
+	answerType nbd.ReplyType = 0x48464c44
+)
 
 // Sizes of the two messages of the private option, in bytes. Later versions may
 // append to them, so a longer one is accepted.
@@ -39,7 +44,8 @@ type hello struct {
 	replica    block.ReplicaID
 }
 
-func (h *hello) append(b []byte) []byte {
+func (h *hello) encode() []byte {
+	b := make([]byte, 0, helloSize)
 	b = binary.BigEndian.AppendUint16(b, h.versionMin)
 	b = binary.BigEndian.AppendUint16(b, h.versionMax)
 	b = binary.BigEndian.AppendUint64(b, h.features)
@@ -72,7 +78,8 @@ type helloAnswer struct {
 	text     string
 }
 
-func (a *helloAnswer) append(b []byte) []byte {
+func (a *helloAnswer) encode() []byte {
+	b := make([]byte, 0, helloAnswerSize+maxErrorText)
 	b = binary.BigEndian.AppendUint16(b, a.status)
 	b = binary.BigEndian.AppendUint16(b, a.version)
 	b = binary.BigEndian.AppendUint64(b, a.features)

@@ -43,12 +43,17 @@ func tune(conn net.Conn) error {
 	return nil
 }
 
-// hangUp closes a connection at once. On TLS it leaves out the farewell, which
-// may wait for a peer that does not read.
-func hangUp(conn net.Conn) {
+// underlying is the connection below TLS, or conn itself.
+func underlying(conn net.Conn) net.Conn {
 	if secure, ok := conn.(*tls.Conn); ok {
-		conn = secure.NetConn()
+		return secure.NetConn()
 	}
-	// What closing could report, the reader and the writer find out themselves.
-	_ = conn.Close()
+	return conn
+}
+
+// hangUp closes a connection at once. On TLS it leaves out the farewell, which
+// may wait for a peer that does not read. What closing could report, the reader
+// and the writer find out themselves.
+func hangUp(conn net.Conn) {
+	_ = underlying(conn).Close()
 }

@@ -27,6 +27,8 @@ type door struct {
 	shut error
 	// running counts the operations in the store, whoever asked for them.
 	running int
+	// inspecting counts the reads of exports; they are of no session.
+	inspecting int
 	// queue waits for its turn in the store. All of it is the holder's.
 	queue callQueue
 	// pumping: some goroutine feeds the queue to the store.
@@ -228,7 +230,7 @@ func (d *door) close(why error) (busy bool) {
 		d.opening = nil
 	}
 	dropped := d.takeQueue()
-	busy = d.running > 0
+	busy = d.running+d.inspecting > 0
 	d.mu.Unlock()
 	d.refuseAll(dropped)
 	if waiting != nil && !waiting.storing {
@@ -286,7 +288,7 @@ func (d *door) staleNow(s *session) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	err := d.shut
-	if err == nil {
+	if err == nil || d.fence != s.fence {
 		err = d.stale(s.fence)
 	}
 	return fmt.Errorf("replica %s: %w", d.replica.ID(), err)

@@ -44,14 +44,10 @@ func TestDoorWaitsForOldIO(t *testing.T) {
 
 			b.replica.step(1)
 			c.silent(open)
-			if got := kindsOf(b.replica.kinds()...); got != kindsOf(store.Write) {
-				t.Fatalf("the store runs %s", got)
-			}
+			b.holds(store.Write)
 			b.replica.step(0)
 			c.silent(open)
-			if got := kindsOf(b.replica.kinds()...); got != kindsOf(store.Fence) {
-				t.Fatalf("the store runs %s", got)
-			}
+			b.holds(store.Fence)
 			b.replica.step(0)
 			if rep := c.answer(open); rep.Err != nil || rep.Opened == nil || rep.Opened.Size != testSize {
 				t.Fatalf("open: %+v", rep)

@@ -196,6 +196,19 @@ func (h *Host) withdraw(id block.DiskID) []*door {
 	return doors
 }
 
+// allDoors are those of all disks in service, in order.
+func (h *Host) allDoors() []*door {
+	h.mu.Lock()
+	doors := make([]*door, 0, len(h.doors))
+	for _, d := range h.doors {
+		doors = append(doors, d)
+	}
+	h.mu.Unlock()
+	sortDoors(doors)
+	return doors
+}
+
+// closeAll shuts doors for good.
 func closeAll(doors []*door, why error) {
 	for _, d := range doors {
 		d.close(why)

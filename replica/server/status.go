@@ -39,14 +39,7 @@ type DirtyStatus struct {
 // Replicas describes every replica on the disks in service, in the order of
 // their IDs.
 func (h *Host) Replicas() []ReplicaStatus {
-	h.mu.Lock()
-	doors := make([]*door, 0, len(h.doors))
-	for _, d := range h.doors {
-		doors = append(doors, d)
-	}
-	h.mu.Unlock()
-	sortDoors(doors)
-
+	doors := h.allDoors()
 	all := make([]ReplicaStatus, 0, len(doors))
 	for _, d := range doors {
 		s := d.status()

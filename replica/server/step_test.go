@@ -2,8 +2,8 @@ package server
 
 import (
 	"bytes"
-	"fmt"
 	"math/rand"
+	"slices"
 	"sync"
 	"testing"
 
@@ -75,7 +75,7 @@ func (r *steppedReplica) step(i int) bool {
 		return false
 	}
 	op := r.held[i]
-	r.held = append(r.held[:i:i], r.held[i+1:]...)
+	r.held = slices.Delete(r.held, i, i+1)
 	op.Err = r.fail
 	if op.Err == nil {
 		r.apply(op)
@@ -258,4 +258,10 @@ func fence(epoch block.Epoch, session block.Session) block.Fence {
 
 func pattern(n int, b byte) []byte { return bytes.Repeat([]byte{b}, n) }
 
-func kindsOf(kinds ...store.Kind) string { return fmt.Sprint(kinds) }
+// holds checks which operations the store runs.
+func (b *bench) holds(kinds ...store.Kind) {
+	b.t.Helper()
+	if got := b.replica.kinds(); !slices.Equal(got, kinds) {
+		b.t.Fatalf("the store runs %v, want %v", got, kinds)
+	}
+}

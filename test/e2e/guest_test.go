@@ -66,3 +66,22 @@ func (g guest) pass(t *testing.T, name string) {
 		t.Fatalf("%s exited with %d", name, code)
 	}
 }
+
+// buildStatic builds commands of this module without cgo, so that they run on the
+// guest's own C library or none, and returns the paths of the binaries.
+func buildStatic(t *testing.T, packages ...string) []string {
+	t.Helper()
+	dir := t.TempDir()
+	arguments := append([]string{"build", "-trimpath", "-o", dir + "/"}, packages...)
+	command := exec.CommandContext(t.Context(), "go", arguments...)
+	command.Dir = "../.."
+	command.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := command.CombinedOutput(); err != nil {
+		t.Fatalf("build %v: %v\n%s", packages, err, output)
+	}
+	var binaries []string
+	for _, name := range packages {
+		binaries = append(binaries, filepath.Join(dir, filepath.Base(name)))
+	}
+	return binaries
+}

@@ -21,10 +21,13 @@ const (
 )
 
 type HeartbeatRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	NodeId        string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	Disks         []*DiskReport          `protobuf:"bytes,3,rep,name=disks,proto3" json:"disks,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	NodeId    string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Disks     []*DiskReport          `protobuf:"bytes,3,rep,name=disks,proto3" json:"disks,omitempty"`
+	// The index of the last command that the node has applied; a member that
+	// follows closely may become a voter.
+	AppliedIndex  uint64 `protobuf:"varint,4,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -78,6 +81,13 @@ func (x *HeartbeatRequest) GetDisks() []*DiskReport {
 		return x.Disks
 	}
 	return nil
+}
+
+func (x *HeartbeatRequest) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
 }
 
 type DiskReport struct {
@@ -383,12 +393,13 @@ var File_holdfast_v1_peer_proto protoreflect.FileDescriptor
 
 const file_holdfast_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x16holdfast/v1/peer.proto\x12\vholdfast.v1\"y\n" +
+	"\x16holdfast/v1/peer.proto\x12\vholdfast.v1\"\x9e\x01\n" +
 	"\x10HeartbeatRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12-\n" +
-	"\x05disks\x18\x03 \x03(\v2\x17.holdfast.v1.DiskReportR\x05disks\"\x85\x01\n" +
+	"\x05disks\x18\x03 \x03(\v2\x17.holdfast.v1.DiskReportR\x05disks\x12#\n" +
+	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\"\x85\x01\n" +
 	"\n" +
 	"DiskReport\x12\x17\n" +
 	"\adisk_id\x18\x01 \x01(\tR\x06diskId\x12%\n" +

@@ -1,0 +1,356 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/holdfast-io/holdfast/cluster/rpcerr"
+	"github.com/holdfast-io/holdfast/cluster/state"
+	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/clock"
+	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
+)
+
+// testTiming is quick, but bears the race detector on a busy machine.
+func testTiming() Timing {
+	return Timing{
+		Election: 600 * time.Millisecond, Heartbeat: 200 * time.Millisecond, NodeLease: 2 * time.Second,
+		Unstage: 2 * time.Second, AgentRetry: 200 * time.Millisecond, Watchdog: time.Second,
+	}
+}
+
+const testDeadline = 60 * time.Second
+
+func testContext(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), testDeadline)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func newTestID(t *testing.T) block.ID {
+	t.Helper()
+	id, err := block.NewID(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// host keeps disks and replicas in memory. It implements ReplicaHost, DiskHost
+// and the part of NodeAgent that the cluster calls.
+type host struct {
+	holdfastv1.UnimplementedNodeAgentServer
+
+	mu       sync.Mutex
+	disks    map[string]DiskReport
+	replicas map[block.ReplicaID]HeldReplica
+	unstage  func(context.Context, string) error
+}
+
+func newHost() *host {
+	return &host{disks: map[string]DiskReport{}, replicas: map[block.ReplicaID]HeldReplica{}}
+}
+
+func (h *host) open(disk block.DiskID) bool {
+	for _, d := range h.disks {
+		if d.ID == disk {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *host) Create(_ context.Context, spec ReplicaSpec) (block.Incarnation, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.open(spec.Disk) {
+		return block.Incarnation{}, block.ErrNotFound
+	}
+	h.replicas[spec.Replica] = HeldReplica{Disk: spec.Disk, Replica: spec.Replica, Volume: spec.Volume}
+	return block.Incarnation{Boot: block.ID{1}, DiskSequence: 2, Superblock: 3}, nil
+}
+
+func (h *host) Delete(_ context.Context, disk block.DiskID, replica block.ReplicaID) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.open(disk) {
+		return block.ErrNotFound
+	}
+	delete(h.replicas, replica)
+	return nil
+}
+
+func (h *host) Replicas() (list []HeldReplica) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, r := range h.replicas {
+		list = append(list, r)
+	}
+	return list
+}
+
+func (h *host) AddDisk(_ context.Context, _ block.ClusterID, path string) (AddedDisk, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d, ok := h.disks[path]
+	if !ok {
+		id, err := block.NewID(rand.Reader)
+		if err != nil {
+			return AddedDisk{}, err
+		}
+		d = DiskReport{ID: block.DiskID{ID: id}, Capacity: 64 << 30, Free: 64 << 30}
+		h.disks[path] = d
+	}
+	return AddedDisk{ID: d.ID, Path: path, Capacity: d.Capacity}, nil
+}
+
+func (h *host) Disks() (list []DiskReport) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range h.disks {
+		list = append(list, d)
+	}
+	return list
+}
+
+// setUnstage replaces what UnstageVolume does.
+func (h *host) setUnstage(f func(ctx context.Context, volume string) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.unstage = f
+}
+
+func (h *host) UnstageVolume(ctx context.Context, req *holdfastv1.UnstageVolumeRequest) (*holdfastv1.UnstageVolumeResponse, error) {
+	h.mu.Lock()
+	f := h.unstage
+	h.mu.Unlock()
+	if f == nil {
+		return nil, errors.New("no unstage was expected")
+	}
+	return &holdfastv1.UnstageVolumeResponse{}, f(ctx, req.GetVolumeId())
+}
+
+func (h *host) GetEngine(context.Context, *holdfastv1.GetEngineRequest) (*holdfastv1.EngineStatus, error) {
+	return &holdfastv1.EngineStatus{Serving: true}, nil
+}
+
+// node is one daemon's worth of cluster, which can be stopped and started again
+// at the same addresses.
+type node struct {
+	t       *testing.T
+	options Options
+	host    *host
+
+	*Cluster
+	server  *grpc.Server
+	stop    context.CancelFunc
+	done    chan error
+	serving sync.WaitGroup
+	conn    *grpc.ClientConn
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func newNode(t *testing.T, name string, join ...string) *node {
+	t.Helper()
+	h := newHost()
+	return &node{t: t, host: h, options: Options{
+		Dir: t.TempDir(), Name: name, Tags: []string{name}, Join: join, Bootstrap: len(join) == 0,
+		ControlAddress: freeAddress(t), DataAddress: freeAddress(t), RaftAddress: freeAddress(t),
+		Replicas: h, Disks: h, Logger: testLogger(t), Clock: clock.System{}, Random: rand.Reader, Timing: testTiming(),
+	}}
+}
+
+// testLogger keeps the log of a test that fails.
+func testLogger(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// listen takes an address, also that of a stopped predecessor.
+func listen(t *testing.T, address string) net.Listener {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func (n *node) start() *node {
+	n.t.Helper()
+	n.options.RaftListener = listen(n.t, n.options.RaftAddress)
+	n.options.Registerer = prometheus.NewRegistry()
+	c, err := Open(n.options)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.Cluster = c
+	n.server = grpc.NewServer(grpc.UnaryInterceptor(rpcerr.UnaryServerInterceptor))
+	c.Register(n.server)
+	holdfastv1.RegisterNodeAgentServer(n.server, n.host)
+	control := listen(n.t, n.options.ControlAddress)
+	ctx, cancel := context.WithCancel(context.Background())
+	n.stop, n.done = cancel, make(chan error, 1)
+	n.serving.Go(func() {
+		if err := n.server.Serve(control); err != nil {
+			n.t.Errorf("serve %s: %v", n.options.Name, err)
+		}
+	})
+	n.serving.Go(func() { n.done <- c.Run(ctx) })
+	n.conn, err = grpc.NewClient("passthrough:///"+n.options.ControlAddress, grpc.WithNoProxy(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUnaryInterceptor(rpcerr.UnaryClientInterceptor))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(n.halt)
+	return n
+}
+
+// halt stops the daemon; halting it again does nothing.
+func (n *node) halt() {
+	if n.stop == nil {
+		return
+	}
+	n.stop()
+	n.server.Stop()
+	n.serving.Wait()
+	n.stop = nil
+	if err := errors.Join(<-n.done, n.conn.Close()); err != nil && !n.t.Failed() {
+		n.t.Errorf("run %s: %v", n.options.Name, err)
+	}
+}
+
+func (n *node) volumes() holdfastv1.VolumesClient { return holdfastv1.NewVolumesClient(n.conn) }
+func (n *node) nodes() holdfastv1.ClusterClient   { return holdfastv1.NewClusterClient(n.conn) }
+
+// group is a cluster of nodes.
+type group []*node
+
+// newGroup is a cluster of n nodes with a disk each, all of which could vote.
+func newGroup(t *testing.T, n int) group {
+	t.Helper()
+	g := group{newNode(t, "node-1").start()}
+	for i := 2; i <= n; i++ {
+		g = append(g, newNode(t, fmt.Sprintf("node-%d", i), g[0].options.ControlAddress).start())
+	}
+	ctx := testContext(t)
+	for _, member := range g {
+		if err := member.Ready(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := member.nodes().AddDisk(ctx, &holdfastv1.AddDiskRequest{Path: "/disk", Class: "ssd"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.waitVoters(ctx, n)
+	return g
+}
+
+// waitFor repeats a question until it is answered with yes.
+func waitFor(ctx context.Context, t *testing.T, what string, ask func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for !ask() {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			t.Fatalf("waited in vain for: %s", what)
+		}
+	}
+}
+
+func (g group) waitVoters(ctx context.Context, n int) {
+	t := g[0].t
+	t.Helper()
+	waitFor(ctx, t, fmt.Sprintf("%d voters", n), func() bool {
+		asked, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		voters := 0
+		for _, member := range g {
+			if member.stop == nil {
+				continue
+			}
+			resp, err := member.nodes().ListNodes(asked, &holdfastv1.ListNodesRequest{})
+			if err != nil {
+				return false
+			}
+			for _, v := range resp.GetNodes() {
+				if v.GetVoter() {
+					voters++
+				}
+			}
+			break
+		}
+		return voters == n
+	})
+}
+
+// leader waits for a member that leads.
+func (g group) leader(ctx context.Context) *node {
+	t := g[0].t
+	t.Helper()
+	var leader *node
+	waitFor(ctx, t, "a leader", func() bool {
+		for _, member := range g {
+			if member.stop != nil && member.leading.Load() {
+				leader = member
+			}
+		}
+		return leader != nil
+	})
+	return leader
+}
+
+// follower is a running member that does not lead.
+func (g group) follower(ctx context.Context) *node {
+	leader := g.leader(ctx)
+	for _, member := range g {
+		if member.stop != nil && member != leader {
+			return member
+		}
+	}
+	g[0].t.Fatal("no follower is running")
+	return nil
+}
+
+func createRequest(name string, replicas int32) *holdfastv1.CreateVolumeRequest {
+	return &holdfastv1.CreateVolumeRequest{Name: name, SizeBytes: 1 << 30, Parameters: &holdfastv1.VolumeParameters{Replicas: replicas}}
+}
+
+// attach publishes a volume to a member and starts its engine.
+func (n *node) attach(ctx context.Context, volume string) state.Volume {
+	n.t.Helper()
+	if _, err := n.volumes().PublishVolume(ctx, &holdfastv1.PublishVolumeRequest{VolumeId: volume, NodeId: n.NodeID().String()}); err != nil {
+		n.t.Fatal(err)
+	}
+	id, err := parseVolumeID(volume)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	v, err := n.StartEngine(ctx, id, block.AttachmentID{}, block.StartID{ID: newTestID(n.t)})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return v
+}

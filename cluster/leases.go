@@ -1,0 +1,87 @@
+package cluster
+
+import (
+	"sync"
+	"time"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/clock"
+)
+
+// DiskReport is what a node says of one of its disks.
+type DiskReport struct {
+	ID block.DiskID
+	// Capacity is what replicas may take, Free what is left of it, in bytes.
+	Capacity int64
+	Free     int64
+	// Failure is empty while the disk works.
+	Failure string
+}
+
+// leases is who the leader has heard from. It lives in the leader's memory: a new
+// leader begins with an empty one and holds every node for alive for the length
+// of one lease (rule 28).
+type leases struct {
+	clock  clock.Clock
+	length time.Duration
+
+	mu    sync.Mutex
+	since block.Instant
+	nodes map[block.NodeID]lease
+	disks map[block.DiskID]DiskReport
+}
+
+type lease struct {
+	heard block.Instant
+	index uint64
+}
+
+func newLeases(clock clock.Clock, length time.Duration) *leases {
+	l := &leases{clock: clock, length: length}
+	l.reset()
+	return l
+}
+
+// reset begins a term.
+func (l *leases) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.since = l.clock.Now()
+	l.nodes = map[block.NodeID]lease{}
+	l.disks = map[block.DiskID]DiskReport{}
+}
+
+// heard renews the lease of a node that has applied up to index.
+func (l *leases) heard(node block.NodeID, index uint64, disks []DiskReport) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.nodes[node] = lease{heard: l.clock.Now(), index: index}
+	for _, d := range disks {
+		l.disks[d.ID] = d
+	}
+}
+
+// alive reports whether the lease of a node, or the first one of this leader,
+// still runs.
+func (l *leases) alive(node block.NodeID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.clock.Now()-max(l.since, l.nodes[node].heard) < block.Instant(l.length)
+}
+
+// follows reports whether a node was heard within its lease and had applied at
+// least up to index.
+func (l *leases) follows(node block.NodeID, index uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, ok := l.nodes[node]
+	return ok && l.clock.Now()-n.heard < block.Instant(l.length) && n.index >= index
+}
+
+// disk is the last report on a disk.
+func (l *leases) disk(id block.DiskID) (DiskReport, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d, ok := l.disks[id]
+	return d, ok
+}

@@ -1,0 +1,23 @@
+// Command holdfast is the command line of a cluster; installed as
+// kubectl-holdfast it is a kubectl plugin. It holds flags and output only: what it
+// does is the control API of the daemons (proto/holdfast/v1).
+//
+// One file has one subject: cluster.go, node.go, disk.go, volume.go, attach.go and
+// wait.go are the commands, session.go the connection, table.go the output,
+// size.go the units, progress.go the bars, failure.go errors and exit codes.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}

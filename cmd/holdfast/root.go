@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-io/holdfast/internal/control"
+	"github.com/holdfast-io/holdfast/internal/version"
+)
+
+const long = `The command line of Holdfast, replicated block storage for Kubernetes.
+
+Any daemon of the cluster answers for all of it. By default that is the one on
+this machine; --server or HOLDFAST_SERVER names another.
+
+Exit codes:
+  0  done
+  1  failed for another reason than those below
+  2  the command line is wrong
+  3  what was named does not exist
+  4  refused because of the state things are in (exists already, in use, no space)
+  5  no answer: the daemon or the cluster's leader cannot be reached, or it took
+     longer than --timeout; the same command may succeed later`
+
+const example = `  # A three-node cluster at a glance:
+  holdfast cluster status
+
+  # Give a directory of this node to the cluster, then make a volume and use it:
+  holdfast disk add /var/lib/holdfast/disks/nvme0 --class nvme
+  holdfast volume create db --size 100GiB --replicas 3
+  holdfast volume attach db
+
+  # For scripts:
+  holdfast volume list -o json | jq '.[] | select(.inSync < .replicas) | .name'`
+
+// app is what every command shares: the streams and the global flags.
+type app struct {
+	stdout, stderr io.Writer
+
+	server  string
+	output  string
+	timeout time.Duration
+}
+
+// run executes one command line and returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	a := &app{stdout: stdout, stderr: stderr}
+	root := a.command()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err != nil {
+		fmt.Fprintf(stderr, "holdfast: %s\n", describe(err, a.server))
+	}
+	return exitCode(err)
+}
+
+func (a *app) command() *cobra.Command {
+	root := group("holdfast", "The command line of Holdfast",
+		a.clusterCommand(), a.nodeCommand(), a.diskCommand(), a.volumeCommand(), a.versionCommand())
+	root.Long, root.Example = long, example
+	root.SilenceUsage, root.SilenceErrors = true, true
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+	})
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.server, "server", control.DefaultServer(), "control address of a daemon: unix:///path or host:port (env "+control.ServerVariable+")")
+	flags.StringVarP(&a.output, "output", "o", "table", "table, wide or json")
+	flags.DurationVar(&a.timeout, "timeout", 2*time.Minute, "how long to wait for an answer")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		return checkOutput(a.output)
+	}
+	return root
+}
+
+// group is a command that only holds others.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q; see %s --help", args[0], cmd.CommandPath())}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(commands...)
+	return cmd
+}
+
+// args wants these arguments, by name.
+func args(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		switch {
+		case len(given) < len(names):
+			return usageError{fmt.Errorf("argument %s is missing; see %s --help", names[len(given)], cmd.CommandPath())}
+		case len(given) > len(names):
+			return usageError{fmt.Errorf("argument %q is too many; see %s --help", given[len(names)], cmd.CommandPath())}
+		}
+		return nil
+	}
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version of this program",
+		Args:  args(),
+		RunE: func(*cobra.Command, []string) error {
+			v := struct {
+				Version string `json:"version"`
+			}{version.String()}
+			return a.print(v, details{{"version", v.Version}})
+		},
+	}
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/control"
+	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
+)
+
+// session is a connection to one daemon.
+type session struct {
+	conn    *grpc.ClientConn
+	volumes holdfastv1.VolumesClient
+	cluster holdfastv1.ClusterClient
+	agent   holdfastv1.NodeAgentClient
+}
+
+func dial(address string) (*session, error) {
+	conn, err := control.Dial(address)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return &session{
+		conn:    conn,
+		volumes: holdfastv1.NewVolumesClient(conn),
+		cluster: holdfastv1.NewClusterClient(conn),
+		agent:   holdfastv1.NewNodeAgentClient(conn),
+	}, nil
+}
+
+// close closes the connection, which has nothing left to tell.
+func (s *session) close() { io.Closer(s.conn).Close() }
+
+// with runs do with a connection to --server, for at most --timeout.
+func (a *app) with(ctx context.Context, do func(ctx context.Context, s *session) error) error {
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	return a.withoutDeadline(ctx, do)
+}
+
+// withoutDeadline is with for what may take as long as it takes.
+func (a *app) withoutDeadline(ctx context.Context, do func(ctx context.Context, s *session) error) error {
+	s, err := dial(a.server)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	return do(ctx, s)
+}
+
+// findVolume finds a volume by name or, if it is no name, by ID.
+func (s *session) findVolume(ctx context.Context, name string) (*holdfastv1.Volume, error) {
+	volume, err := s.volumes.GetVolume(ctx, &holdfastv1.GetVolumeRequest{Name: name})
+	if status.Code(err) != codes.NotFound {
+		return volume, err
+	}
+	if _, badID := block.ParseID(name); badID == nil {
+		if volume, err := s.volumes.GetVolume(ctx, &holdfastv1.GetVolumeRequest{Id: name}); status.Code(err) != codes.NotFound {
+			return volume, err
+		}
+	}
+	return nil, failure{code: codes.NotFound, message: fmt.Sprintf("volume %q does not exist", name), hint: "holdfast volume list shows the volumes"}
+}
+
+// nodes are the nodes of the cluster.
+type nodes []*holdfastv1.Node
+
+func (s *session) nodes(ctx context.Context) (nodes, error) {
+	response, err := s.cluster.ListNodes(ctx, &holdfastv1.ListNodesRequest{})
+	return response.GetNodes(), err
+}
+
+// find finds a node by name or ID.
+func (n nodes) find(name string) (*holdfastv1.Node, error) {
+	for _, node := range n {
+		if node.GetName() == name || node.GetId() == name {
+			return node, nil
+		}
+	}
+	return nil, failure{code: codes.NotFound, message: fmt.Sprintf("node %q does not exist", name), hint: "holdfast node list shows the nodes"}
+}
+
+// name is the name of the node with that ID, or the ID if it is not known.
+func (n nodes) name(id string) string {
+	for _, node := range n {
+		if node.GetId() == id {
+			return node.GetName()
+		}
+	}
+	return id
+}
+
+// onNode runs do with a connection to the daemon of a node: the session's own, if
+// that is its node.
+func (s *session) onNode(ctx context.Context, node *holdfastv1.Node, do func(on *session) error) error {
+	self, err := s.agent.GetNode(ctx, &holdfastv1.GetNodeRequest{})
+	if err == nil && self.GetId() == node.GetId() {
+		return do(s)
+	}
+	if err != nil {
+		return err
+	}
+	remote, err := dial(node.GetControlAddress())
+	if err != nil {
+		return err
+	}
+	defer remote.close()
+	switch err := do(remote); {
+	case status.Code(err) == codes.Unavailable:
+		return failure{
+			code:    codes.Unavailable,
+			message: fmt.Sprintf("node %s does not answer at %s", node.GetName(), node.GetControlAddress()),
+			hint:    "holdfast node list shows which nodes are up",
+		}
+	case err != nil:
+		return fmt.Errorf("on node %s: %w", node.GetName(), err)
+	}
+	return nil
+}

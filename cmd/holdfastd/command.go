@@ -1,0 +1,132 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// config is what the flags say.
+type config struct {
+	dataDir       string
+	runDir        string
+	name          string
+	listenControl string
+	listenData    string
+	listenRaft    string
+	controlSocket string
+	listenMetrics string
+	bootstrap     bool
+	join          []string
+	tags          []string
+	frontend      string
+	logLevel      string
+	logFormat     string
+}
+
+const long = `holdfastd serves replicated block volumes from the disks of this node.
+
+The first node of a cluster is started with --bootstrap, every other one with
+--join and the control address of any member. Both flags are needed only once:
+a node that belongs to a cluster finds it again by itself.
+
+Restarting the daemon is harmless at any time. Devices stay, I/O waits until the
+daemon is back, and replicas that missed writes copy just those.`
+
+const example = `  # the first node
+  holdfastd --bootstrap --data-dir /var/lib/holdfast --name node-1 \
+    --listen-control 192.0.2.1:7420 --listen-data 192.0.2.1:7421 --listen-raft 192.0.2.1:7422
+
+  # another one
+  holdfastd --join 192.0.2.1:7420 --data-dir /var/lib/holdfast --name node-2 \
+    --listen-control 192.0.2.2:7420 --listen-data 192.0.2.2:7421 --listen-raft 192.0.2.2:7422`
+
+func newCommand() *cobra.Command {
+	var c config
+	root := &cobra.Command{
+		Use:           "holdfastd",
+		Short:         "Serve replicated block volumes from this node's disks",
+		Long:          long,
+		Example:       example,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			logger, err := c.logger()
+			if err != nil {
+				return err
+			}
+			if err := c.validate(); err != nil {
+				return err
+			}
+			return runDaemon(cmd.Context(), c, logger)
+		},
+	}
+	hostname, _ := os.Hostname()
+	f := root.Flags()
+	f.StringVar(&c.dataDir, "data-dir", "/var/lib/holdfast", "identity of the node and state of the cluster; must survive reboots")
+	f.StringVar(&c.runDir, "run-dir", "/run/holdfast", "sockets and devices; must not survive reboots")
+	f.StringVar(&c.name, "name", hostname, "name of the node, for people")
+	f.StringVar(&c.listenControl, "listen-control", "127.0.0.1:7420", "host:port for the control API (gRPC); other nodes use it as it is written here")
+	f.StringVar(&c.listenData, "listen-data", "127.0.0.1:7421", "host:port for replica traffic and read-only exports (NBD)")
+	f.StringVar(&c.listenRaft, "listen-raft", "127.0.0.1:7422", "host:port for Raft")
+	f.StringVar(&c.controlSocket, "control-socket", "", "unix socket for the control API (default <run-dir>/holdfastd.sock)")
+	f.StringVar(&c.listenMetrics, "listen-metrics", "", "host:port for Prometheus metrics at /metrics; empty for none")
+	f.BoolVar(&c.bootstrap, "bootstrap", false, "make a new cluster with this node as its first")
+	f.StringSliceVar(&c.join, "join", nil, "control addresses of members of the cluster to join")
+	f.StringSliceVar(&c.tags, "tag", nil, "tags of the node, for placement")
+	f.StringVar(&c.frontend, "frontend", "auto", "how volumes become devices: nbd (the kernel's client), fuse (where the kernel has none), auto")
+	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&c.logFormat, "log-format", "text", "text or json")
+	root.AddCommand(newFuseDeviceCommand(), newVersionCommand())
+	return root
+}
+
+func (c *config) logger() (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.logLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", c.logLevel)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch c.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, options)), nil
+	default:
+		return nil, fmt.Errorf("--log-format %q: want text or json", c.logFormat)
+	}
+}
+
+func (c *config) validate() error {
+	if c.bootstrap && len(c.join) > 0 {
+		return fmt.Errorf("--bootstrap makes a new cluster, --join enters one: give only one of them")
+	}
+	if c.name == "" {
+		return fmt.Errorf("--name must not be empty")
+	}
+	for flag, address := range map[string]string{
+		"--listen-control": c.listenControl, "--listen-data": c.listenData, "--listen-raft": c.listenRaft,
+	} {
+		host, port, err := net.SplitHostPort(address)
+		if err != nil {
+			return fmt.Errorf("%s %q: want host:port: %w", flag, address, err)
+		}
+		if port == "0" || host == "" || strings.HasPrefix(host, "0.0.0.0") || host == "::" {
+			return fmt.Errorf("%s %q: other nodes use this address, so give the host and port by which they reach it", flag, address)
+		}
+	}
+	switch c.frontend {
+	case "auto", "nbd", "fuse":
+	default:
+		return fmt.Errorf("--frontend %q: want auto, nbd or fuse", c.frontend)
+	}
+	if c.controlSocket == "" {
+		c.controlSocket = c.runDir + "/holdfastd.sock"
+	}
+	return nil
+}

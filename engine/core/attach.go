@@ -1,0 +1,132 @@
+package core
+
+import (
+	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/invariant"
+)
+
+// attachState is the way from the first event to serving (rules 5, 7, 17, 18).
+type attachState struct {
+	// until is how long members that lost no memory are waited for.
+	until block.Instant
+	// storing: the view is as it shall be served, and is being stored.
+	storing bool
+}
+
+// driveAttach takes the next step towards serving, if it can be taken now. Every
+// step that changes the view goes through Raft and comes back here.
+func (c *Core) driveAttach() {
+	open := c.openMembers()
+	if open != c.iss && c.now < c.attach.until || open == 0 {
+		return
+	}
+	healthy := c.healthy()
+	if healthy == 0 {
+		c.endAttachment(open)
+		return
+	}
+	if doomed := c.iss &^ healthy; doomed != 0 {
+		c.noteRolledBack(doomed)
+		c.propose(block.Proposal{
+			Remove:       c.ids(doomed),
+			Incarnations: c.changedIncarnations(healthy),
+		})
+		return
+	}
+	if c.view.NotWaitedOut && c.now < c.waitedOutAt() {
+		return
+	}
+	changed := c.changedIncarnations(c.iss)
+	if c.view.NotWaitedOut || len(changed) > 0 {
+		c.propose(block.Proposal{Incarnations: changed, WaitedOut: c.view.NotWaitedOut})
+		return
+	}
+	if !c.meta.stored {
+		c.meta.viewOwed, c.attach.storing = true, true
+		return
+	}
+	c.serve()
+}
+
+// openMembers are the members with a session, whatever they lost.
+func (c *Core) openMembers() set {
+	var s set
+	for i := range c.iss.all() {
+		if c.peers[i].link == linkOpen {
+			s |= bit(i)
+		}
+	}
+	return s
+}
+
+// waitedOutAt is when no older engine can hold a lease any more: lease and
+// margin after the first kept member acknowledged this epoch.
+func (c *Core) waitedOutAt() block.Instant {
+	first := never
+	for i := range c.iss.all() {
+		if p := &c.peers[i]; p.acknowledged && p.epochAt < first {
+			first = p.epochAt
+		}
+	}
+	if first == never {
+		return never
+	}
+	return first + block.Instant(c.cfg.Timing.Lease+c.cfg.Timing.LeaseMargin)
+}
+
+// noteRolledBack remembers for whom everything is dirty (rule 10).
+func (c *Core) noteRolledBack(doomed set) {
+	for i := range doomed.all() {
+		if c.peers[i].rolledBack() {
+			c.peers[i].needAll = true
+		}
+	}
+}
+
+// endAttachment is rule 17: no member that lost nothing can be reached. Those
+// that can stay, and what was acknowledged but not flushed may be gone, so the
+// attachment ends in the same commit. A disk that went back behind a confirmed
+// flush is kept only if there is nothing better.
+func (c *Core) endAttachment(open set) {
+	keep := open
+	for i := range open.all() {
+		if c.peers[i].rolledBack() && keep&^bit(i) != 0 {
+			keep &^= bit(i)
+		}
+	}
+	invariant.Assert(keep != 0, "end of attachment without a member")
+	c.propose(block.Proposal{
+		Remove:        c.ids(c.iss &^ keep),
+		Incarnations:  c.changedIncarnations(keep),
+		EndAttachment: true,
+	})
+}
+
+// serve begins to serve. The logs that the members brought along name what may
+// differ between them (rule 18).
+func (c *Core) serve() {
+	invariant.Assert(c.healthy() == c.iss, "serving without every member")
+	invariant.Assert(!c.view.NotWaitedOut, "serving before older leases ended")
+	invariant.Assert(!c.meta.viewOwed && !c.meta.active, "serving before the view is stored")
+	for i := range c.iss.all() {
+		invariant.Assert(c.peers[i].acknowledged, "member %s did not acknowledge the epoch", c.peers[i].id)
+	}
+	union := c.unionLogs()
+	for r := range union.All() {
+		c.log.regions[r] = regionState{ended: c.serial, endedAt: c.now}
+	}
+	c.scheduleLog()
+	if c.iss.count() > 1 {
+		c.divide.init(c.view.Size, union)
+	} else {
+		c.divide.init(c.view.Size, nil)
+		c.peers[c.iss.first()].acceptSuspect = true
+	}
+	for i := range c.peers {
+		c.peers[i].heldDirty = nil
+	}
+	c.phase = serving
+	c.wake, c.kick = true, true
+	c.nextPing = min(c.nextPing, c.now+block.Instant(c.cfg.Timing.PingInterval))
+	c.emit(Effect{Kind: EffectServing})
+}

@@ -1,0 +1,179 @@
+package core
+
+import (
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+// startCopy begins to copy one more chunk to a target that lacks it.
+func (c *Core) startCopy() bool {
+	for i := range c.peers {
+		t := c.peers[i].target
+		if t == nil || !t.active || c.peers[i].link != linkOpen || c.now < t.blockedUntil {
+			continue
+		}
+		chunk := c.nextMissing(i)
+		if chunk < 0 {
+			continue
+		}
+		k := c.startJob(i, chunk)
+		if k < 0 {
+			return false
+		}
+		t.takeChunk(chunk)
+		c.jobs[k].state = jobReady
+		c.advanceJob(k)
+		return true
+	}
+	return false
+}
+
+// nextMissing is a chunk that a target lacks and that can be copied now, or -1.
+// A divergent chunk is repaired first: a copy of one member's version could
+// outlive that member.
+func (c *Core) nextMissing(i int) int64 {
+	t := c.peers[i].target
+	return t.nextChunk(func(chunk int64) bool {
+		return c.divide.has(chunk) || c.isSuspect(chunk) || c.repairing(chunk) || c.copyingChunk(i, chunk)
+	})
+}
+
+func (c *Core) copyingChunk(target int, chunk int64) bool {
+	for i := range c.jobs {
+		if j := &c.jobs[i]; j.used && j.target == target && j.chunk == chunk {
+			return true
+		}
+	}
+	return false
+}
+
+// copying reports whether a copy to the target touches the span: its writes wait
+// until the copy is done (rule 22).
+func (c *Core) copying(target int, span block.Span) bool {
+	for i := range c.jobs {
+		if j := &c.jobs[i]; j.used && j.target == target && j.span.Overlaps(span) {
+			return true
+		}
+	}
+	return false
+}
+
+// copyingRegion reports whether a copy to the target runs in the region.
+func (c *Core) copyingRegion(target int, r block.Region) bool {
+	return c.copying(target, r.Span())
+}
+
+// hashForCopy compares source and target, once the writes that were under way at
+// the target in this chunk have ended.
+func (c *Core) hashForCopy(i int) {
+	j := &c.jobs[i]
+	p := &c.peers[j.target]
+	for at := p.calls.head; at != 0; at = p.calls.slots[at-1].next {
+		e := &p.calls.slots[at-1]
+		if e.purpose == forWrite && e.sent && e.req.Span().Blocks().Overlaps(j.span) {
+			return
+		}
+	}
+	j.source = c.reader(0)
+	if j.source < 0 {
+		return
+	}
+	j.view = c.stamp
+	c.hash(i, bit(j.source)|bit(j.target))
+}
+
+// copyNext copies the next extent that differs, or ends the copy. Nothing that
+// does not verify is copied on (rule 30).
+func (c *Core) copyNext(i int) {
+	j := &c.jobs[i]
+	for ; j.block < block.ExtentsPerChunk*block.BlocksPerExtent; j.block += block.BlocksPerExtent {
+		first := j.span.Offset + int64(j.block)*block.BlockSize
+		if first >= j.span.End() {
+			break
+		}
+		e := j.block / block.BlocksPerExtent
+		from, to := &j.hashes[j.source][e], &j.hashes[j.target][e]
+		if from.Bad|from.Suspect != 0 && !(from.Bad == 0 && c.peers[j.source].acceptSuspect) {
+			c.copyBlocked(i)
+			return
+		}
+		if from.Bad|from.Suspect|to.Bad|to.Suspect == 0 && from.Sum == to.Sum {
+			continue
+		}
+		j.block += block.BlocksPerExtent
+		j.run = run{provider: j.source, span: block.Span{
+			Offset: first, Length: min(block.ExtentSize, j.span.End()-first),
+		}}
+		if c.peers[j.source].acceptSuspect {
+			j.run.flags = block.FlagAcceptSuspect
+		}
+		j.state = jobReading
+		c.call(j.source, forJob, i, j.stamp, block.Request{
+			Op: block.OpRead, Flags: j.run.flags | block.FlagResync,
+			Offset: j.run.span.Offset, Length: j.run.span.Length,
+		})
+		return
+	}
+	c.copied(i)
+}
+
+// copyWrite writes to the target what was read from the source. It takes over
+// one reference of buf.
+func (c *Core) copyWrite(i int, buf *block.Buffer) {
+	j := &c.jobs[i]
+	p := &c.peers[j.target]
+	req := block.Request{
+		Op: block.OpWrite, Flags: block.FlagResync,
+		Offset: j.run.span.Offset, Length: j.run.span.Length, Buf: buf,
+	}
+	if allZero(buf.Data) {
+		req.Op, req.Buf = block.OpZero, nil
+	}
+	for r := range regionsOf(j.run.span) {
+		p.log.Add(r)
+	}
+	p.target.copied += j.run.span.Length
+	c.call(j.target, forJob, i, j.stamp, req)
+	buf.Release()
+}
+
+func (c *Core) copyWritten(i int) {
+	c.copyNext(i)
+}
+
+// copied ends a copy; the writes that waited for it go on.
+func (c *Core) copied(i int) {
+	target, chunk := c.jobs[i].target, c.jobs[i].chunk
+	c.endJob(i)
+	t := c.peers[target].target
+	r := block.Region(chunk / block.ChunksPerRegion)
+	if t.todo[r] == 0 && t.missing.Has(r) && !c.copyingRegion(target, r) {
+		t.compared.Add(r)
+	}
+	c.pump(target)
+}
+
+// abortCopy gives a copy up for now; the chunk stays missing.
+func (c *Core) abortCopy(i int) {
+	target, chunk := c.jobs[i].target, c.jobs[i].chunk
+	c.endJob(i)
+	if t := c.peers[target].target; t != nil {
+		t.missChunk(chunk)
+		c.pump(target)
+	}
+}
+
+// copyBlocked: the source has no intact copy of the chunk. Another member may
+// have; else it is tried again later, because a client may overwrite it.
+func (c *Core) copyBlocked(i int) {
+	j := &c.jobs[i]
+	t := c.peers[j.target].target
+	if c.iss.count() > 1 {
+		c.suspect(j.span)
+	}
+	t.blockedUntil = c.now + block.Instant(c.cfg.Timing.ConnectRetry)
+	c.emit(Effect{Kind: EffectNotice, Notice: Notice{
+		Kind: NoticeDiffer, Replica: c.peers[j.source].id, Err: block.ErrChecksum,
+		Offset: j.span.Offset, Bytes: j.span.Length,
+	}})
+	c.abortCopy(i)
+}

@@ -1,0 +1,337 @@
+package core
+
+import (
+	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/invariant"
+)
+
+// metaKind is what an update of the replicas' metadata is for.
+type metaKind uint8
+
+const (
+	// metaView stores the view, with the dirty sets of those who left and
+	// without those of the ones who joined.
+	metaView metaKind = iota
+	// metaAdd adds to dirty sets.
+	metaAdd
+	// metaClearDirty takes out of a dirty set what its replica has again.
+	metaClearDirty
+	// metaTakeOver gives a target all dirty sets (rule 23).
+	metaTakeOver
+	// metaClearLog takes regions out of the intent logs (rule 15).
+	metaClearLog
+)
+
+// metaState is the one update under way, and what is owed to the members. One at
+// a time, so that what every member durably holds is always known.
+type metaState struct {
+	active bool
+	kind   metaKind
+	stamp  uint64
+	// to are the replicas that must finish it, done those that did.
+	to, done set
+	// revision is that of the view in a metaView.
+	revision block.Revision
+	// subject is the replica whose dirty set changes, or the target.
+	subject int
+	// regions are those of metaAdd, metaClearDirty and metaClearLog.
+	regions block.Regions
+	// sets are the dirty sets of a metaView.
+	sets []heldSet
+
+	// viewOwed: the last view is not yet stored on all members. It closes the
+	// gate of settled().
+	viewOwed bool
+	// stored: while attaching, all members have the view.
+	stored bool
+	// dirtyOwed are replicas whose dirty set must be made, dropOwed those whose
+	// sets must go.
+	dirtyOwed, dropOwed set
+}
+
+// heldSet is a dirty set that all members have once the update is done.
+type heldSet struct {
+	peer    int
+	regions block.Regions
+}
+
+// driveMeta sends the next update that is owed.
+func (c *Core) driveMeta() {
+	if c.meta.active {
+		c.checkMeta()
+		return
+	}
+	if c.meta.viewOwed {
+		if c.phase != attaching || c.attach.storing {
+			c.storeView()
+		}
+		return
+	}
+	if !c.settled() {
+		return
+	}
+	for i := range c.absent().all() {
+		p := &c.peers[i]
+		if p.want == nil {
+			continue
+		}
+		if p.dirty.Contains(p.want) {
+			p.want = nil
+			continue
+		}
+		c.addDirty(i)
+		return
+	}
+	if c.clearDirty() || c.takeOver() {
+		return
+	}
+	c.clearLog()
+}
+
+// sendMeta begins an update. The update is never changed afterwards: several
+// links may hold it, for as long as they like.
+func (c *Core) sendMeta(m metaState, update *block.Update) {
+	m.viewOwed, m.stored = c.meta.viewOwed, c.meta.stored
+	m.dirtyOwed, m.dropOwed = c.meta.dirtyOwed, c.meta.dropOwed
+	m.active = true
+	m.stamp = c.meta.stamp + 1
+	c.meta = m
+	for i := range m.to.all() {
+		c.call(i, forMeta, 0, m.stamp, block.Request{Op: block.OpUpdate, Update: update})
+	}
+}
+
+func (c *Core) metaReplied(i int, e *call) {
+	if !c.meta.active || c.meta.stamp != e.stamp {
+		return
+	}
+	c.meta.done |= bit(i)
+	if c.meta.kind == metaClearLog {
+		c.peers[i].log.Subtract(c.meta.regions)
+	}
+	c.kick = true
+}
+
+// checkMeta ends the update when everybody who is left has finished it.
+func (c *Core) checkMeta() {
+	m := &c.meta
+	if !m.active || m.to&^m.done != 0 {
+		return
+	}
+	m.active = false
+	c.kick, c.wake = true, true
+	switch m.kind {
+	case metaView:
+		c.viewStored()
+	case metaAdd:
+		p := &c.peers[m.subject]
+		if p.dirtyHeld && !c.meta.dirtyOwed.has(m.subject) {
+			p.dirty.Union(m.regions)
+		}
+	case metaClearDirty:
+		c.dirtyCleared()
+	case metaTakeOver:
+		if t := c.peers[m.subject].target; t != nil && t.taking == m.stamp && m.done.has(m.subject) {
+			t.took = true
+		}
+	case metaClearLog:
+		c.logCleared()
+	}
+}
+
+// storeView stores the view on all members, in one durable step with the dirty
+// sets that belong to it.
+func (c *Core) storeView() {
+	view := c.view.Clone()
+	update := &block.Update{View: &view}
+	m := metaState{kind: metaView, to: c.iss, revision: view.Revision}
+	for i := range c.absent().all() {
+		regions, change := c.dirtySetOf(i)
+		if !change {
+			continue
+		}
+		update.SetDirty = append(update.SetDirty, block.DirtySet{
+			Replica: c.peers[i].id, Removal: c.member(i).Removed, Regions: regions,
+		})
+		m.sets = append(m.sets, heldSet{peer: i, regions: regions.Clone()})
+	}
+	update.DropDirty = c.staleSets()
+	for i := range c.meta.dropOwed.all() {
+		update.DropDirty = append(update.DropDirty, c.peers[i].id)
+	}
+	c.sendMeta(m, update)
+}
+
+// dirtySetOf is the dirty set that all members must hold for an absent replica,
+// and whether any of them has yet to be given it.
+func (c *Core) dirtySetOf(i int) (regions block.Regions, change bool) {
+	p := &c.peers[i]
+	switch {
+	case p.needAll:
+		return block.AllRegions(c.view.Size), true
+	case c.meta.dirtyOwed.has(i):
+		return c.unionLogs(), true
+	case p.dirtyHeld:
+		return nil, false
+	}
+	// Attaching: what the members brought along. A set under another name, or
+	// none, is no knowledge: everything is dirty (rule 22).
+	for k := range c.iss.all() {
+		held := findDirty(c.peers[k].heldDirty, p.id, c.member(i).Removed)
+		if held == nil {
+			return block.AllRegions(c.view.Size), true
+		}
+		regions.Union(held.Regions)
+	}
+	for k := range c.iss.all() {
+		held := findDirty(c.peers[k].heldDirty, p.id, c.member(i).Removed)
+		change = change || !held.Regions.Contains(regions)
+	}
+	if !change {
+		p.dirty, p.dirtyHeld = regions, true
+	}
+	return regions, change
+}
+
+func findDirty(sets []block.DirtySet, id block.ReplicaID, removal block.Revision) *block.DirtySet {
+	for i := range sets {
+		if sets[i].Replica == id && sets[i].Removal == removal {
+			return &sets[i]
+		}
+	}
+	return nil
+}
+
+// staleSets are those that members brought along for replicas that are in sync
+// or gone: left behind by an engine that ended between a commit and its update.
+func (c *Core) staleSets() []block.ReplicaID {
+	var list []block.ReplicaID
+	for k := range c.iss.all() {
+		for _, s := range c.peers[k].heldDirty {
+			m := c.view.Member(s.Replica)
+			if (m == nil || m.InSync) && !containsID(list, s.Replica) {
+				list = append(list, s.Replica)
+			}
+		}
+	}
+	return list
+}
+
+func containsID(list []block.ReplicaID, id block.ReplicaID) bool {
+	for _, k := range list {
+		if k == id {
+			return true
+		}
+	}
+	return false
+}
+
+// viewStored opens the gate, unless the view has changed meanwhile.
+func (c *Core) viewStored() {
+	if c.meta.revision != c.view.Revision {
+		return
+	}
+	for _, s := range c.meta.sets {
+		p := &c.peers[s.peer]
+		p.dirty, p.dirtyHeld, p.needAll = s.regions, true, false
+	}
+	for i := range c.absent().all() {
+		invariant.Assert(c.peers[i].dirtyHeld, "no dirty set for absent replica %s", c.peers[i].id)
+	}
+	c.meta.sets = nil
+	c.meta.dirtyOwed, c.meta.dropOwed = 0, 0
+	c.meta.viewOwed, c.meta.stored = false, true
+}
+
+// holders are those who must hold every addition to a dirty set: the members,
+// and a target that took the sets over.
+func (c *Core) holders() set {
+	s := c.iss
+	if c.counting >= 0 && c.peers[c.counting].target.took {
+		s |= bit(c.counting)
+	}
+	return s
+}
+
+// addDirty makes what is wanted durable on every member.
+func (c *Core) addDirty(i int) {
+	p := &c.peers[i]
+	regions := p.want
+	p.want = nil
+	invariant.Assert(p.dirtyHeld, "addition to the unknown dirty set of %s", p.id)
+	c.sendMeta(metaState{kind: metaAdd, to: c.holders(), subject: i, regions: regions}, &block.Update{
+		AddDirty: []block.DirtySet{{Replica: p.id, Removal: c.member(i).Removed, Regions: regions.Clone()}},
+	})
+}
+
+// wantDirty asks for an addition to a dirty set.
+func (c *Core) wantDirty(i int, regions block.Regions) {
+	p := &c.peers[i]
+	if !regions.Empty() {
+		p.want.Union(regions)
+		c.kick = true
+	}
+}
+
+// clearDirty takes out of the dirty sets what targets hold again durably.
+func (c *Core) clearDirty() bool {
+	for i := range c.absent().all() {
+		p := &c.peers[i]
+		t := p.target
+		if t == nil || t.cleared.Empty() {
+			continue
+		}
+		regions := t.cleared.Clone()
+		t.clearing = t.cleared
+		t.cleared = nil
+		c.sendMeta(metaState{kind: metaClearDirty, to: c.iss, subject: i, regions: regions}, &block.Update{
+			ClearDirty: []block.DirtySet{{Replica: p.id, Removal: c.member(i).Removed, Regions: regions.Clone()}},
+		})
+		// From here on some member may have forgotten them.
+		p.dirty.Subtract(regions)
+		return true
+	}
+	return false
+}
+
+// dirtyCleared: what was not missed again meanwhile is no longer missing.
+func (c *Core) dirtyCleared() {
+	t := c.peers[c.meta.subject].target
+	if t == nil {
+		return
+	}
+	t.missing.Subtract(t.clearing)
+	t.clearing = nil
+	c.progress(c.meta.subject)
+}
+
+// takeOver gives a target that counts the dirty sets of all other absent
+// replicas, each with all that the members' logs name (rule 23).
+func (c *Core) takeOver() bool {
+	i := c.counting
+	if i < 0 || !c.peers[i].target.settledFlush || c.peers[i].target.took || c.peers[i].target.taking != 0 {
+		return false
+	}
+	update := &block.Update{}
+	logs := c.unionLogs()
+	for k := range (c.absent() &^ bit(i)).all() {
+		p := &c.peers[k]
+		regions := logs.Clone()
+		regions.Union(p.dirty)
+		regions.Union(p.want)
+		if p.target != nil {
+			regions.Union(p.target.missing)
+		}
+		update.SetDirty = append(update.SetDirty, block.DirtySet{
+			Replica: p.id, Removal: c.member(k).Removed, Regions: regions,
+		})
+	}
+	for _, s := range c.peers[i].heldDirty {
+		if m := c.view.Member(s.Replica); m == nil || m.InSync || s.Replica == c.peers[i].id {
+			update.DropDirty = append(update.DropDirty, s.Replica)
+		}
+	}
+	c.sendMeta(metaState{kind: metaTakeOver, to: bit(i), subject: i}, update)
+	c.peers[i].target.taking = c.meta.stamp
+	return true
+}

@@ -1,0 +1,123 @@
+package core
+
+import (
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+// flushState is the flush under way and who waits for which one (rule 10).
+// Flushes are numbered in order; one is in flight, and whoever asks meanwhile
+// waits for the next, which covers everything acknowledged before it begins.
+type flushState struct {
+	active bool
+	number block.FlushNumber
+	// began is the serial at its begin.
+	began uint64
+	// sent and has are the replicas that were asked and that finished.
+	sent, has set
+	// wanted: the core itself wants one to begin. waiters: clients do.
+	wanted, waiters bool
+	// clean is the serial at which the last flush began that all of need()
+	// finished.
+	clean uint64
+}
+
+// joinFlush is the number of the first flush that covers what was acknowledged
+// up to now.
+func (c *Core) joinFlush() uint64 {
+	c.flush.waiters = true
+	c.kick = true
+	return c.flush.number.N + 1
+}
+
+// driveFlush begins a flush if somebody waits for one and may be answered.
+func (c *Core) driveFlush() {
+	f := &c.flush
+	if f.active || !c.settled() || !f.wanted && !(f.waiters && c.enough()) {
+		return
+	}
+	c.serial++
+	f.active = true
+	f.wanted, f.waiters = false, false
+	f.number = block.FlushNumber{Epoch: c.view.Epoch, N: f.number.N + 1}
+	f.began = c.serial
+	f.sent, f.has = 0, 0
+	for i := range c.need().all() {
+		c.sendFlush(i)
+	}
+	for i := range c.peers {
+		if t := c.peers[i].target; t != nil && t.active && !t.flushing && !f.sent.has(i) {
+			c.sendFlush(i)
+		}
+	}
+}
+
+// sendFlush asks a replica to finish the flush under way. A target gets it
+// behind everything that is queued for it.
+func (c *Core) sendFlush(i int) {
+	f := &c.flush
+	f.sent |= bit(i)
+	if t := c.peers[i].target; t != nil {
+		t.flushSent(f.number.N, f.began)
+	}
+	c.call(i, forFlush, 0, f.number.N, block.Request{
+		Op: block.OpFlush, Flush: f.number, Confirmed: c.confirmations(),
+	})
+}
+
+// confirmations are the highest flushes that each replica is known to have
+// finished. Every flush has a fresh list, because links may hold it for long.
+func (c *Core) confirmations() []block.Confirmed {
+	list := make([]block.Confirmed, 0, len(c.peers))
+	for i := range c.peers {
+		if p := &c.peers[i]; !p.gone && p.confirmed != (block.FlushNumber{}) {
+			list = append(list, block.Confirmed{Replica: p.id, Flush: p.confirmed})
+		}
+	}
+	return list
+}
+
+func (c *Core) flushReplied(i int, e *call) {
+	p := &c.peers[i]
+	number := block.FlushNumber{Epoch: c.view.Epoch, N: e.stamp}
+	p.confirmed = laterFlush(p.confirmed, number)
+	p.stored = laterFlush(p.stored, number)
+	if p.target != nil {
+		c.targetFlushed(i, e.stamp)
+	}
+	if c.flush.active && c.flush.number.N == e.stamp {
+		c.flush.has |= bit(i)
+		c.checkFlush()
+	}
+}
+
+// checkFlush completes the flush once every replica that counts has finished it.
+func (c *Core) checkFlush() {
+	f := &c.flush
+	if !f.active {
+		return
+	}
+	need := c.need()
+	for i := range (need &^ f.sent).all() {
+		c.sendFlush(i)
+	}
+	if need&^f.has != 0 || !c.settled() {
+		return
+	}
+	f.active = false
+	f.clean = f.began
+	c.kick = true
+	held := !c.enough()
+	for i := range c.requests {
+		r := &c.requests[i]
+		if !r.used || r.state != requestFlushing || r.flush > f.number.N {
+			continue
+		}
+		if held {
+			// The in-sync set is too small to promise anything (rule 9): wait for
+			// a flush of a larger one.
+			r.flush = c.joinFlush()
+			continue
+		}
+		c.complete(i, nil, nil)
+	}
+}

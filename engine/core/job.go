@@ -1,0 +1,378 @@
+package core
+
+import (
+	"errors"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/invariant"
+)
+
+type jobState uint8
+
+const (
+	// jobLocking: a repair waits for its chunk.
+	jobLocking jobState = iota
+	// jobReady: it has the chunk and waits until everybody can be asked. A copy
+	// waits for the writes that are under way at its target.
+	jobReady
+	jobHashing
+	jobReading
+	jobWriting
+)
+
+// job makes one chunk equal: a repair on all members (target is -1, rule 18 and
+// 30), a copy on one target (rule 22).
+type job struct {
+	used  bool
+	state jobState
+	// stamp tells it from a later job in the slot and from its own earlier
+	// attempts.
+	stamp  uint64
+	target int
+	chunk  int64
+	span   block.Span
+	// divergent: a repair of rule 18, in which the source's bytes win.
+	divergent bool
+	ticket    uint64
+	// view is the stamp of the in-sync set that the hashes belong to.
+	view     uint64
+	restart  bool
+	attempts int
+
+	source int
+	// asked and hashed are the replicas whose hashes are wanted and known.
+	asked, hashed set
+	hashes        [][block.ExtentsPerChunk]block.ExtentHash
+	// block is the cursor, in blocks of the chunk.
+	block int
+	run   run
+	buf   *block.Buffer
+	// bytes were rewritten.
+	bytes int64
+}
+
+// attemptsMax bounds how often a repair starts over because a copy that was
+// intact when it was hashed failed to verify when it was read.
+const attemptsMax = 4
+
+// chunkSpan is a chunk, as far as it lies in the volume.
+func (c *Core) chunkSpan(chunk int64) block.Span {
+	first := chunk * block.ChunkSize
+	return block.Span{Offset: first, Length: min(block.ChunkSize, c.view.Size-first)}
+}
+
+// startJob takes a free slot for a job, or returns -1.
+func (c *Core) startJob(target int, chunk int64) int {
+	for i := range c.jobs {
+		j := &c.jobs[i]
+		if j.used {
+			continue
+		}
+		hashes := j.hashes
+		for len(hashes) < len(c.peers) {
+			hashes = append(hashes, [block.ExtentsPerChunk]block.ExtentHash{})
+		}
+		*j = job{
+			used: true, stamp: j.stamp + 1, target: target, chunk: chunk,
+			span: c.chunkSpan(chunk), hashes: hashes, source: -1,
+		}
+		return i
+	}
+	return -1
+}
+
+// endJob frees the slot.
+func (c *Core) endJob(i int) {
+	j := &c.jobs[i]
+	j.buf.Release()
+	if j.ticket != 0 {
+		c.release(j.ticket)
+	}
+	*j = job{stamp: j.stamp + 1, hashes: j.hashes}
+	c.kick, c.wake = true, true
+}
+
+// driveJobs goes on with the jobs and starts others: repairs that somebody waits
+// for, then repairs and copies in the background, fewer while clients are at
+// work.
+func (c *Core) driveJobs() {
+	if !c.settled() {
+		return
+	}
+	for i := range c.jobs {
+		if c.jobs[i].used {
+			c.advanceJob(i)
+		}
+	}
+	c.startDemanded()
+	if c.phase != serving {
+		return
+	}
+	running := 0
+	for i := range c.jobs {
+		if c.jobs[i].used {
+			running++
+		}
+	}
+	budget := len(c.jobs)
+	if len(c.freeRequests) < len(c.requests) {
+		budget = max(1, budget/4)
+	}
+	for running < budget && (c.startRepair(c.divide.next(c.repairing), true) || c.startCopy()) {
+		running++
+	}
+}
+
+// startDemanded starts the repairs that requests wait for.
+func (c *Core) startDemanded() {
+	for len(c.suspects) > 0 {
+		chunk := c.suspects[0]
+		if !c.repairing(chunk) && !c.startRepair(chunk, c.divide.has(chunk)) {
+			return
+		}
+		c.suspects = append(c.suspects[:0], c.suspects[1:]...)
+	}
+	if c.divide.count == 0 {
+		return
+	}
+	for i := range c.requests {
+		r := &c.requests[i]
+		if !r.used || r.state != requestParked || r.kind == FlushRequest {
+			continue
+		}
+		span := r.piece()
+		for k := span.Offset / block.ChunkSize; k <= (span.End()-1)/block.ChunkSize; k++ {
+			if c.divide.has(k) && !c.repairing(k) && !c.startRepair(k, true) {
+				return
+			}
+		}
+	}
+}
+
+// startRepair begins to make a chunk equal on all members.
+func (c *Core) startRepair(chunk int64, divergent bool) bool {
+	if chunk < 0 {
+		return false
+	}
+	i := c.startJob(-1, chunk)
+	if i < 0 {
+		return false
+	}
+	j := &c.jobs[i]
+	j.divergent = divergent
+	var granted bool
+	j.ticket, granted = c.locks.acquire(j.span, true, jobOwner(i))
+	if granted {
+		c.jobGranted(i)
+	}
+	return true
+}
+
+func (c *Core) jobGranted(i int) {
+	j := &c.jobs[i]
+	invariant.Assert(j.used && j.state == jobLocking, "range granted to job %d in state %d", i, j.state)
+	j.state = jobReady
+	c.advanceJob(i)
+}
+
+// advanceJob carries a job as far as it can go now.
+func (c *Core) advanceJob(i int) {
+	j := &c.jobs[i]
+	if j.state == jobHashing || j.state == jobReading || j.target >= 0 && j.state == jobWriting {
+		if !j.restart && j.view == c.stamp {
+			return
+		}
+		if j.target >= 0 {
+			c.abortCopy(i)
+			return
+		}
+		c.restartJob(j)
+	}
+	if j.state != jobReady || !c.settled() {
+		return
+	}
+	if j.target >= 0 {
+		c.hashForCopy(i)
+		return
+	}
+	if c.healthy() != c.iss {
+		return
+	}
+	j.view = c.stamp
+	c.hash(i, c.iss)
+}
+
+// restartJob begins a repair again from the hashes; replies to the earlier
+// attempt are dropped.
+func (c *Core) restartJob(j *job) {
+	j.stamp++
+	j.restart = false
+	j.block = 0
+	j.asked, j.hashed = 0, 0
+	j.buf.Release()
+	j.buf = nil
+	j.state = jobReady
+}
+
+// hash asks replicas for the hashes of the chunk, read and verified now.
+func (c *Core) hash(i int, who set) {
+	j := &c.jobs[i]
+	j.state = jobHashing
+	j.asked, j.hashed = who, 0
+	for k := range who.all() {
+		var flags block.Flags
+		if c.peers[k].acceptSuspect {
+			flags = block.FlagAcceptSuspect
+		}
+		c.call(k, forJob, i, j.stamp, block.Request{
+			Op: block.OpHash, Flags: flags | block.FlagResync, Offset: j.span.Offset, Length: j.span.Length,
+		})
+	}
+}
+
+// jobReplied is the answer of a replica to a job.
+func (c *Core) jobReplied(k int, e *call, rep *block.Reply) {
+	i := int(e.index)
+	j := &c.jobs[i]
+	if !j.used || j.stamp != e.stamp {
+		rep.Buf.Release()
+		return
+	}
+	switch {
+	case j.state == jobHashing && e.req.Op == block.OpHash:
+		rep.Buf.Release()
+		c.hashReplied(k, i, rep.Hashes)
+	case j.state == jobReading && e.req.Op == block.OpRead:
+		c.jobRead(k, i, rep)
+	case j.state == jobWriting && j.target == k:
+		rep.Buf.Release()
+		c.copyWritten(i)
+	default:
+		rep.Buf.Release()
+	}
+}
+
+func (c *Core) hashReplied(k, i int, hashes []block.ExtentHash) {
+	j := &c.jobs[i]
+	extents := int((j.span.Length + block.ExtentSize - 1) / block.ExtentSize)
+	if len(hashes) != extents {
+		j.restart = true
+		c.fail(k, block.ErrProtocol)
+		return
+	}
+	j.hashes[k] = [block.ExtentsPerChunk]block.ExtentHash{}
+	copy(j.hashes[k][:], hashes)
+	j.hashed |= bit(k)
+	if j.asked&^j.hashed != 0 {
+		return
+	}
+	if j.view != c.stamp {
+		c.kick = true
+		return
+	}
+	if j.target >= 0 {
+		c.copyNext(i)
+		return
+	}
+	if !j.divergent {
+		c.reportDifferences(j)
+	}
+	c.repairNext(i)
+}
+
+// repairNext rewrites the next run of blocks, or ends the repair.
+func (c *Core) repairNext(i int) {
+	j := &c.jobs[i]
+	run, more := c.nextRun(j)
+	if !more {
+		c.repaired(i)
+		return
+	}
+	j.run = run
+	j.state = jobReading
+	c.call(run.provider, forJob, i, j.stamp, block.Request{
+		Op: block.OpRead, Flags: run.flags | block.FlagResync, Offset: run.span.Offset, Length: run.span.Length,
+	})
+}
+
+// jobRead is what a job read from its source.
+func (c *Core) jobRead(k, i int, rep *block.Reply) {
+	j := &c.jobs[i]
+	if errors.Is(rep.Err, block.ErrChecksum) {
+		rep.Buf.Release()
+		c.jobUnreadable(i)
+		return
+	}
+	if rep.Buf == nil || int64(len(rep.Buf.Data)) != j.run.span.Length {
+		rep.Buf.Release()
+		j.restart = true
+		c.fail(k, block.ErrProtocol)
+		return
+	}
+	j.state = jobWriting
+	if j.target >= 0 {
+		c.copyWrite(i, rep.Buf)
+		return
+	}
+	j.bytes += j.run.span.Length
+	op := block.OpWrite
+	if allZero(rep.Buf.Data) {
+		op = block.OpZero
+		rep.Buf.Release()
+		rep.Buf = nil
+	}
+	c.mirror(write{
+		op: op, flags: block.FlagResync, span: j.run.span, buf: rep.Buf, request: -1, job: int32(i),
+	})
+}
+
+// jobUnreadable: what verified when it was hashed does not any more.
+func (c *Core) jobUnreadable(i int) {
+	j := &c.jobs[i]
+	if j.target >= 0 {
+		c.copyBlocked(i)
+		return
+	}
+	j.attempts++
+	if j.attempts < attemptsMax {
+		j.restart = true
+		c.kick = true
+		return
+	}
+	c.repaired(i)
+}
+
+// jobWritten: all members have the run.
+func (c *Core) jobWritten(i int) {
+	j := &c.jobs[i]
+	if j.restart || j.view != c.stamp {
+		c.restartJob(j)
+		c.kick = true
+		return
+	}
+	c.repairNext(i)
+}
+
+// repaired ends a repair: the chunk is the same everywhere, as far as anybody
+// can read it.
+func (c *Core) repaired(i int) {
+	j := &c.jobs[i]
+	c.divide.remove(j.chunk)
+	if j.bytes > 0 {
+		c.emit(Effect{Kind: EffectNotice, Notice: Notice{
+			Kind: NoticeRepaired, Bytes: j.bytes, Offset: j.span.Offset,
+		}})
+	}
+	c.endJob(i)
+}
+
+// allZero reports whether every byte is zero; such ranges are zeroed instead of
+// written, so that a copy takes no more space than its source.
+func allZero(p []byte) bool {
+	for _, b := range p {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,98 @@
+package core
+
+import (
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+// leased reports whether a read may be sent now (rule 7): every replica of
+// need() answered, at this epoch, a ping that was sent less than a lease ago. A
+// lone member with no proposal open needs none: nobody can be dropped or added
+// behind this engine's back without a commit on its epoch that the member sees.
+func (c *Core) leased() bool {
+	need := c.need()
+	if need.count() == 1 && !c.proposal.open {
+		return true
+	}
+	for i := range need.all() {
+		p := &c.peers[i]
+		if !p.leased || c.now >= p.leaseFrom+block.Instant(c.cfg.Timing.Lease) {
+			return false
+		}
+	}
+	return true
+}
+
+// ping asks a replica for a sign of life; one at a time.
+func (c *Core) ping(i int) {
+	p := &c.peers[i]
+	if p.link != linkOpen || p.pinging {
+		return
+	}
+	p.pinging = true
+	p.pingAt = c.now
+	c.call(i, forPing, 0, 0, block.Request{Op: block.OpPing})
+}
+
+func (c *Core) pong(i int, e *call) {
+	p := &c.peers[i]
+	p.pinging = false
+	if !p.leased || e.sentAt > p.leaseFrom {
+		p.leased, p.leaseFrom = true, e.sentAt
+	}
+	if c.settled() {
+		c.wakeReads()
+	}
+}
+
+// renewLease pings those whose answer a waiting read needs.
+func (c *Core) renewLease() {
+	for i := range c.need().all() {
+		c.ping(i)
+	}
+}
+
+// pingsWanted reports whether the regular pings must go on: while a lease or the
+// liveness of somebody matters.
+func (c *Core) pingsWanted() bool {
+	if c.need().count() > 1 || c.proposal.open {
+		return true
+	}
+	for i := range c.peers {
+		p := &c.peers[i]
+		if p.link == linkOpening || p.target != nil || p.calls.active > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// beat sends the regular pings and gives up those who have been silent for too
+// long.
+func (c *Core) beat() {
+	for i := range c.peers {
+		p := &c.peers[i]
+		if p.link == linkDown {
+			continue
+		}
+		if c.silent(p) {
+			c.fail(i, block.ErrUnavailable)
+			continue
+		}
+		c.ping(i)
+	}
+}
+
+// silent reports whether a replica has left anything unanswered past the
+// deadline.
+func (c *Core) silent(p *peer) bool {
+	limit := c.now - block.Instant(c.cfg.Timing.ReplicaDeadline)
+	if p.link == linkOpening {
+		return p.openAt <= limit
+	}
+	for at := p.calls.head; at != 0; at = p.calls.slots[at-1].next {
+		if e := &p.calls.slots[at-1]; e.sent && e.sentAt <= limit {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,119 @@
+package core
+
+import (
+	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/invariant"
+)
+
+// driveMembers notices when the last healthy member goes and when one is back.
+// While there is none, nothing is removed: whoever comes back first without a
+// loss leads on, and the others get a moment to come back too (rules 9 and 19).
+func (c *Core) driveMembers() {
+	if c.phase == attaching {
+		return
+	}
+	healthy := c.healthy()
+	switch {
+	case healthy == 0 && !c.dark:
+		c.dark, c.darkSince = true, c.now
+	case healthy == c.iss:
+		c.dark = false
+	}
+}
+
+// failedMembers must leave the in-sync set.
+func (c *Core) failedMembers() set {
+	var s set
+	for i := range c.iss.all() {
+		p := &c.peers[i]
+		if p.failed != nil || p.lostMemory || p.link == linkOpen && p.rolledBack() {
+			s |= bit(i)
+		}
+	}
+	return s
+}
+
+// proposeRemoval removes failed members, if anybody is left (rule 9).
+func (c *Core) proposeRemoval() bool {
+	failed := c.failedMembers()
+	if failed == 0 {
+		return false
+	}
+	// Until it is proposed, a joining member may stop counting (rule 6).
+	c.stopCounting()
+	healthy := c.healthy()
+	if healthy == 0 {
+		return c.proposeEndAttachment()
+	}
+	if c.dark && failed&^c.reopened() != 0 && c.now < c.darkUntil() {
+		return false
+	}
+	c.noteRolledBack(failed)
+	invariant.Assert(failed&healthy == 0, "a member is healthy and failed")
+	c.propose(block.Proposal{Remove: c.ids(failed), Incarnations: c.changedIncarnations(c.iss &^ failed)})
+	return true
+}
+
+// reopened are the members that are open again but cannot stay.
+func (c *Core) reopened() set {
+	return c.openMembers() &^ c.healthy()
+}
+
+// darkUntil is how long members are waited for after all were lost at once.
+func (c *Core) darkUntil() block.Instant {
+	return c.darkSince + block.Instant(c.cfg.Timing.AttachWait)
+}
+
+// proposeEndAttachment ends the attachment when all members that can be reached
+// lost their memory (rule 17).
+func (c *Core) proposeEndAttachment() bool {
+	open := c.openMembers()
+	var lost set
+	for i := range open.all() {
+		if c.peers[i].lostMemory || c.peers[i].rolledBack() {
+			lost |= bit(i)
+		}
+	}
+	if lost == 0 || open != lost || open != c.iss && c.now < c.darkUntil() {
+		return false
+	}
+	c.endAttachment(open)
+	return true
+}
+
+// memberRemoved: a commit took the replica out of the in-sync set. The survivors
+// must hold its dirty set before anything is released (rule 16).
+func (c *Core) memberRemoved(i int) {
+	p := &c.peers[i]
+	err := p.failed
+	if err == nil {
+		err = block.ErrUnavailable
+	}
+	p.failed, p.lostMemory, p.acceptSuspect, p.readOnly = nil, false, false, false
+	p.leased = false
+	p.dirtyHeld = false
+	p.want = nil
+	c.meta.dirtyOwed |= bit(i)
+	c.disconnect(p)
+	c.cancelCalls(i)
+	p.retryAt = c.now + block.Instant(c.cfg.Timing.ConnectRetry)
+	c.emit(Effect{Kind: EffectNotice, Notice: Notice{Kind: NoticeMemberLost, Replica: p.id, Err: err}})
+}
+
+// memberAdmitted: a commit made the target a member.
+func (c *Core) memberAdmitted(i int) {
+	p := &c.peers[i]
+	t := p.target
+	invariant.Assert(t != nil && t.took && t.missing.Empty(), "replica %s is in sync without having everything", p.id)
+	p.target = nil
+	p.dirty, p.dirtyHeld, p.want, p.needAll = nil, false, nil, false
+	c.meta.dropOwed |= bit(i)
+	for r := range p.log.All() {
+		if _, ok := c.log.regions[r]; !ok {
+			c.log.regions[r] = regionState{ended: c.serial, endedAt: c.now}
+		}
+	}
+	c.scheduleLog()
+	c.pump(i)
+	c.emit(Effect{Kind: EffectNotice, Notice: Notice{Kind: NoticeAdmitted, Replica: p.id, Copied: t.copied}})
+}

@@ -1,0 +1,200 @@
+package core
+
+import (
+	"fmt"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/invariant"
+)
+
+// proposalState is the one proposal whose outcome is not known (rule 6).
+type proposalState struct {
+	open bool
+	// asked is what was proposed.
+	asked block.Proposal
+	// leaving and joining are the replicas it removes and admits.
+	leaving, joining set
+	// retryAt is when an unknown outcome is settled by a no-op on the same
+	// revision; waiting says that it is due then.
+	retryAt block.Instant
+	waiting bool
+	// notBefore holds back the next proposal after a conflict that changed
+	// nothing.
+	notBefore block.Instant
+}
+
+// mayPropose reports whether a proposal can be made now.
+func (c *Core) mayPropose() bool {
+	return !c.proposal.open && !c.mustStop && c.now >= c.proposal.notBefore
+}
+
+// propose asks Raft for a change of the view.
+func (c *Core) propose(p block.Proposal) {
+	invariant.Assert(!c.proposal.open, "two proposals at once")
+	p.Volume, p.Epoch, p.Revision = c.view.Volume, c.view.Epoch, c.view.Revision
+	s := proposalState{open: true, asked: p}
+	for _, id := range p.Remove {
+		s.leaving |= bit(c.peerOf(id))
+	}
+	for _, id := range p.Admit {
+		s.joining |= bit(c.peerOf(id))
+	}
+	invariant.Assert(c.iss&^s.leaving != 0, "proposal to remove the last member")
+	c.proposal = s
+	c.emit(Effect{Kind: EffectPropose, Proposal: p})
+}
+
+// settle ends an unknown outcome by a no-op that competes for the same revision.
+func (c *Core) settle() {
+	c.proposal.waiting = false
+	c.emit(Effect{Kind: EffectPropose, Proposal: block.Proposal{
+		Volume: c.view.Volume, Epoch: c.view.Epoch, Revision: c.proposal.asked.Revision,
+	}})
+}
+
+// outcome is what Raft said of a proposal or of the no-op that settles it.
+func (c *Core) outcome(ev *Event) {
+	if ev.Verdict == block.Unknown {
+		if c.proposal.open && ev.Proposal.Revision == c.proposal.asked.Revision && !c.proposal.waiting {
+			c.proposal.waiting = true
+			c.proposal.retryAt = c.now + block.Instant(c.cfg.Timing.ProposeRetry)
+		}
+		return
+	}
+	if !c.seen(&ev.View) || !c.proposal.open || ev.Proposal.Revision != c.proposal.asked.Revision {
+		return
+	}
+	if ev.View.Revision != c.proposal.asked.Revision {
+		return
+	}
+	// The view shows the very revision that was proposed on.
+	retryAt := c.now + block.Instant(c.cfg.Timing.ProposeRetry)
+	if sameProposal(&ev.Proposal, &c.proposal.asked) {
+		// It was refused for what it asks, and was handed in only once.
+		c.proposal = proposalState{notBefore: retryAt}
+		c.wake, c.kick = true, true
+		return
+	}
+	c.proposal.waiting, c.proposal.retryAt = true, retryAt
+}
+
+// sameProposal tells a proposal from the no-op on the same revision.
+func sameProposal(a, b *block.Proposal) bool {
+	return len(a.Remove) == len(b.Remove) && len(a.Admit) == len(b.Admit) &&
+		len(a.Incarnations) == len(b.Incarnations) &&
+		a.WaitedOut == b.WaitedOut && a.EndAttachment == b.EndAttachment
+}
+
+// seen is a committed view. It reports whether this engine is still the one of
+// the current epoch.
+func (c *Core) seen(v *block.View) bool {
+	switch {
+	case v.Epoch == 0 || v.Volume != c.view.Volume:
+		return true
+	case v.Epoch == c.view.Epoch && v.Start.IsZero() && v.Revision > c.view.Revision:
+		c.stop(fmt.Errorf("volume %s: attachment %s: %w", v.Volume, c.cfg.View.Attachment, block.ErrDetached))
+		return false
+	case v.Cluster > c.view.Cluster || v.Generation > c.view.Generation || v.Epoch > c.view.Epoch ||
+		v.Epoch == c.view.Epoch && v.Start != c.view.Start:
+		c.fenced("Raft shows epoch %d", v.Epoch)
+		return false
+	case v.Epoch < c.view.Epoch || v.Revision <= c.view.Revision:
+		return true
+	}
+	c.adopt(v)
+	return true
+}
+
+// adopt makes a newer committed view of this epoch the known one. Whatever was
+// proposed on an older revision has landed in it, or never can.
+func (c *Core) adopt(v *block.View) {
+	old, known := c.iss, len(c.peers)
+	c.proposal = proposalState{}
+	c.view = v.Clone()
+	c.indexReplicas()
+	invariant.Assert(c.iss != 0, "committed view %d has no member", v.Revision)
+	c.stamp++
+	c.meta.viewOwed, c.meta.stored, c.attach.storing = true, false, false
+	c.wake, c.kick = true, true
+	if c.counting >= 0 && c.iss.has(c.counting) {
+		c.counting = -1
+	}
+	for i := range (old &^ c.iss).all() {
+		c.memberRemoved(i)
+	}
+	for i := range (c.iss &^ old).all() {
+		c.memberAdmitted(i)
+	}
+	if c.phase != attaching && len(c.peers) > known {
+		c.stopCounting()
+		for i := known; i < len(c.peers); i++ {
+			c.peers[i].needAll = true
+		}
+	}
+	for i := range c.peers {
+		p := &c.peers[i]
+		switch {
+		case p.gone && p.link != linkDown:
+			c.fail(i, block.ErrNotFound)
+		case !p.gone && !c.iss.has(i) && p.failed != nil:
+			// A target whose admission did not land.
+			p.failed = nil
+			c.endTarget(i)
+			c.cancelCalls(i)
+		}
+	}
+	if c.view.Attachment != c.cfg.View.Attachment {
+		c.stop(fmt.Errorf("volume %s: attachment %s: %w", v.Volume, c.cfg.View.Attachment, block.ErrDetached))
+	}
+}
+
+// driveProposals makes the proposal that is needed most, one at a time.
+func (c *Core) driveProposals() {
+	if c.proposal.open {
+		if c.proposal.waiting && c.now >= c.proposal.retryAt {
+			c.settle()
+		}
+		return
+	}
+	if !c.mayPropose() {
+		return
+	}
+	if c.phase == attaching {
+		c.driveAttach()
+		return
+	}
+	switch {
+	case c.proposeRemoval(), c.proposeIncarnations(), c.proposeAdmission():
+	}
+}
+
+// changedIncarnations are those of the given members that the view does not
+// have yet.
+func (c *Core) changedIncarnations(members set) []block.MemberIncarnation {
+	var list []block.MemberIncarnation
+	for i := range members.all() {
+		p := &c.peers[i]
+		if p.known && c.member(i).Incarnation != p.incarnation {
+			list = append(list, block.MemberIncarnation{Replica: p.id, Incarnation: p.incarnation})
+		}
+	}
+	return list
+}
+
+// proposeIncarnations records those of members that reopened with nothing lost.
+func (c *Core) proposeIncarnations() bool {
+	list := c.changedIncarnations(c.healthy())
+	if len(list) == 0 {
+		return false
+	}
+	c.propose(block.Proposal{Incarnations: list})
+	return true
+}
+
+func (c *Core) ids(s set) []block.ReplicaID {
+	var list []block.ReplicaID
+	for i := range s.all() {
+		list = append(list, c.peers[i].id)
+	}
+	return list
+}

@@ -1,0 +1,84 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+// The reasons for which I/O waits.
+var (
+	errNoMember  = fmt.Errorf("no in-sync replica can be reached: %w", block.ErrUnavailable)
+	errTooFew    = fmt.Errorf("too few replicas are in sync: %w", block.ErrUnavailable)
+	errRemoval   = fmt.Errorf("a failed replica is being removed: %w", block.ErrUnavailable)
+	errReadOnly  = fmt.Errorf("the last in-sync replica takes no writes: %w", block.ErrDiskFailed)
+	errFullDisks = fmt.Errorf("writes wait for space: %w", block.ErrNoSpace)
+)
+
+// frozenBy is what I/O waits for, or nil while it flows.
+func (c *Core) frozenBy() error {
+	if c.phase != serving && c.phase != draining {
+		return nil
+	}
+	switch {
+	case c.healthy() == 0:
+		return errNoMember
+	case c.iss.count() == 1 && c.peers[c.iss.first()].readOnly:
+		return errReadOnly
+	case c.failedMembers() != 0 || c.proposal.leaving != 0:
+		return errRemoval
+	case !c.enough():
+		return errTooFew
+	case c.starved > 0:
+		return errFullDisks
+	default:
+		return nil
+	}
+}
+
+// noteFrozen reports when I/O stops and when it goes on.
+func (c *Core) noteFrozen() {
+	reason := c.frozenBy()
+	if errors.Is(reason, c.frozen) && errors.Is(c.frozen, reason) {
+		return
+	}
+	c.frozen = reason
+	kind := NoticeFrozen
+	if reason == nil {
+		kind = NoticeThawed
+	}
+	c.emit(Effect{Kind: EffectNotice, Notice: Notice{Kind: kind, Err: reason}})
+}
+
+// Status is a snapshot for people.
+func (c *Core) Status() Status {
+	s := Status{
+		View:       c.view.Clone(),
+		Serving:    c.phase == serving || c.phase == draining,
+		Frozen:     c.frozen,
+		InFlight:   len(c.requests) - len(c.freeRequests),
+		Divergent:  int64(c.divide.count) * block.ChunkSize,
+		LogRegions: len(c.log.regions),
+	}
+	for i := range c.peers {
+		t := c.peers[i].target
+		if t == nil {
+			continue
+		}
+		s.Targets = append(s.Targets, TargetStatus{
+			Replica: c.peers[i].id, Remaining: t.remaining(), Copied: t.copied, Counts: t.counts,
+		})
+	}
+	return s
+}
+
+// remaining is what is still to be compared, in bytes.
+func (t *target) remaining() int64 {
+	n := 0
+	for _, m := range t.todo {
+		n += bits.OnesCount16(m)
+	}
+	return int64(n) * block.ChunkSize
+}

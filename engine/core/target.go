@@ -1,0 +1,343 @@
+package core
+
+import (
+	"math/bits"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/invariant"
+)
+
+// target is a replica on its way back into the in-sync set (rules 21 to 23). A
+// region goes missing -> compared -> flushing -> cleared -> clearing -> gone;
+// a write that misses the target takes it back to missing alone.
+type target struct {
+	// active: gets every write. Before, what it may lack is being recorded.
+	active bool
+	// missing are the regions it may lack. Every one of them is in the durable
+	// dirty set of the replica or in the intent log of every member.
+	missing block.Regions
+	// todo has, for each region, a bit for each chunk still to be compared; left
+	// counts them.
+	todo []uint16
+	left int
+	from int
+
+	compared, inFlush, cleared, clearing block.Regions
+
+	// flushing: a flush is under way at the target, numbered flushN, begun at
+	// serial flushBegan. clean is when the last one it finished began; every
+	// write queued before was delivered before it.
+	flushing   bool
+	flushN     uint64
+	flushBegan uint64
+	clean      uint64
+
+	// counts: acknowledgements and flushes need it. caughtUp: every write from
+	// before then is delivered. settledFlush: a flush begun after that, at
+	// serial flushFrom or later, is finished. took: it holds the dirty sets of
+	// others; taking is the stamp of the update that brings them.
+	counts, caughtUp, settledFlush, took bool
+	flushFrom                            uint64
+	taking                               uint64
+
+	copied       int64
+	reported     int
+	blockedUntil block.Instant
+}
+
+// flushRegions is how many compared regions make a flush worth its while.
+const flushRegions = 64
+
+// startTarget begins the return of a replica that was opened. First, everything
+// it may lack is recorded durably on every member.
+func (c *Core) startTarget(i int) {
+	p := &c.peers[i]
+	p.target = &target{todo: make([]uint16, block.RegionCount(c.view.Size))}
+	want := c.unionLogs()
+	want.Union(p.log)
+	if p.rolledBack() || p.needAll {
+		want = block.AllRegions(c.view.Size)
+	}
+	c.wantDirty(i, want)
+	c.kick = true
+}
+
+// driveTargets carries every target one step on.
+func (c *Core) driveTargets() {
+	if !c.settled() || c.phase != serving {
+		return
+	}
+	for i := range c.absent().all() {
+		p := &c.peers[i]
+		t := p.target
+		switch {
+		case t == nil || p.link != linkOpen:
+		case !t.active:
+			if p.want == nil && p.dirtyHeld && !(c.meta.active && c.meta.kind == metaAdd && c.meta.subject == i) {
+				c.activate(i)
+			}
+		case t.counts:
+			c.driveCounting(i)
+		default:
+			c.driveResync(i)
+		}
+	}
+}
+
+// activate makes a target get every write from now on, those under way included.
+func (c *Core) activate(i int) {
+	p := &c.peers[i]
+	t := p.target
+	invariant.Assert(p.dirty.Contains(p.log), "own log of target %s is not in its dirty set", p.id)
+	t.active = true
+	t.missing = p.dirty.Clone()
+	t.missing.Union(c.unionLogs())
+	for r := range t.missing.All() {
+		if int(r) < len(t.todo) {
+			t.todo[r] = chunksOf(r, c.view.Size)
+			t.left += bits.OnesCount16(t.todo[r])
+		}
+	}
+	for k := range c.writes {
+		if w := &c.writes[k]; w.used && w.running {
+			c.queueForTarget(i, k)
+		}
+	}
+	t.reported = t.left
+	c.kick = true
+	c.emit(Effect{Kind: EffectNotice, Notice: Notice{
+		Kind: NoticeResyncStarted, Replica: p.id, Bytes: int64(t.left) * block.ChunkSize,
+	}})
+}
+
+// queueForTarget queues a write for a target, or marks it missed if the window
+// is full (rule 21).
+func (c *Core) queueForTarget(k, i int) {
+	w := &c.writes[i]
+	p := &c.peers[k]
+	if p.calls.writes < c.cfg.Limits.TargetWindow {
+		c.deliver(k, i)
+		return
+	}
+	w.missed |= bit(k)
+	c.missed(k, w.span)
+}
+
+// missed marks what a target did not get. Until the members' logs are cleared,
+// which makes the mark durable first, those logs hold it.
+func (c *Core) missed(k int, span block.Span) {
+	t := c.peers[k].target
+	if t == nil || !t.active {
+		return
+	}
+	invariant.Assert(!t.counts, "target %s counts and misses a write", c.peers[k].id)
+	for chunk := span.Offset / block.ChunkSize; chunk <= (span.End()-1)/block.ChunkSize; chunk++ {
+		t.missChunk(chunk)
+	}
+}
+
+// missChunk puts a chunk back among those to be compared.
+func (t *target) missChunk(chunk int64) {
+	r := block.Region(chunk / block.ChunksPerRegion)
+	mask := uint16(1) << uint(chunk%block.ChunksPerRegion)
+	if t.todo[r]&mask == 0 {
+		t.todo[r] |= mask
+		t.left++
+	}
+	t.missing.Add(r)
+	t.compared.Remove(r)
+	t.inFlush.Remove(r)
+	t.cleared.Remove(r)
+	t.clearing.Remove(r)
+}
+
+// takeChunk takes a chunk out of those to be compared, as its copy begins.
+func (t *target) takeChunk(chunk int64) {
+	t.todo[chunk/block.ChunksPerRegion] &^= 1 << uint(chunk%block.ChunksPerRegion)
+	t.left--
+}
+
+// nextChunk is a chunk still to be compared for which skip is false, or -1. It
+// goes round the volume in order.
+func (t *target) nextChunk(skip func(chunk int64) bool) int64 {
+	if t.left == 0 {
+		return -1
+	}
+	for n := range len(t.todo) + 1 {
+		r := (t.from + n) % len(t.todo)
+		for m := t.todo[r]; m != 0; m &= m - 1 {
+			k := int64(r)*block.ChunksPerRegion + int64(bits.TrailingZeros16(m))
+			if !skip(k) {
+				t.from = r
+				return k
+			}
+		}
+	}
+	return -1
+}
+
+// flushSent notes what a flush of the target will cover.
+func (t *target) flushSent(number, began uint64) {
+	t.flushing = true
+	t.flushN, t.flushBegan = number, began
+	t.inFlush.Union(t.compared)
+	t.compared = nil
+}
+
+// targetFlushed: what was compared before the flush is durable on the target.
+func (c *Core) targetFlushed(i int, number uint64) {
+	t := c.peers[i].target
+	if !t.flushing || t.flushN != number {
+		return
+	}
+	t.flushing = false
+	t.clean = t.flushBegan
+	t.cleared.Union(t.inFlush)
+	t.inFlush = nil
+	c.kick = true
+}
+
+// driveResync asks for flushes of what was compared and, when nothing is missing
+// any more, makes the target count.
+func (c *Core) driveResync(i int) {
+	t := c.peers[i].target
+	if t.reported-t.left >= flushRegions*block.ChunksPerRegion {
+		c.progress(i)
+	}
+	if !t.flushing && !t.compared.Empty() && (t.left == 0 || t.compared.Count() >= flushRegions) {
+		c.flush.wanted = true
+		c.kick = c.kick || !c.flush.active
+	}
+	if !t.missing.Empty() || c.counting >= 0 || c.proposal.open || c.healthy() != c.iss || c.missedRunning(i) {
+		return
+	}
+	t.counts = true
+	c.counting = i
+	c.kick, c.wake = true, true
+}
+
+// missedRunning reports whether a write under way has missed the target.
+func (c *Core) missedRunning(i int) bool {
+	for k := range c.writes {
+		if w := &c.writes[k]; w.used && w.missed.has(i) {
+			return true
+		}
+	}
+	return false
+}
+
+// driveCounting brings a target that counts to the point where it can be
+// proposed: every earlier write delivered, a flush begun after that finished
+// (rule 6), the dirty sets of others taken over (rule 23).
+func (c *Core) driveCounting(i int) {
+	t := c.peers[i].target
+	if !t.caughtUp {
+		if c.behind(i) {
+			return
+		}
+		t.caughtUp = true
+		t.flushFrom = c.serial + 1
+		c.flush.wanted = true
+		c.kick = true
+	}
+	if !t.settledFlush && c.flush.clean >= t.flushFrom && t.clean >= t.flushFrom {
+		t.settledFlush = true
+		c.kick = true
+	}
+}
+
+// behind reports whether a write that has ended is still queued for the target.
+func (c *Core) behind(i int) bool {
+	p := &c.peers[i]
+	for at := p.calls.head; at != 0; at = p.calls.slots[at-1].next {
+		e := &p.calls.slots[at-1]
+		if e.purpose != forWrite {
+			continue
+		}
+		if w := &c.writes[e.index]; !w.used || w.stamp != e.stamp {
+			return true
+		}
+	}
+	return false
+}
+
+// proposeAdmission proposes a target that has everything.
+func (c *Core) proposeAdmission() bool {
+	i := c.counting
+	if i < 0 || !c.peers[i].target.took || c.phase != serving || c.meta.viewOwed {
+		return false
+	}
+	p := &c.peers[i]
+	t := p.target
+	invariant.Assert(t.counts && t.caughtUp && t.settledFlush, "admission of a target that lacks something")
+	invariant.Assert(t.missing.Empty() && t.left == 0, "admission of a target that misses regions")
+	// The proposer knows the outcome of all its removals: it reads under the
+	// lease of the present members only, so that older ones are waited out.
+	c.propose(block.Proposal{
+		Admit:        []block.ReplicaID{p.id},
+		Incarnations: []block.MemberIncarnation{{Replica: p.id, Incarnation: p.incarnation}},
+		WaitedOut:    c.view.NotWaitedOut,
+	})
+	return true
+}
+
+// stopCounting takes the target that counts back, unless its admission is
+// proposed.
+func (c *Core) stopCounting() {
+	if c.counting < 0 || c.proposal.open {
+		return
+	}
+	t := c.peers[c.counting].target
+	t.counts, t.caughtUp, t.settledFlush, t.took, t.taking = false, false, false, false, 0
+	c.abandonTakeOver()
+	c.counting = -1
+	c.kick, c.wake = true, true
+}
+
+// abandonTakeOver stops waiting for a target that no longer matters.
+func (c *Core) abandonTakeOver() {
+	if c.meta.active && c.meta.kind == metaTakeOver {
+		c.meta.to = 0
+	}
+	if c.meta.active && c.counting >= 0 {
+		c.meta.to &^= bit(c.counting) &^ c.iss
+	}
+}
+
+// endTarget ends a resync with the session. What the members logged meanwhile
+// is added to the replica's dirty set again (rule 16).
+func (c *Core) endTarget(i int) {
+	p := &c.peers[i]
+	t := p.target
+	if t == nil {
+		return
+	}
+	if c.counting == i {
+		c.abandonTakeOver()
+		c.counting = -1
+	}
+	p.target = nil
+	if !p.gone {
+		c.wantDirty(i, t.missing)
+		c.wantDirty(i, c.unionLogs())
+	}
+	for k := range c.writes {
+		c.writes[k].missed &^= bit(i)
+	}
+	for k := range c.jobs {
+		if j := &c.jobs[k]; j.used && j.target == i {
+			c.endJob(k)
+		}
+	}
+	c.kick, c.wake = true, true
+}
+
+// progress reports how far a resync is.
+func (c *Core) progress(i int) {
+	t := c.peers[i].target
+	t.reported = t.left
+	c.emit(Effect{Kind: EffectNotice, Notice: Notice{
+		Kind: NoticeResyncProgress, Replica: c.peers[i].id,
+		Bytes: int64(t.left) * block.ChunkSize, Copied: t.copied,
+	}})
+}

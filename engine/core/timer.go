@@ -1,0 +1,84 @@
+package core
+
+import "github.com/holdfast-io/holdfast/internal/block"
+
+// Deadline is the earliest instant at which an EventTick does something; the
+// largest instant if none does.
+func (c *Core) Deadline() block.Instant {
+	if c.phase == stopped {
+		return never
+	}
+	return c.timer()
+}
+
+// timer is the earliest instant after the last tick at which something is due.
+func (c *Core) timer() block.Instant {
+	next := never
+	at := func(t block.Instant) {
+		if t > c.ticked && t < next {
+			next = t
+		}
+	}
+	if c.pingsWanted() {
+		at(c.nextPing)
+	}
+	for i := range c.peers {
+		if p := &c.peers[i]; p.link == linkDown && c.wanted(i) {
+			at(p.retryAt)
+		}
+		if t := c.peers[i].target; t != nil {
+			at(t.blockedUntil)
+		}
+	}
+	if c.proposal.waiting {
+		at(c.proposal.retryAt)
+	}
+	at(c.proposal.notBefore)
+	at(c.log.next)
+	at(c.spaceRetry)
+	if c.dark {
+		at(c.darkUntil())
+	}
+	if c.phase == attaching {
+		at(c.attach.until)
+		if c.view.NotWaitedOut {
+			at(c.waitedOutAt())
+		}
+	}
+	return next
+}
+
+// tick does what is due.
+func (c *Core) tick() {
+	c.ticked = c.now
+	if c.now >= c.nextPing && c.pingsWanted() {
+		c.nextPing = c.now + block.Instant(c.cfg.Timing.PingInterval)
+		c.beat()
+	}
+	if c.spaceRetry != 0 && c.now >= c.spaceRetry {
+		c.spaceRetry = 0
+		c.retrySpace()
+	}
+	if c.now >= c.log.next {
+		c.inspectLog()
+	}
+}
+
+// retrySpace asks full replicas again, and plans the next time.
+func (c *Core) retrySpace() {
+	for i := range c.writes {
+		w := &c.writes[i]
+		if w.used && w.running && w.full != 0 {
+			c.pushWrite(i)
+		}
+		if w.used && w.full != 0 {
+			c.planSpaceRetry(w.retryAt)
+		}
+	}
+}
+
+func (c *Core) planSpaceRetry(at block.Instant) {
+	if c.spaceRetry == 0 || at < c.spaceRetry {
+		c.spaceRetry = at
+	}
+}

@@ -1,0 +1,30 @@
+package fuse
+
+import (
+	"log/slog"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// oomScoreMin keeps the kernel from killing the process for memory.
+const oomScoreMin = "-1000"
+
+// markIOPath tells the kernel that this process is part of the I/O path (rule
+// 32): memory reclaim must not wait for it, and it must be neither swapped out
+// nor killed for memory. What the machine does not permit is logged: the device
+// works without it as long as memory is not short.
+func markIOPath(log *slog.Logger) {
+	// The mark is one of each thread, and threads made later inherit it.
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_IO_FLUSHER, 1, 0); errno != 0 {
+		log.Warn("process is not marked as I/O flusher", "err", errno, "needs", "CAP_SYS_RESOURCE")
+	}
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(oomScoreMin), 0); err != nil {
+		log.Warn("process may be killed for memory", "err", err, "needs", "CAP_SYS_RESOURCE")
+	}
+	// On fault: Go reserves far more address space than it ever uses.
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		log.Warn("memory is not locked", "err", err, "needs", "CAP_IPC_LOCK")
+	}
+}

@@ -1,0 +1,42 @@
+package engine
+
+import (
+	"sync"
+
+	"github.com/holdfast-io/holdfast/engine/core"
+)
+
+// notices counts what a core has reported.
+type notices struct {
+	mu     sync.Mutex
+	counts [core.NoticeDiffer + 1]uint64
+}
+
+// report logs a notice and passes it on.
+func (e *Engine) report(n core.Notice) {
+	e.notices.mu.Lock()
+	e.notices.counts[n.Kind]++
+	e.notices.mu.Unlock()
+	log := e.log.With("replica", n.Replica.String())
+	switch n.Kind {
+	case core.NoticeMemberLost:
+		log.Warn("replica left the in-sync set", "err", n.Err)
+	case core.NoticeResyncStarted:
+		log.Info("resync started", "bytes", n.Bytes)
+	case core.NoticeResyncProgress:
+		log.Debug("resync goes on", "remaining", n.Bytes, "copied", n.Copied)
+	case core.NoticeAdmitted:
+		log.Info("replica is in sync again", "copied", n.Copied)
+	case core.NoticeRepaired:
+		log.Warn("replica repaired from a peer", "bytes", n.Bytes, "offset", n.Offset)
+	case core.NoticeFrozen:
+		e.log.Warn("requests wait", "err", n.Err)
+	case core.NoticeThawed:
+		e.log.Info("requests flow again")
+	case core.NoticeDiffer:
+		log.Error("replicas differ with good checksums", "offset", n.Offset, "bytes", n.Bytes)
+	}
+	if e.config.Notice != nil {
+		e.config.Notice(n)
+	}
+}
