@@ -28,6 +28,7 @@ import (
 	"github.com/holdfast-io/holdfast/engine/frontend"
 	"github.com/holdfast-io/holdfast/engine/frontend/fuse"
 	"github.com/holdfast-io/holdfast/engine/frontend/nbd"
+	"github.com/holdfast-io/holdfast/engine/frontend/socket"
 	"github.com/holdfast-io/holdfast/internal/clock"
 	"github.com/holdfast-io/holdfast/internal/wire"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
@@ -207,23 +208,31 @@ func (d *daemon) newEngines(ctx context.Context, host *server.Host) (*engine.Hos
 	}), nil
 }
 
-// chooseFrontend takes the kernel's NBD client where there is one.
+// chooseFrontend takes the kernel's NBD client where there is one, unless a flag
+// says otherwise.
 func (d *daemon) chooseFrontend(ctx context.Context) (frontend.Driver, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find own program: %w", err)
 	}
-	override := d.config.frontend
-	if override == "auto" {
-		override = ""
-	}
-	driver, err := frontend.Choose(ctx, override,
+	drivers := []frontend.Driver{
 		&nbd.Driver{Logger: d.log},
 		&fuse.Driver{
 			RunDir: filepath.Join(d.config.runDir, "devices"),
 			Helper: []string{self, fuseDeviceName},
 			Logger: d.log,
-		})
+		},
+	}
+	override := d.config.frontend
+	switch override {
+	case frontendAuto:
+		override = ""
+	case frontendSocket:
+		// It makes no device that could be mounted, so it is there only for who
+		// asks for it.
+		drivers = append(drivers, &socket.Driver{RunDir: filepath.Join(d.config.runDir, "sockets"), Logger: d.log})
+	}
+	driver, err := frontend.Choose(ctx, override, drivers...)
 	if err != nil {
 		return nil, fmt.Errorf("choose frontend: %w", err)
 	}
