@@ -45,7 +45,7 @@ type Device struct {
 }
 
 // serve listens for clients.
-func serve(driver *Driver, spec frontend.Spec) (*Device, error) {
+func serve(ctx context.Context, driver *Driver, spec frontend.Spec) (*Device, error) {
 	d := &Device{driver: driver, spec: spec, log: spec.Log(driver.Logger), use: make(chan struct{}, 1)}
 	server, err := nbd.NewServer(nbd.ServerConfig{Exports: only{d}, HoldErrors: true, Logger: d.log})
 	if err != nil {
@@ -56,14 +56,16 @@ func serve(driver *Driver, spec frontend.Spec) (*Device, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove old socket: %w", err)
 	}
-	listener, err := net.Listen("unix", path)
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("restrict socket: %w", err), listener.Close())
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	// It serves until Close, which is not the end of the call that made it.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	d.server, d.listener, d.cancel = server, listener, cancel
 	d.loops.Go(func() { d.accept(ctx) })
 	return d, nil

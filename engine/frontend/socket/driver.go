@@ -78,14 +78,14 @@ func (d *Driver) Attach(ctx context.Context, spec frontend.Spec) (frontend.Devic
 	if err := d.prepare(ctx, &spec); err != nil {
 		return nil, err
 	}
-	device, err := d.attach(spec)
+	device, err := d.attach(ctx, spec)
 	if err != nil {
 		return nil, fmt.Errorf("attach volume %s: %w", spec.Volume, err)
 	}
 	return device, nil
 }
 
-func (d *Driver) attach(spec frontend.Spec) (frontend.Device, error) {
+func (d *Driver) attach(ctx context.Context, spec frontend.Spec) (frontend.Device, error) {
 	path := d.identityPath(spec.Attachment)
 	if _, err := os.Stat(path); err == nil {
 		return nil, fmt.Errorf("%s is there: %w", path, block.ErrExists)
@@ -93,12 +93,12 @@ func (d *Driver) attach(spec frontend.Spec) (frontend.Device, error) {
 	if err := os.MkdirAll(d.RunDir, 0o700); err != nil {
 		return nil, err
 	}
-	device, err := serve(d, spec)
+	device, err := serve(ctx, d, spec)
 	if err != nil {
 		return nil, err
 	}
 	if err := writeIdentity(path, spec.Identity()); err != nil {
-		return nil, errors.Join(err, device.Close(context.Background()), d.remove(spec.Attachment))
+		return nil, errors.Join(err, device.Close(context.WithoutCancel(ctx)), d.remove(spec.Attachment))
 	}
 	return device, nil
 }
@@ -108,14 +108,14 @@ func (d *Driver) Adopt(ctx context.Context, spec frontend.Spec) (frontend.Device
 	if err := d.prepare(ctx, &spec); err != nil {
 		return nil, err
 	}
-	device, err := d.adopt(spec)
+	device, err := d.adopt(ctx, spec)
 	if err != nil {
 		return nil, fmt.Errorf("adopt device of volume %s: %w", spec.Volume, err)
 	}
 	return device, nil
 }
 
-func (d *Driver) adopt(spec frontend.Spec) (frontend.Device, error) {
+func (d *Driver) adopt(ctx context.Context, spec frontend.Spec) (frontend.Device, error) {
 	found, err := readIdentity(d.identityPath(spec.Attachment))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, block.ErrNotFound
@@ -126,7 +126,7 @@ func (d *Driver) adopt(spec frontend.Spec) (frontend.Device, error) {
 	if found != spec.Identity() {
 		return nil, fmt.Errorf("it belongs to %s: %w", found, block.ErrConflict)
 	}
-	device, err := serve(d, spec)
+	device, err := serve(ctx, d, spec)
 	if err != nil {
 		return nil, err
 	}

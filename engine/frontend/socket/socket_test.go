@@ -29,7 +29,6 @@ const (
 // testEnv is a place for a device, checked to be clean after the test.
 type testEnv struct {
 	t      *testing.T
-	ctx    context.Context
 	driver *Driver
 	spec   frontend.Spec
 	disk   *nbdtest.Disk
@@ -42,9 +41,8 @@ func newEnv(t *testing.T) *testEnv {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	e := &testEnv{
-		t: t, ctx: ctx, disk: nbdtest.NewMemory(nbdtest.Info("", testSize, 4096)),
+		t: t, disk: nbdtest.NewMemory(nbdtest.Info("", testSize, 4096)),
 		driver: &Driver{
 			RunDir: filepath.Join(runDir, "sockets"),
 			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
@@ -55,7 +53,6 @@ func newEnv(t *testing.T) *testEnv {
 		Size: testSize, Backend: e.disk,
 	}
 	t.Cleanup(func() {
-		cancel()
 		if err := os.RemoveAll(runDir); err != nil {
 			t.Error(err)
 		}
@@ -75,12 +72,12 @@ func newID(t *testing.T) block.ID {
 // attach makes the device. Whatever the test does with it, it is closed in the end.
 func (e *testEnv) attach() frontend.Device {
 	e.t.Helper()
-	return e.opened(e.driver.Attach(e.ctx, e.spec))
+	return e.opened(e.driver.Attach(e.t.Context(), e.spec))
 }
 
 func (e *testEnv) adopt() frontend.Device {
 	e.t.Helper()
-	return e.opened(e.driver.Adopt(e.ctx, e.spec))
+	return e.opened(e.driver.Adopt(e.t.Context(), e.spec))
 }
 
 func (e *testEnv) opened(device frontend.Device, err error) frontend.Device {
@@ -105,11 +102,11 @@ func (e *testEnv) dial(ctx context.Context) (net.Conn, error) {
 // connect is a client of the export.
 func (e *testEnv) connect(export string) (*nbd.Client, error) {
 	e.t.Helper()
-	conn, err := e.dial(e.ctx)
+	conn, err := e.dial(e.t.Context())
 	if err != nil {
 		return nil, err
 	}
-	client, err := nbd.Connect(e.ctx, conn, nbd.ClientConfig{Export: export})
+	client, err := nbd.Connect(e.t.Context(), conn, nbd.ClientConfig{Export: export})
 	if err == nil {
 		e.t.Cleanup(func() { _ = client.Close() })
 	}
@@ -177,19 +174,19 @@ func TestServesTheVolume(t *testing.T) {
 	if _, err := e.connect("another"); !errors.As(err, &refused) || refused.Reply != nbd.RepErrUnknown {
 		t.Errorf("an export that is not there: %v", err)
 	}
-	if _, err := e.driver.Attach(e.ctx, e.spec); !errors.Is(err, block.ErrExists) {
+	if _, err := e.driver.Attach(e.t.Context(), e.spec); !errors.Is(err, block.ErrExists) {
 		t.Errorf("a second device for the attachment: %v", err)
 	}
-	if list, err := e.driver.List(e.ctx); err != nil || len(list) != 1 || list[0] != e.spec.Identity() {
+	if list, err := e.driver.List(e.t.Context()); err != nil || len(list) != 1 || list[0] != e.spec.Identity() {
 		t.Errorf("list %v (%v)", list, err)
 	}
 	for range 2 {
-		if err := device.Detach(e.ctx); err != nil {
+		if err := device.Detach(e.t.Context()); err != nil {
 			t.Error(err)
 		}
 	}
 	e.wantFiles()
-	if list, err := e.driver.List(e.ctx); err != nil || len(list) != 0 {
+	if list, err := e.driver.List(e.t.Context()); err != nil || len(list) != 0 {
 		t.Errorf("list %v after the end (%v)", list, err)
 	}
 }
@@ -221,14 +218,14 @@ func TestOneClientAtATime(t *testing.T) {
 	if _, err := e.connect(""); !errors.As(err, &refused) || refused.Reply != nbd.RepErrPolicy {
 		t.Errorf("a second client beside the first: %v", err)
 	}
-	if err := device.Detach(e.ctx); !errors.Is(err, block.ErrInUse) {
+	if err := device.Detach(e.t.Context()); !errors.Is(err, block.ErrInUse) {
 		t.Errorf("detached in use: %v", err)
 	}
 	if err := errors.Join(first.Flush(), first.Close()); err != nil {
 		t.Errorf("the first client after that: %v", err)
 	}
 	second := e.mustConnect()
-	if err := errors.Join(second.Flush(), second.Close(), device.Detach(e.ctx)); err != nil {
+	if err := errors.Join(second.Flush(), second.Close(), device.Detach(e.t.Context())); err != nil {
 		t.Error(err)
 	}
 	e.wantFiles()
@@ -273,7 +270,7 @@ func (e *testEnv) resilient() *nbd.Resilient {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(e.ctx)
+	ctx, cancel := context.WithCancel(e.t.Context())
 	var loop sync.WaitGroup
 	loop.Go(func() { _ = client.Run(ctx) })
 	e.t.Cleanup(func() {
@@ -300,7 +297,7 @@ func TestDaemonRestart(t *testing.T) {
 	})
 	// The engine ends: its request fails in a way that speaks of the engine only.
 	gate.Held(1)[0].Complete(block.ErrClosed, nil)
-	if err := device.Close(e.ctx); err != nil {
+	if err := device.Close(e.t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	e.wantFiles(identityEnding)
@@ -315,7 +312,7 @@ func TestDaemonRestart(t *testing.T) {
 	if _, err := client.ReadAt(got, 4096); err != nil || got[0] != 7 {
 		t.Errorf("read %d (%v)", got[0], err)
 	}
-	if err := device.Close(e.ctx); err != nil {
+	if err := device.Close(e.t.Context()); err != nil {
 		t.Error(err)
 	}
 }
@@ -332,7 +329,7 @@ func TestCloseThatCannotWait(t *testing.T) {
 	var flushing sync.WaitGroup
 	flushing.Go(func() { result <- client.Flush() })
 	held := gate.Held(1)
-	ctx, cancel := context.WithCancel(e.ctx)
+	ctx, cancel := context.WithCancel(e.t.Context())
 	cancel()
 	if err := device.Close(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("closed: %v", err)
@@ -342,7 +339,7 @@ func TestCloseThatCannotWait(t *testing.T) {
 	}
 	held[0].Complete(nil, nil)
 	flushing.Wait()
-	if err := device.Close(e.ctx); err != nil {
+	if err := device.Close(e.t.Context()); err != nil {
 		t.Errorf("closed again: %v", err)
 	}
 }
@@ -351,7 +348,7 @@ func TestCloseThatCannotWait(t *testing.T) {
 // way.
 func TestAdoptAfterKill(t *testing.T) {
 	e := newEnv(t)
-	if err := e.attach().Close(e.ctx); err != nil {
+	if err := e.attach().Close(e.t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: e.driver.socketPath(e.spec.Attachment), Net: "unix"})
@@ -361,35 +358,35 @@ func TestAdoptAfterKill(t *testing.T) {
 	stale.SetUnlinkOnClose(false)
 	stale.Close()
 	device := e.adopt()
-	if err := errors.Join(e.mustConnect().Close(), device.Detach(e.ctx)); err != nil {
+	if err := errors.Join(e.mustConnect().Close(), device.Detach(e.t.Context())); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestAdoptRefuses(t *testing.T) {
 	e := newEnv(t)
-	if _, err := e.driver.Adopt(e.ctx, e.spec); !errors.Is(err, block.ErrNotFound) {
+	if _, err := e.driver.Adopt(e.t.Context(), e.spec); !errors.Is(err, block.ErrNotFound) {
 		t.Errorf("what was never attached: %v", err)
 	}
-	if err := e.attach().Close(e.ctx); err != nil {
+	if err := e.attach().Close(e.t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	other := e.spec
 	other.Volume = block.VolumeID{ID: newID(t)}
-	if _, err := e.driver.Adopt(e.ctx, other); !errors.Is(err, block.ErrConflict) {
+	if _, err := e.driver.Adopt(e.t.Context(), other); !errors.Is(err, block.ErrConflict) {
 		t.Errorf("another volume's: %v", err)
 	}
 	if err := os.WriteFile(e.driver.identityPath(e.spec.Attachment), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.driver.Adopt(e.ctx, e.spec); !errors.Is(err, block.ErrCorrupt) {
+	if _, err := e.driver.Adopt(e.t.Context(), e.spec); !errors.Is(err, block.ErrCorrupt) {
 		t.Errorf("a damaged identity: %v", err)
 	}
-	if _, err := e.driver.List(e.ctx); !errors.Is(err, block.ErrCorrupt) {
+	if _, err := e.driver.List(e.t.Context()); !errors.Is(err, block.ErrCorrupt) {
 		t.Errorf("a damaged identity in the list: %v", err)
 	}
 	for range 2 {
-		if err := e.driver.Remove(e.ctx, e.spec.Identity()); err != nil {
+		if err := e.driver.Remove(e.t.Context(), e.spec.Identity()); err != nil {
 			t.Error(err)
 		}
 	}
@@ -402,7 +399,7 @@ func TestDirectoryThatWillNotDo(t *testing.T) {
 	e := newEnv(t)
 	for _, dir := range []string{"run", "/tmp/" + strings.Repeat("x", 80)} {
 		d := &Driver{RunDir: dir}
-		if _, err := d.Attach(e.ctx, e.spec); !errors.Is(err, block.ErrInvalid) {
+		if _, err := d.Attach(e.t.Context(), e.spec); !errors.Is(err, block.ErrInvalid) {
 			t.Errorf("%s: %v", dir, err)
 		}
 		if _, err := os.Stat(dir); err == nil {
