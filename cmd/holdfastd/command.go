@@ -20,6 +20,7 @@ type config struct {
 	listenRaft    string
 	controlSocket string
 	listenMetrics string
+	listenDebug   string
 	bootstrap     bool
 	join          []string
 	tags          []string
@@ -92,6 +93,7 @@ func newCommand() *cobra.Command {
 	f.StringVar(&c.listenRaft, "listen-raft", "127.0.0.1:7422", "host:port for Raft")
 	f.StringVar(&c.controlSocket, "control-socket", "", "unix socket for the control API (default <run-dir>/holdfastd.sock)")
 	f.StringVar(&c.listenMetrics, "listen-metrics", "", "host:port for Prometheus metrics at /metrics; empty for none")
+	f.StringVar(&c.listenDebug, "listen-debug", "", "host:port for profiles of the running daemon at /debug/pprof; empty for none; whoever reaches it may slow the daemon down")
 	f.BoolVar(&c.bootstrap, "bootstrap", false, "make a new cluster with this node as its first")
 	f.StringSliceVar(&c.join, "join", nil, "control addresses of members of the cluster to join")
 	f.StringSliceVar(&c.tags, "tag", nil, "tags of the node, for placement")

@@ -8,14 +8,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -106,7 +104,7 @@ func (d *daemon) run(ctx context.Context) error {
 	outer, cancelOuter := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelOuter()
 	var parts errgroup.Group
-	failed := make(chan error, 4)
+	failed := make(chan error, 5)
 	start := func(ctx context.Context, name string, run func(context.Context) error) {
 		parts.Go(func() error {
 			err := run(ctx)
@@ -123,8 +121,11 @@ func (d *daemon) run(ctx context.Context) error {
 	// A new node answers the control API before it is a member: joining needs it.
 	api := newControlAPI(d.cluster, agent)
 	start(ctx, "control API", func(ctx context.Context) error { return api.serve(ctx, d.config) })
-	if d.config.listenMetrics != "" {
-		start(ctx, "metrics", d.serveMetrics)
+	if address := d.config.listenMetrics; address != "" {
+		start(ctx, "metrics", func(ctx context.Context) error { return serveHTTP(ctx, address, metricsHandler(d.registry)) })
+	}
+	if address := d.config.listenDebug; address != "" {
+		start(ctx, "profiles", func(ctx context.Context) error { return serveHTTP(ctx, address, profileHandler()) })
 	}
 	err := d.serveVolumes(ctx, outer, agent, start, failed)
 	cancelOuter()
@@ -253,18 +254,6 @@ func (d *daemon) runEngines(ctx context.Context, engines *engine.Host, failed <-
 		cancel()
 		return errors.Join(err, ignoreCanceled(<-done))
 	}
-}
-
-func (d *daemon) serveMetrics(ctx context.Context) error {
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}))
-	srv := &http.Server{Addr: d.config.listenMetrics, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
-	if err := srv.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
 }
 
 // controlAPI is the gRPC server of the daemon.
