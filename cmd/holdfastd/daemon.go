@@ -218,7 +218,7 @@ func (d *daemon) chooseFrontend(ctx context.Context) (frontend.Driver, error) {
 		override = ""
 	}
 	driver, err := frontend.Choose(ctx, override,
-		&nbd.Driver{Logger: d.log},
+		&nbd.Driver{Node: d.cluster.NodeID(), Logger: d.log},
 		&fuse.Driver{
 			RunDir: filepath.Join(d.config.runDir, "devices"),
 			Helper: []string{self, fuseDeviceName},
