@@ -42,7 +42,8 @@ test: ## Run the whole test suite with the race detector (installs what it needs
 .PHONY: demo
 demo: ## Show the main job on this machine: three daemons, a database, crashes, recovery
 	@build/deps.sh demo
-	@SABOTAGE='$(SABOTAGE)' go run ./test/demo
+	@go build -o bin/demo ./test/demo
+	@SABOTAGE='$(SABOTAGE)' exec bin/demo
 
 .PHONY: build
 build: ## Build the static binaries into bin/

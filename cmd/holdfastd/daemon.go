@@ -217,7 +217,7 @@ func (d *daemon) chooseFrontend(ctx context.Context) (frontend.Driver, error) {
 		return nil, fmt.Errorf("find own program: %w", err)
 	}
 	drivers := []frontend.Driver{
-		&nbd.Driver{Logger: d.log},
+		&nbd.Driver{Node: d.cluster.NodeID(), Logger: d.log},
 		&fuse.Driver{
 			RunDir: filepath.Join(d.config.runDir, "devices"),
 			Helper: []string{self, fuseDeviceName},
