@@ -263,6 +263,11 @@ func (c *Core) reply(ev *Event) {
 		rep.Buf.Release()
 		return
 	}
+	if rep.Op != p.calls.slots[at].req.Op {
+		rep.Buf.Release()
+		c.fail(i, block.ErrProtocol)
+		return
+	}
 	switch rep.Op {
 	case block.OpWrite, block.OpZero, block.OpPing:
 		p.free = rep.Free
@@ -343,6 +348,10 @@ func (c *Core) opened(i int, rep *block.Reply) {
 		return
 	}
 	o := rep.Opened
+	if !c.wellFormed(o) {
+		c.fail(i, block.ErrProtocol)
+		return
+	}
 	if o.View.Epoch > c.view.Epoch || o.View.Epoch == c.view.Epoch && o.View.Revision > c.view.Revision {
 		c.fenced("replica %s holds view (%d, %d) above (%d, %d)", p.id,
 			o.View.Epoch, o.View.Revision, c.view.Epoch, c.view.Revision)
@@ -378,6 +387,18 @@ func (c *Core) opened(i int, rep *block.Reply) {
 	case c.phase == serving:
 		c.startTarget(i)
 	}
+}
+
+// wellFormed reports whether a replica speaks of regions that the volume has:
+// others would end up in updates that every replica refuses.
+func (c *Core) wellFormed(o *block.Opened) bool {
+	all := block.AllRegions(c.view.Size)
+	for i := range o.Dirty {
+		if !all.Contains(o.Dirty[i].Regions) {
+			return false
+		}
+	}
+	return all.Contains(o.Log)
 }
 
 // memberOpened goes on where the last session of a member ended.
