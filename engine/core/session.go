@@ -290,7 +290,7 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 	switch {
 	case rep.Err == nil:
 		return false
-	case errors.Is(rep.Err, block.ErrNoSpace) && e.purpose == forWrite && c.need().has(i):
+	case errors.Is(rep.Err, block.ErrNoSpace) && e.purpose == forWrite && c.waitsForSpace(i):
 		return false
 	case errors.Is(rep.Err, block.ErrChecksum) && rep.Op == block.OpRead:
 		return false
@@ -312,6 +312,13 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 	}
 	c.fail(i, rep.Err)
 	return true
+}
+
+// waitsForSpace reports whether a full replica is asked again (rule 31). One
+// that only counts may still refuse a write that has ended long ago, which
+// nobody would send again.
+func (c *Core) waitsForSpace(i int) bool {
+	return c.iss.has(i) || c.proposal.open && c.proposal.joining.has(i)
 }
 
 // answered hands a reply to the one who waits for it.
