@@ -93,6 +93,7 @@ type Host struct {
 
 	mu      sync.Mutex
 	keepers map[block.VolumeID]*keeper
+	closed  bool // closing is closed; set before any keeper is forgotten for it
 }
 
 // The pause before something is tried again doubles from the first to the
@@ -125,7 +126,7 @@ func NewHost(config HostConfig) (*Host, error) {
 func (h *Host) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
-	defer close(h.closing)
+	defer h.close()
 	attachments, clean, err := h.takeStock(ctx)
 	if err != nil {
 		return err
@@ -135,7 +136,7 @@ func (h *Host) Run(ctx context.Context) error {
 	}
 	for _, a := range attachments {
 		h.config.Logger.Info("attachment taken over", "volume", a.Volume.String(), "attachment", a.ID.String())
-		if k, fresh := h.keeper(a.Volume, a.ID); fresh {
+		if k, fresh, err := h.keeper(a.Volume, a.ID); err == nil && fresh {
 			work.Go(func() { h.keep(ctx, k) })
 		}
 	}
@@ -223,15 +224,27 @@ func (h *Host) observe() {
 
 // keeper returns the keeper of a volume, made if there was none: then fresh is
 // true, and the caller sees to it that it is run.
-func (h *Host) keeper(volume block.VolumeID, attachment block.AttachmentID) (k *keeper, fresh bool) {
+func (h *Host) keeper(volume block.VolumeID, attachment block.AttachmentID) (k *keeper, fresh bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.closed {
+		return nil, false, errClosing
+	}
 	if k := h.keepers[volume]; k != nil {
-		return k, false
+		return k, false, nil
 	}
 	k = newKeeper(h, volume, attachment)
 	h.keepers[volume] = k
-	return k, true
+	return k, true, nil
+}
+
+// close refuses what would begin something, or take a missing keeper for a volume
+// that is not staged.
+func (h *Host) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	close(h.closing)
 }
 
 // keep runs a keeper to its end and forgets it.
@@ -261,7 +274,10 @@ func (h *Host) stage(ctx context.Context, volume block.VolumeID) (string, block.
 	if err := h.known(ctx); err != nil {
 		return "", block.AttachmentID{}, err
 	}
-	k, fresh := h.keeper(volume, block.AttachmentID{})
+	k, fresh, err := h.keeper(volume, block.AttachmentID{})
+	if err != nil {
+		return "", block.AttachmentID{}, err
+	}
 	if fresh {
 		select {
 		case h.born <- k:
@@ -295,9 +311,12 @@ func (h *Host) unstage(ctx context.Context, volume block.VolumeID) error {
 		return err
 	}
 	h.mu.Lock()
-	k := h.keepers[volume]
+	k, closed := h.keepers[volume], h.closed
 	h.mu.Unlock()
-	if k == nil {
+	switch {
+	case closed:
+		return errClosing
+	case k == nil:
 		return h.endLeftover(ctx, volume)
 	}
 	attempt := k.askEnd()
