@@ -206,7 +206,7 @@ func (d *daemon) newEngines(ctx context.Context, host *server.Host) (*engine.Hos
 		Clock:   clock.System{},
 		Logger:  d.log,
 		Metrics: metrics,
-	}), nil
+	})
 }
 
 // chooseFrontend takes the kernel's NBD client where there is one, unless a flag
