@@ -2,7 +2,6 @@ package engine
 
 import (
 	"github.com/holdfast-io/holdfast/engine/core"
-	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/nbd"
 )
 
@@ -32,10 +31,3 @@ func (b backend) Submit(r *nbd.Request) {
 	}
 	b.engine.Submit(request, r)
 }
-
-// ended is the backend of a device whose attachment is over: everything fails
-// (rule 2).
-type ended struct{}
-
-// Submit implements nbd.Backend.
-func (ended) Submit(r *nbd.Request) { r.Complete(block.ErrDetached, nil) }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,6 +52,11 @@ type Devices interface {
 	// Adopt takes the device of this attachment over from an earlier daemon or
 	// engine; block.ErrNotFound if there is none.
 	Adopt(ctx context.Context, spec frontend.Spec) (frontend.Device, error)
+	// List names the devices on this machine, served or not.
+	List(ctx context.Context) ([]frontend.Identity, error)
+	// Remove ends a device that nobody serves: its I/O fails. One that does not
+	// exist is not an error.
+	Remove(ctx context.Context, id frontend.Identity) error
 }
 
 // HostConfig is what a Host needs.
@@ -103,6 +109,7 @@ func (h *Host) Run(ctx context.Context) error {
 	for {
 		attachments, err := h.config.Truth.Attachments(ctx)
 		if err == nil {
+			h.removeUnknown(ctx, attachments)
 			h.adopt(attachments)
 			break
 		}
@@ -123,10 +130,33 @@ func (h *Host) Run(ctx context.Context) error {
 	}
 }
 
+// removeUnknown removes devices whose attachment Raft does not show here: an old
+// mount's dirty pages must not reach a newer attachment (rule 2).
+func (h *Host) removeUnknown(ctx context.Context, attachments []Attachment) {
+	devices, err := h.config.Devices.List(ctx)
+	if err != nil {
+		h.config.Logger.Warn("devices of this machine cannot be listed", "err", err)
+		return
+	}
+	for _, id := range devices {
+		if slices.Contains(attachments, Attachment{Volume: id.Volume, ID: id.Attachment}) {
+			continue
+		}
+		log := h.config.Logger.With("volume", id.Volume.String(), "attachment", id.Attachment.String())
+		if err := h.config.Devices.Remove(ctx, id); err != nil {
+			log.Error("device of an ended attachment cannot be removed", "err", err)
+			continue
+		}
+		log.Warn("device of an ended attachment removed")
+	}
+}
+
 func (h *Host) adopt(attachments []Attachment) {
 	for _, a := range attachments {
 		h.config.Logger.Info("attachment taken over", "volume", a.Volume.String(), "attachment", a.ID.String())
-		h.keep(a.Volume, a.ID)
+		if _, err := h.keep(a.Volume, a.ID); err != nil {
+			h.config.Logger.Warn("attachment is not taken over", "volume", a.Volume.String(), "err", err)
+		}
 	}
 }
 

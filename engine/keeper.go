@@ -260,32 +260,22 @@ func (k *keeper) afterStop(ctx context.Context, e *Engine, device frontend.Devic
 		}
 		return true, err
 	}
-	if device == nil {
-		return false, errors.Join(err, k.removeStale(ctx))
+	if device != nil {
+		err = errors.Join(err, k.leave(device))
 	}
-	ctx, cancel := context.WithTimeout(ctx, unstageTimeout)
-	defer cancel()
-	return false, errors.Join(err, device.Detach(ctx))
+	return false, errors.Join(err, k.removeStale(ctx))
 }
 
-// removeStale removes the device of an attachment that has ended: its I/O must
-// fail rather than reach a newer attachment (rule 2).
+// removeStale removes the device of an attachment that has ended, in use or not:
+// its I/O must fail rather than reach a newer attachment (rule 2).
 func (k *keeper) removeStale(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, unstageTimeout)
 	defer cancel()
-	device, err := k.host.config.Devices.Adopt(ctx, frontend.Spec{
-		Volume:     k.volume,
-		Attachment: k.attachment,
-		Size:       k.started.Size,
-		Backend:    ended{},
-	})
-	if errors.Is(err, block.ErrNotFound) {
-		return nil
+	id := frontend.Identity{Volume: k.volume, Attachment: k.attachment}
+	if err := k.host.config.Devices.Remove(ctx, id); err != nil {
+		return fmt.Errorf("remove device of ended attachment: %w", err)
 	}
-	if err != nil {
-		return fmt.Errorf("find device of ended attachment: %w", err)
-	}
-	return device.Detach(ctx)
+	return nil
 }
 
 // observe ends the engine when Raft shows that its attachment is over, and

@@ -117,10 +117,9 @@ func (c *Core) serve() {
 	}
 	c.scheduleLog()
 	if c.iss.count() > 1 {
-		c.divide.init(c.view.Size, union)
+		c.divide.add(c.view.Size, union)
 	} else {
-		c.divide.init(c.view.Size, nil)
-		c.peers[c.iss.first()].acceptSuspect = true
+		c.trust(c.iss.first())
 	}
 	for i := range c.peers {
 		c.peers[i].heldDirty = nil

@@ -33,7 +33,7 @@ func (c *Core) startCopy() bool {
 func (c *Core) nextMissing(i int) int64 {
 	t := c.peers[i].target
 	return t.nextChunk(func(chunk int64) bool {
-		return c.divide.has(chunk) || c.isSuspect(chunk) || c.repairing(chunk) || c.copyingChunk(i, chunk)
+		return c.divide.has(chunk) || c.copyingChunk(i, chunk)
 	})
 }
 

@@ -50,6 +50,7 @@ type Core struct {
 	flush    flushState
 	log      logState
 	divide   divergence
+	unsure   divergence
 	suspects []int64
 	detach   detachState
 

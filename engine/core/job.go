@@ -31,6 +31,8 @@ type job struct {
 	target int
 	chunk  int64
 	span   block.Span
+	// verify: only reads what a reopened member has no checksums of.
+	verify bool
 	// divergent: a repair of rule 18, in which the source's bytes win.
 	divergent bool
 	ticket    uint64
@@ -118,14 +120,15 @@ func (c *Core) driveJobs() {
 	if len(c.freeRequests) < len(c.requests) {
 		budget = max(1, budget/4)
 	}
-	for running < budget && (c.startRepair(c.divide.next(c.repairing), true) || c.startCopy()) {
+	for running < budget && (c.startRepair(c.divide.next(c.repairing), true) ||
+		c.startVerify() || c.startCopy()) {
 		running++
 	}
 }
 
 // startDemanded starts the repairs that requests wait for.
 func (c *Core) startDemanded() {
-	for len(c.suspects) > 0 {
+	for len(c.suspects) > 0 && c.waitingJobs() <= len(c.jobs)/2 {
 		chunk := c.suspects[0]
 		if !c.repairing(chunk) && !c.startRepair(chunk, c.divide.has(chunk)) {
 			return
@@ -147,6 +150,19 @@ func (c *Core) startDemanded() {
 			}
 		}
 	}
+}
+
+// waitingJobs counts the repairs that wait for their chunk. A write that is
+// frozen keeps its range, and must not keep all slots from the copies that would
+// thaw it.
+func (c *Core) waitingJobs() int {
+	n := 0
+	for i := range c.jobs {
+		if c.jobs[i].used && c.jobs[i].state == jobLocking {
+			n++
+		}
+	}
+	return n
 }
 
 // startRepair begins to make a chunk equal on all members.
@@ -199,6 +215,10 @@ func (c *Core) advanceJob(i int) {
 		return
 	}
 	j.view = c.stamp
+	if j.verify {
+		c.hashForVerify(i)
+		return
+	}
 	c.hash(i, c.iss)
 }
 
@@ -274,6 +294,10 @@ func (c *Core) hashReplied(k, i int, hashes []block.ExtentHash) {
 		c.copyNext(i)
 		return
 	}
+	if j.verify {
+		c.verifyNext(i)
+		return
+	}
 	if !j.divergent {
 		c.reportDifferences(j)
 	}
@@ -309,6 +333,11 @@ func (c *Core) jobRead(k, i int, rep *block.Reply) {
 		c.fail(k, block.ErrProtocol)
 		return
 	}
+	if j.verify {
+		rep.Buf.Release()
+		c.verifyNext(i)
+		return
+	}
 	j.state = jobWriting
 	if j.target >= 0 {
 		c.copyWrite(i, rep.Buf)
@@ -331,6 +360,10 @@ func (c *Core) jobUnreadable(i int) {
 	j := &c.jobs[i]
 	if j.target >= 0 {
 		c.copyBlocked(i)
+		return
+	}
+	if j.verify {
+		c.verifyNext(i)
 		return
 	}
 	j.attempts++

@@ -147,7 +147,7 @@ func (c *Core) clearable(all bool, clean uint64) block.Regions {
 	idle := c.now - block.Instant(c.cfg.Timing.LogIdle)
 	for r := range c.unionLogs().All() {
 		e := c.log.regions[r]
-		if e.busy == 0 && e.ended < clean && (all || e.endedAt <= idle) && !c.divide.region(r) {
+		if e.busy == 0 && e.ended < clean && (all || e.endedAt <= idle) && !c.divide.region(r) && !c.unsure.region(r) {
 			s.Add(r)
 		}
 	}
@@ -191,7 +191,7 @@ func (c *Core) clearLog() {
 	for r := range regions.All() {
 		e := c.log.regions[r]
 		invariant.Assert(e.busy == 0 && e.ended < c.flush.clean, "region %d leaves the log unflushed", r)
-		invariant.Assert(!c.divide.region(r), "region %d leaves the log divergent", r)
+		invariant.Assert(!c.divide.region(r) && !c.unsure.region(r), "region %d leaves the log divergent", r)
 	}
 	c.log.clearing = regions
 	c.sendMeta(metaState{kind: metaClearLog, to: c.iss, regions: regions},

@@ -106,7 +106,7 @@ func (c *Core) memberAdmitted(i int) {
 	t := p.target
 	invariant.Assert(t != nil && t.took && t.missing.Empty(), "replica %s is in sync without having everything", p.id)
 	p.target = nil
-	p.dirty, p.dirtyHeld, p.want, p.needAll = nil, false, nil, false
+	p.dirty, p.dirtyHeld, p.want, p.needAll, p.heldDirty = nil, false, nil, false, nil
 	c.meta.dropOwed |= bit(i)
 	for r := range p.log.All() {
 		if _, ok := c.log.regions[r]; !ok {

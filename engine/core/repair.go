@@ -6,9 +6,10 @@ import (
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
-// divergence is the set of chunks that may differ between members (rule 18).
+// divergence is a set of chunks: those that may differ between members (rule 18),
+// or those that a member has yet to take checksums of.
 type divergence struct {
-	// chunks has, for each region, a bit for each divergent chunk of it.
+	// chunks has, for each region, a bit for each of its chunks in the set.
 	chunks []uint16
 	count  int
 	// from is where the search for background repairs goes on.
@@ -17,11 +18,14 @@ type divergence struct {
 	source int
 }
 
-func (d *divergence) init(size int64, regions block.Regions) {
-	d.chunks = make([]uint16, block.RegionCount(size))
-	d.count, d.from = 0, 0
+// add puts whole regions of a volume of size bytes in.
+func (d *divergence) add(size int64, regions block.Regions) {
+	if d.chunks == nil {
+		d.chunks = make([]uint16, block.RegionCount(size))
+	}
 	for r := range regions.All() {
 		if int(r) < len(d.chunks) {
+			d.count -= bits.OnesCount16(d.chunks[r])
 			d.chunks[r] = chunksOf(r, size)
 			d.count += bits.OnesCount16(d.chunks[r])
 		}
@@ -129,7 +133,7 @@ func (c *Core) repairPending(span block.Span) bool {
 // repairing reports whether a repair of the chunk runs.
 func (c *Core) repairing(chunk int64) bool {
 	for i := range c.jobs {
-		if j := &c.jobs[i]; j.used && j.target < 0 && j.chunk == chunk {
+		if j := &c.jobs[i]; j.used && j.target < 0 && !j.verify && j.chunk == chunk {
 			return true
 		}
 	}

@@ -387,6 +387,9 @@ func (c *Core) memberOpened(i int) {
 		return
 	}
 	p.failed = nil
+	if c.phase != attaching {
+		c.trust(i)
+	}
 	c.pump(i)
 }
 

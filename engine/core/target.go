@@ -121,6 +121,29 @@ func (c *Core) queueForTarget(k, i int) {
 	}
 	w.missed |= bit(k)
 	c.missed(k, w.span)
+	c.forgetOlder(k, w.span)
+}
+
+// forgetOlder takes writes out of a target's queue that a missed one has
+// overwritten: delivered after a copy that brought the newer bytes, they would
+// bring the older ones back. They are missed, too.
+func (c *Core) forgetOlder(k int, span block.Span) {
+	t := &c.peers[k].calls
+	for at := t.head; at != 0; {
+		e := &t.slots[at-1]
+		next := e.next
+		if e.purpose == forWrite && !e.sent && e.req.Span().Blocks().Overlaps(span.Blocks()) {
+			gone := t.remove(at - 1)
+			if w := &c.writes[gone.index]; w.used && w.stamp == gone.stamp {
+				w.sent &^= bit(k)
+				w.missed |= bit(k)
+			}
+			c.missed(k, gone.req.Span())
+			c.forgetOlder(k, gone.req.Span())
+			next = t.head
+		}
+		at = next
+	}
 }
 
 // missed marks what a target did not get. Until the members' logs are cleared,

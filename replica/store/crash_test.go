@@ -15,7 +15,7 @@ import (
 
 var (
 	crashSeed  = flag.Uint64("crash.seed", 0, "seed of the random crash test; 0 runs a fixed set")
-	crashSeeds = flag.Int("crash.seeds", 12, "number of seeds of the random crash test")
+	crashSeeds = flag.Int("crash.seeds", 4, "number of seeds of the random crash test")
 )
 
 // chaos drives a store with random requests, crashes it at random moments and

@@ -71,7 +71,7 @@ func (s *Store) storeTombstone(id block.ReplicaID, record *replicaRecord) error 
 	if err := b.Set(replicaKey(nil, id), record.encode(), nil); err != nil {
 		return databaseError(err)
 	}
-	return commitBatch(b)
+	return s.commitBatch(b)
 }
 
 // startDeletions goes on with the oldest deletion whose replica has no request

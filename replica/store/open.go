@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -53,6 +54,8 @@ func (s *Store) databaseOptions() *pebble.Options {
 	}
 	if s.options.Simulated {
 		o.DisableAutomaticCompactions = true
+		// Nothing would ever lower the number of tables that this compares with.
+		o.L0StopWritesThreshold = math.MaxInt32
 		o.DisableTableStats = true
 		o.CacheSize = 1 << 20
 	}
@@ -329,6 +332,11 @@ func (s *Store) loadReplica(r *Replica) error {
 		return err
 	}
 	r.logNext, r.suspect = r.log.Clone(), r.log.Clone()
+	if !r.log.Empty() {
+		// The process before may have written there without a sync.
+		r.unsynced, r.hasUnsynced = r.log.Clone(), true
+		s.unsynced = append(s.unsynced, r)
+	}
 	r.durable = r.next
 	return s.loadFlush(r)
 }

@@ -44,7 +44,7 @@ func (s *Store) recoverJournal() error {
 	if err := b.Set([]byte{keyIncarnation}, appendIncarnation(nil, s.options.Incarnation), nil); err != nil {
 		return databaseError(err)
 	}
-	return commitBatch(b)
+	return s.commitBatch(b)
 }
 
 // sameIncarnation reports whether the store was last opened under the present
@@ -156,7 +156,7 @@ func (rec *recovery) commit() error {
 	if s.failed != nil {
 		return s.failed
 	}
-	return commitBatch(b)
+	return s.commitBatch(b)
 }
 
 // storedEntry reads one entry from the database.

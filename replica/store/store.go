@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -89,6 +90,9 @@ type Store struct {
 	// The jobs and callbacks, bound once so that starting one allocates nothing.
 	journalJob, commitJob, growJob, deliverJob func()
 	syncJob                                    func(*vfs.IO)
+
+	// simulatedBytes were committed since the last table of a simulated store.
+	simulatedBytes atomic.Int64
 
 	mu sync.Mutex
 	// quiet is signalled when something that Close waits for may have ended.
@@ -278,7 +282,7 @@ func (s *Store) storeReplica(r *Replica) error {
 	if err != nil {
 		return databaseError(err)
 	}
-	return commitBatch(b)
+	return s.commitBatch(b)
 }
 
 // fail takes the store out of service for writes. It is never undone.

@@ -190,3 +190,38 @@ func TestChecksum(t *testing.T) {
 	want[5] ^= 4
 	g.expect(g.replica(1), 4096*3, want)
 }
+
+// TestClearLogAfterKill takes a region out of the log whose data the process
+// before had written without a sync.
+func TestClearLogAfterKill(t *testing.T) {
+	g := newRig(t)
+	r := g.create(1, testSize)
+	g.write(r, 0, fill(65536, 1))
+	g.flush(r)
+	g.write(r, 0, fill(4096, 2))
+	g.kill()
+	r = g.replica(1)
+	g.must(r, &Op{Kind: Read, Length: 4096, Buf: block.NewBuffer(4096), Flags: block.FlagAcceptSuspect})
+	g.must(r, &Op{Kind: Update, Meta: &block.Update{ClearLog: block.Regions{1}}})
+	g.powerLoss()
+	r = g.replica(1)
+	if !r.Log().Empty() {
+		t.Fatalf("log %v", r.Log())
+	}
+	g.expect(r, 0, append(fill(4096, 2), fill(61440, 1)...))
+}
+
+// TestSimulatedStoreGoesOn commits more than a database without compactions
+// would take by default.
+func TestSimulatedStoreGoesOn(t *testing.T) {
+	g := newRig(t)
+	r := g.create(1, testSize)
+	set := block.DirtySet{Replica: replicaID(2), Removal: 1, Regions: block.AllRegions(testSize)}
+	for range 40_000 {
+		g.must(r, &Op{Kind: Update, Meta: &block.Update{SetDirty: []block.DirtySet{set}}})
+		set.Removal++
+	}
+	if n := r.DirtySets()[0].Removal; n != set.Removal-1 {
+		t.Fatalf("removal %d", n)
+	}
+}

@@ -79,28 +79,31 @@ func (d *Driver) find(id frontend.Identity) (int, error) {
 
 // Attach implements frontend.Driver.
 func (d *Driver) Attach(ctx context.Context, spec frontend.Spec) (frontend.Device, error) {
-	return d.open(spec, func(client *kernel.Client, index, socket int) (int, error) {
+	device, err := d.open(&spec, func(client *kernel.Client, index, socket int) (int, error) {
 		if index != kernel.AnyIndex {
 			return 0, fmt.Errorf("NBD device %d has it: %w", index, block.ErrExists)
 		}
 		info := spec.Export()
-		index, err := client.Connect(kernel.Config{
+		return client.Connect(kernel.Config{
 			Index: kernel.AnyIndex, Size: spec.Size, BlockSize: spec.LogicalBlockSize,
 			Flags: info.Flags(), Identifier: spec.Identity().String(),
 		}, socket)
-		if err != nil {
-			return 0, err
-		}
-		if err := d.sysfs().Tune(index); err != nil {
-			return 0, errors.Join(err, client.Disconnect(ctx, index))
-		}
-		return index, nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	// A change of the queue waits for the requests in it, which udev may have
+	// made already: they must be served. For the same reason a device that is
+	// adopted keeps the settings it has.
+	if err := d.sysfs().Tune(device.index); err != nil {
+		return nil, errors.Join(err, device.Detach(ctx))
+	}
+	return device, nil
 }
 
 // Adopt implements frontend.Driver.
 func (d *Driver) Adopt(ctx context.Context, spec frontend.Spec) (frontend.Device, error) {
-	return d.open(spec, func(client *kernel.Client, index, socket int) (int, error) {
+	device, err := d.open(&spec, func(client *kernel.Client, index, socket int) (int, error) {
 		if index == kernel.AnyIndex {
 			return 0, block.ErrNotFound
 		}
@@ -111,11 +114,12 @@ func (d *Driver) Adopt(ctx context.Context, spec frontend.Spec) (frontend.Device
 		if size != spec.Size {
 			return 0, fmt.Errorf("NBD device %d has %d bytes, the volume %d: %w", index, size, spec.Size, block.ErrConflict)
 		}
-		if err := d.sysfs().Tune(index); err != nil {
-			return 0, err
-		}
 		return index, client.Reconfigure(ctx, index, spec.Identity().String(), socket)
 	})
+	if err != nil {
+		return nil, err
+	}
+	return device, nil
 }
 
 // List implements frontend.Driver.
@@ -135,7 +139,7 @@ func (d *Driver) List(context.Context) ([]frontend.Identity, error) {
 }
 
 // Remove implements frontend.Driver.
-func (d *Driver) Remove(ctx context.Context, id frontend.Identity) error {
+func (d *Driver) Remove(_ context.Context, id frontend.Identity) error {
 	index, err := d.find(id)
 	if err != nil || index == kernel.AnyIndex {
 		return err
@@ -144,11 +148,11 @@ func (d *Driver) Remove(ctx context.Context, id frontend.Identity) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(client.Disconnect(ctx, index), client.Close())
+	return errors.Join(client.Disconnect(index), client.Close())
 }
 
-// open gives the kernel a socket in the way of give, and serves the other half.
-func (d *Driver) open(spec frontend.Spec, give func(client *kernel.Client, index, socket int) (int, error)) (frontend.Device, error) {
+// open fills in the defaults of spec, gives the kernel a socket in the way of give, and serves the other half.
+func (d *Driver) open(spec *frontend.Spec, give func(client *kernel.Client, index, socket int) (int, error)) (*Device, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
@@ -160,7 +164,7 @@ func (d *Driver) open(spec frontend.Spec, give func(client *kernel.Client, index
 	if err != nil {
 		return nil, err
 	}
-	device := &Device{driver: d, spec: spec, client: client, log: spec.Log(d.Logger)}
+	device := &Device{driver: d, spec: *spec, client: client, log: spec.Log(d.Logger)}
 	conn, err := device.pair(func(socket int) error {
 		device.index, err = give(client, index, socket)
 		return err
@@ -189,6 +193,8 @@ type Device struct {
 	conn *nbd.Conn
 	// stopping: no socket is to follow.
 	stopping bool
+	// closed: the netlink socket is closed.
+	closed bool
 }
 
 // pair makes a socket pair, gives one half away and wraps the other.
@@ -287,8 +293,8 @@ func (d *Device) Path() string { return kernel.DevicePath(d.index) }
 func (d *Device) Close(ctx context.Context) error {
 	d.mu.Lock()
 	conn := d.conn
-	first := !d.stopping
-	d.stopping = true
+	first := !d.closed
+	d.stopping, d.closed = true, true
 	d.mu.Unlock()
 	err := conn.Quiesce(ctx)
 	d.cancel()
@@ -305,8 +311,11 @@ func (d *Device) Close(ctx context.Context) error {
 // Detach implements frontend.Device. The kernel tells nobody whether the device
 // is in use; its I/O fails then.
 func (d *Device) Detach(ctx context.Context) error {
-	// The server runs until the kernel has let go, so that what it still writes
-	// arrives.
+	d.mu.Lock()
+	d.stopping = true
+	d.mu.Unlock()
+	// The socket is served until the kernel has let go, so that what it still
+	// writes arrives.
 	if err := d.driver.Remove(ctx, d.spec.Identity()); err != nil {
 		return fmt.Errorf("detach %s: %w", d.Path(), err)
 	}

@@ -74,7 +74,9 @@ func (c *Client) Connect(config Config, socket int) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("encode NBD connect: %w", err)
 	}
-	replies, err := c.call(commandConnect, attributes, netlink.Acknowledge)
+	// CONNECT has an answer of its own; an acknowledgement besides would be left
+	// for the next command to trip over.
+	replies, err := c.call(commandConnect, attributes, 0)
 	if err != nil {
 		return 0, fmt.Errorf("connect NBD device for %s: %w", config.Identifier, err)
 	}
@@ -87,7 +89,8 @@ func (c *Client) Connect(config Config, socket int) (int, error) {
 }
 
 // Reconfigure replaces the dead socket of a device. It repeats until the kernel
-// has noticed that the old one is dead, or ctx ends.
+// has noticed that the old one is dead, or ctx ends. block.ErrNotFound: the
+// device was disconnected.
 func (c *Client) Reconfigure(ctx context.Context, index int, identifier string, socket int) error {
 	attributes, err := encodeReconfigure(index, identifier, socket)
 	if err != nil {
@@ -98,6 +101,9 @@ func (c *Client) Reconfigure(ctx context.Context, index int, identifier string, 
 		if err == nil {
 			return nil
 		}
+		if errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("reconfigure NBD device %d, which was disconnected: %w: %w", index, block.ErrNotFound, err)
+		}
 		if !errors.Is(err, unix.ENOSPC) {
 			return fmt.Errorf("reconfigure NBD device %d: %w", index, err)
 		}
@@ -107,44 +113,19 @@ func (c *Client) Reconfigure(ctx context.Context, index int, identifier string, 
 	}
 }
 
-// Disconnect ends a device: what waits in it and what comes later fails. A
+// Disconnect ends a device: what waits in it and what comes later fails, also
+// for somebody who still has it open; the kernel forgets it when he closes it. A
 // device that is not connected is not an error.
-func (c *Client) Disconnect(ctx context.Context, index int) error {
+func (c *Client) Disconnect(index int) error {
 	attributes, err := encodeIndex(index)
 	if err != nil {
 		return fmt.Errorf("encode NBD disconnect: %w", err)
 	}
-	for {
-		connected, err := c.connected(index)
-		if err != nil {
-			return err
-		}
-		if !connected {
-			return nil
-		}
-		if _, err := c.call(commandDisconnect, attributes, netlink.Acknowledge); err != nil && !errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("disconnect NBD device %d: %w", index, err)
-		}
-		if err := pause(ctx); err != nil {
-			return fmt.Errorf("disconnect NBD device %d: %w", index, err)
-		}
+	_, err = c.call(commandDisconnect, attributes, netlink.Acknowledge)
+	if err == nil || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) {
+		return nil
 	}
-}
-
-func (c *Client) connected(index int) (bool, error) {
-	devices, err := c.Status(index)
-	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	for _, d := range devices {
-		if d.Index == index {
-			return d.Connected, nil
-		}
-	}
-	return false, nil
+	return fmt.Errorf("disconnect NBD device %d: %w", index, err)
 }
 
 // Status describes one device, or all with AnyIndex.

@@ -16,8 +16,11 @@
 //   - With timeout 0 a request never fails because of its age. After a socket was
 //     replaced, requests in flight are sent again when the queue's timer fires:
 //     30 s by default; queue/io_timeout is set to 500 ms.
+//   - A change of the queue's settings waits until the requests in the queue are
+//     done. On a device without a server that is for ever.
 //   - A dead connection fails its requests after dead_conn_timeout; that is set to
-//     decades, and DISCONNECT is the way to give up.
+//     decades, and DISCONNECT is the way to give up. A
+//     disconnected device stays visible until its last user closes it.
 //
 // Message layout (attributes in the host's byte order):
 //

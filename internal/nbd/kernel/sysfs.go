@@ -88,7 +88,8 @@ func (s Sysfs) Size(index int) (int64, error) {
 	return sectors * block.SectorSize, nil
 }
 
-// Tune sets a device's queue up for a server that may be restarted.
+// Tune sets a device's queue up for a server that may be restarted. It waits
+// for the requests in the queue: the device must be served.
 func (s Sysfs) Tune(index int) error {
 	for _, setting := range []struct {
 		name  string

@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
+
+	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
+	"github.com/holdfast-io/holdfast/test/harness"
+)
+
+const (
+	volumeBytes = 2 << 30
+	dataBytes   = 1 << 30
+	// missedBytes are written to a file of their own while a replica is away.
+	missedBytes = 64 << 20
+)
+
+// demo is what the steps share. The engine runs on the first node, the replica
+// that crashes is on the third, and the volume moves to the second.
+type demo struct {
+	sabotage string
+	broken   bool
+
+	scratch string
+	cluster *harness.Cluster
+	volume  string
+	ledger  *ledger
+	dataSum [32]byte
+	before  [][32]byte
+	missed  int
+}
+
+func (d *demo) engineNode() *harness.Node  { return d.cluster.Nodes[0] }
+func (d *demo) otherNode() *harness.Node   { return d.cluster.Nodes[1] }
+func (d *demo) replicaNode() *harness.Node { return d.cluster.Nodes[2] }
+
+func (d *demo) startCluster(ctx context.Context) (string, error) {
+	scratch, err := os.MkdirTemp("/var/tmp", "holdfast-demo-")
+	if err != nil {
+		return "", err
+	}
+	d.scratch = scratch
+	binaries, err := harness.Build(ctx, filepath.Join(scratch, "bin"))
+	if err != nil {
+		return "", err
+	}
+	d.cluster, err = harness.Start(ctx, harness.Options{Binaries: binaries, Dir: filepath.Join(scratch, "cluster")})
+	if err != nil {
+		return "", err
+	}
+	if err := d.cluster.AddDisks(ctx, "ssd"); err != nil {
+		return "", err
+	}
+	for _, n := range d.cluster.Nodes {
+		if err := n.StartPlugin(ctx); err != nil {
+			return "", err
+		}
+	}
+	if d.broken {
+		if err := d.replicaNode().Kill(); err != nil {
+			return "", err
+		}
+	}
+	return "", d.waitVoters(ctx, len(d.cluster.Nodes))
+}
+
+// waitVoters waits until n live nodes vote, so that one may crash.
+func (d *demo) waitVoters(ctx context.Context, n int) error {
+	return harness.Wait(ctx, "voters of the Raft group", func(ctx context.Context) error {
+		list, err := d.engineNode().Cluster().ListNodes(ctx, &holdfastv1.ListNodesRequest{})
+		if err != nil {
+			return err
+		}
+		voters := 0
+		for _, node := range list.GetNodes() {
+			if node.GetVoter() && node.GetAlive() && d.cluster.Node(node.GetId()).Running() {
+				voters++
+			}
+		}
+		if voters < n {
+			return fmt.Errorf("%d of %d", voters, n)
+		}
+		return nil
+	})
+}
+
+func capability() *csi.VolumeCapability {
+	return &csi.VolumeCapability{
+		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: "ext4"}},
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+	}
+}
+
+func (d *demo) makeVolume(ctx context.Context) (string, error) {
+	parameters := map[string]string{"replicas": "3"}
+	if d.broken {
+		parameters["replicas"] = "4" // there are three nodes
+	}
+	made, err := csi.NewControllerClient(d.engineNode().CSI()).CreateVolume(ctx, &csi.CreateVolumeRequest{
+		Name:               "demo",
+		CapacityRange:      &csi.CapacityRange{RequiredBytes: volumeBytes},
+		VolumeCapabilities: []*csi.VolumeCapability{capability()},
+		Parameters:         parameters,
+	})
+	if err != nil {
+		return "", fmt.Errorf("CreateVolume: %w", err)
+	}
+	d.volume = made.GetVolume().GetVolumeId()
+	return "", d.use(ctx, d.engineNode())
+}
+
+func (d *demo) stagingPath(n *harness.Node) string { return filepath.Join(n.Dir, "staging") }
+func (d *demo) targetPath(n *harness.Node) string  { return filepath.Join(n.Dir, "target") }
+
+// use publishes and mounts the volume on a node.
+func (d *demo) use(ctx context.Context, n *harness.Node) error {
+	published, err := csi.NewControllerClient(n.CSI()).ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
+		VolumeId: d.volume, NodeId: n.ID(), VolumeCapability: capability(),
+	})
+	if err != nil {
+		return fmt.Errorf("ControllerPublishVolume: %w", err)
+	}
+	if err := os.MkdirAll(d.stagingPath(n), 0o755); err != nil {
+		return err
+	}
+	node := csi.NewNodeClient(n.CSI())
+	if _, err := node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
+		VolumeId: d.volume, PublishContext: published.GetPublishContext(),
+		StagingTargetPath: d.stagingPath(n), VolumeCapability: capability(),
+	}); err != nil {
+		return fmt.Errorf("NodeStageVolume: %w", err)
+	}
+	if _, err := node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
+		VolumeId: d.volume, PublishContext: published.GetPublishContext(),
+		StagingTargetPath: d.stagingPath(n), TargetPath: d.targetPath(n), VolumeCapability: capability(),
+	}); err != nil {
+		return fmt.Errorf("NodePublishVolume: %w", err)
+	}
+	return nil
+}
+
+// unuse takes all of that back.
+func (d *demo) unuse(ctx context.Context, n *harness.Node) error {
+	node := csi.NewNodeClient(n.CSI())
+	if _, err := node.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{
+		VolumeId: d.volume, TargetPath: d.targetPath(n),
+	}); err != nil {
+		return fmt.Errorf("NodeUnpublishVolume: %w", err)
+	}
+	if _, err := node.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{
+		VolumeId: d.volume, StagingTargetPath: d.stagingPath(n),
+	}); err != nil {
+		return fmt.Errorf("NodeUnstageVolume: %w", err)
+	}
+	if _, err := csi.NewControllerClient(n.CSI()).ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{
+		VolumeId: d.volume, NodeId: n.ID(),
+	}); err != nil {
+		return fmt.Errorf("ControllerUnpublishVolume: %w", err)
+	}
+	return nil
+}
+
+func (d *demo) dataFile(n *harness.Node) string { return filepath.Join(d.targetPath(n), "data") }
+
+func (d *demo) writeData(ctx context.Context) (string, error) {
+	path := d.dataFile(d.engineNode())
+	sum := sha256.New()
+	if err := writeRandom(ctx, path, dataBytes, sum); err != nil {
+		return "", err
+	}
+	sum.Sum(d.dataSum[:0])
+	if d.broken {
+		if err := damage(path, dataBytes/2); err != nil {
+			return "", err
+		}
+	}
+	return "", d.checkData(ctx, path)
+}
+
+// checkData reads the data back from the volume.
+func (d *demo) checkData(ctx context.Context, path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	// What the page cache holds says nothing of the volume.
+	if err := unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		return fmt.Errorf("drop page cache of %s: %w", path, err)
+	}
+	sum := sha256.New()
+	n, err := io.Copy(sum, contextReader{ctx, file})
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if n != dataBytes || [32]byte(sum.Sum(nil)) != d.dataSum {
+		return fmt.Errorf("%s is not what was written: %d bytes with another SHA-256", path, n)
+	}
+	return nil
+}
+
+// writeRandom writes n random bytes to a file, durably, and to sum.
+func writeRandom(ctx context.Context, path string, n int64, sum io.Writer) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyN(io.MultiWriter(file, sum), contextReader{ctx, rand.Reader}, n)
+	err = errors.Join(err, file.Sync(), file.Close())
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// damage turns one byte of a file over.
+func damage(path string, offset int64) error {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	var b [1]byte
+	if _, err = file.ReadAt(b[:], offset); err == nil {
+		b[0] ^= 0xff
+		_, err = file.WriteAt(b[:], offset)
+	}
+	return errors.Join(err, file.Sync(), file.Close())
+}
+
+// contextReader ends a long copy when its context ends.
+type contextReader struct {
+	ctx    context.Context
+	reader io.Reader
+}
+
+func (r contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.reader.Read(p)
+}
+
+// cleanUp ends and removes everything, whatever the demo has come to.
+func (d *demo) cleanUp(ctx context.Context, failed bool) error {
+	var errs []error
+	if d.ledger != nil {
+		d.ledger.kill()
+	}
+	if d.cluster != nil {
+		if failed {
+			fmt.Fprintln(os.Stderr, d.cluster.LogTails())
+		}
+		errs = append(errs, d.cluster.Stop(ctx))
+	}
+	if d.scratch != "" {
+		errs = append(errs, os.RemoveAll(d.scratch))
+	}
+	return errors.Join(errs...)
+}

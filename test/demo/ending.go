@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+func (d *demo) detach(ctx context.Context) (string, error) {
+	if err := d.ledger.close(); err != nil {
+		return "", err
+	}
+	if d.broken {
+		busy, err := os.Open(d.dataFile(d.engineNode()))
+		if err != nil {
+			return "", err
+		}
+		defer busy.Close()
+	}
+	return fmt.Sprintf("%d rows were acknowledged", len(d.ledger.acked)), d.unuse(ctx, d.engineNode())
+}
+
+func (d *demo) move(ctx context.Context) (string, error) {
+	node := d.otherNode()
+	if err := d.use(ctx, node); err != nil {
+		return "", err
+	}
+	if d.broken {
+		database := filepath.Join(d.targetPath(node), filepath.Base(d.ledger.database))
+		if out, err := sqlite(ctx, database, "DELETE FROM ledger WHERE n = 7;\n"); err != nil {
+			return "", fmt.Errorf("%w: %s", err, out)
+		}
+	}
+	rows, err := d.ledger.verify(ctx, d.targetPath(node))
+	if err != nil {
+		return "", err
+	}
+	if err := d.checkData(ctx, d.dataFile(node)); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d rows found, PRAGMA integrity_check: ok, SHA-256 of the 1 GiB: ok", rows), d.unuse(ctx, node)
+}
+
+func (d *demo) compareReplicas(ctx context.Context) (string, error) {
+	all, err := d.copies(ctx)
+	if err != nil {
+		return "", err
+	}
+	if len(all) != len(d.cluster.Nodes) {
+		return "", fmt.Errorf("%d replicas, want %d", len(all), len(d.cluster.Nodes))
+	}
+	if d.broken {
+		if err := scramble(d.replicaNode()); err != nil {
+			return "", err
+		}
+	}
+	for _, c := range all[1:] {
+		if err := compare(ctx, all[0], c); err != nil {
+			return "", err
+		}
+	}
+	result := ""
+	var first [32]byte
+	for i, c := range all {
+		sum, _, err := c.extents(ctx)
+		if err != nil {
+			return "", err
+		}
+		if i == 0 {
+			first = sum
+		}
+		if sum != first {
+			return "", fmt.Errorf("the replica on %s has SHA-256 %x, that on %s %x", c.node, sum, all[0].node, first)
+		}
+		result += fmt.Sprintf("%s  sha256 %x\n", c.node, sum)
+	}
+	return result + "qemu-img compare: identical", nil
+}
