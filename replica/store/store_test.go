@@ -152,6 +152,28 @@ func TestNoSpace(t *testing.T) {
 	g.expect(r, 0, make([]byte, 4096))
 }
 
+// TestNoSpaceDuringRound wants an extent of a full disk while a flush round runs
+// that frees none: the write fails instead of waiting for one round after the
+// other.
+func TestNoSpaceDuringRound(t *testing.T) {
+	g := newRig(t)
+	r := g.create(1, 1<<30)
+	g.device.SetCapacity(g.device.Size())
+	last := int64(0)
+	for g.do(r, writeOp(last, fill(block.ExtentSize, 1))) == nil {
+		last += block.ExtentSize
+	}
+	g.write(r, 0, fill(block.ExtentSize, 2))
+	flush := &Op{Kind: Flush, Done: func(*Op) {}}
+	r.Submit(flush)
+	if g.store.round == nil {
+		t.Fatal("no round is running")
+	}
+	if err := g.do(r, writeOp(last, fill(block.ExtentSize, 3))); !errors.Is(err, block.ErrNoSpace) {
+		t.Fatalf("write to a full disk: %v", err)
+	}
+}
+
 func TestChecksum(t *testing.T) {
 	g := newRig(t)
 	r := g.create(1, testSize)
