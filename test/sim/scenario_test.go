@@ -178,6 +178,7 @@ func TestScenario(t *testing.T) {
 		{"lease", leaseOfSleeper},
 		{"fsync-fails", fsyncFails},
 		{"full-disk", fullDisk},
+		{"full-source", fullSource},
 		{"lost-removal", lostRemoval},
 		{"repair-unlogged", repairUnlogged},
 		{"clear-divergent", clearDivergent},
@@ -469,6 +470,30 @@ func fullDisk(s *scene) {
 	for _, op := range ops {
 		s.end(op)
 	}
+	s.rest()
+}
+
+// fullSource: the only member is full, the target takes the write and is then
+// copied over from the member that lacks it. The target is admitted, the member
+// removed, and the write acknowledged: it must be there.
+func fullSource(s *scene) {
+	s.kill(1)
+	s.kill(2)
+	s.inSync(0)
+	s.write(0, block.BlockSize)
+	s.nodes[0].storage.full(true)
+	var ops []*operation
+	for i := range int64(8) {
+		ops = append(ops, s.begin(core.WriteRequest, block.RegionSize+i*block.ExtentSize, block.ExtentSize))
+	}
+	s.wait(100 * millisecond)
+	s.restart(2)
+	s.inSync(2)
+	for _, op := range ops {
+		s.end(op)
+		s.want(s.read(op.offset), value(op.id))
+	}
+	s.restart(1)
 	s.rest()
 }
 
