@@ -8,7 +8,7 @@ import (
 )
 
 // After healing, the volumes must come to rest within these virtual durations:
-// settleMax until all replicas are admitted, drainMax until the last request is
+// settleMax until all replicas are admitted, and until the logs are empty, drainMax until the last request is
 // answered.
 const (
 	settleMax = 60 * second
@@ -16,20 +16,11 @@ const (
 )
 
 // settle verifies progress after healing: engines serve, every replica is
-// admitted, every request is answered, and a last flush succeeds.
+// admitted, every request is answered, a last flush succeeds, and without requests
+// the intent logs become empty.
 func (w *World) settle() {
-	deadline := w.loop.now + block.Instant(settleMax)
-	w.advance(func() bool { return w.restless() == "" || w.loop.now > deadline })
-	if w.violation != nil {
-		return
-	}
-	if why := w.restless(); why != "" {
-		w.fail("progress", fmt.Sprintf("%d s after healing: %s", settleMax/second, why))
-		return
-	}
-	for _, v := range w.volumes {
-		v.current.client.quiet = true
-	}
+	w.await(settleMax, w.restless)
+	w.ending = true
 	w.drain("the last requests")
 	for _, v := range w.volumes {
 		if w.violation == nil && !v.current.stopped {
@@ -37,6 +28,16 @@ func (w *World) settle() {
 		}
 	}
 	w.drain("the last flush")
+	w.await(settleMax, w.untidy)
+}
+
+// await steps until nothing is left that problem reports, for a bounded time.
+func (w *World) await(bound int64, problem func() string) {
+	deadline := w.loop.now + block.Instant(bound)
+	w.advance(func() bool { return problem() == "" || w.loop.now > deadline })
+	if why := problem(); why != "" && w.violation == nil {
+		w.fail("progress", fmt.Sprintf("after %d s without trouble: %s", bound/second, why))
+	}
 }
 
 // restless says why the world is not at rest; empty if it is.
@@ -44,6 +45,20 @@ func (w *World) restless() string {
 	for _, v := range w.volumes {
 		if why := w.unsettled(v); why != "" {
 			return v.name + ": " + why
+		}
+	}
+	return ""
+}
+
+// untidy says why the world is not as it should be when nobody asks for anything;
+// empty if it is.
+func (w *World) untidy() string {
+	for _, v := range w.volumes {
+		if why := w.unsettled(v); why != "" {
+			return v.name + ": " + why
+		}
+		if n := v.current.core.Status().LogRegions; n > 0 {
+			return fmt.Sprintf("%s: %d regions in the intent logs of %v", v.name, n, v.current)
 		}
 	}
 	return ""

@@ -50,7 +50,7 @@ func (c *client) next() {
 	l := c.host.world.loop
 	l.after(c.host.process, l.between(0, c.work.think), func() {
 		switch {
-		case c.host.stopped || c.host.detaching || c.quiet:
+		case c.host.stopped || c.host.detaching || c.quiet || c.host.world.ending:
 		case len(c.order) >= c.work.depth:
 		default:
 			c.send(c.draw())

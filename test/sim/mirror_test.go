@@ -266,9 +266,9 @@ func TestProgressRefusesSilence(t *testing.T) {
 func TestEqualSeesUnrepairedCrash(t *testing.T) {
 	for seed := uint64(1); seed < 40; seed++ {
 		o := mirrorOptions(seed)
-		o.Faults = []fault{{"kill engine", 1, killEngine}}
-		o.FaultInterval = 200 * millisecond
-		o.Steps = 1000
+		o.Faults = []fault{{"kill engine", 1, killEngine}, {"slow link", 1, slowLink}}
+		o.FaultInterval = 50 * millisecond
+		o.Steps = 2000
 		r, err := Run(o)
 		if err != nil {
 			t.Fatal(err)

@@ -89,6 +89,8 @@ type World struct {
 	violation  *Violation
 	// healed: no fault is left and none will come.
 	healed bool
+	// ending: clients ask for nothing more.
+	ending bool
 	// rotten: bits were flipped in a disk, so that a read may have nobody intact
 	// to go to.
 	rotten bool
