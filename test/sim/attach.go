@@ -19,6 +19,8 @@ type volume struct {
 	areas    []area
 	work     workload
 	history  *history
+	// acceptable are sectors that may show bytes of no write (see rot).
+	acceptable map[uint64]bool
 	// target is the node that shall have it.
 	target *node
 	// hosts are its engines that have not stopped; old ones may be among them.

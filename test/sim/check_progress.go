@@ -50,6 +50,19 @@ func (w *World) restless() string {
 	return ""
 }
 
+// incomplete reports that no more replicas can be admitted: the members have lost
+// some bytes to rot, and only a client that writes them again can help.
+func (w *World) incomplete(h *host) bool {
+	return w.rotten && h.blocked > 0 && w.loop.now-h.blocked < block.Instant(second)
+}
+
+// starved reports that writes wait for replicas that cannot be admitted, which
+// could be admitted if writes did not wait.
+func (w *World) starved(h *host) bool {
+	view := w.truth.view(h.volume.id)
+	return w.incomplete(h) && view.InSync() < h.volume.minSync
+}
+
 // untidy says why the world is not as it should be when nobody asks for anything;
 // empty if it is.
 func (w *World) untidy() string {
@@ -57,7 +70,7 @@ func (w *World) untidy() string {
 		if why := w.unsettled(v); why != "" {
 			return v.name + ": " + why
 		}
-		if n := v.current.core.Status().LogRegions; n > 0 {
+		if n := v.current.core.Status().LogRegions; n > 0 && !w.starved(v.current) {
 			return fmt.Sprintf("%s: %d regions in the intent logs of %v", v.name, n, v.current)
 		}
 	}
@@ -70,6 +83,9 @@ func (w *World) drain(what string) {
 	open := func() (out *operation) {
 		for _, v := range w.volumes {
 			for _, h := range v.hosts {
+				if w.starved(h) {
+					continue
+				}
 				for _, op := range h.client.order {
 					if out == nil || op.at < out.at {
 						out = op

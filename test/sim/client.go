@@ -147,7 +147,12 @@ func (c *client) decode(op *operation, buf *block.Buffer) {
 		return
 	}
 	for i := int64(0); i < op.length; i += block.SectorSize {
-		v, err := sectorValue(buf.Data[i:i+block.SectorSize], c.host.volume.tag, uint64(op.offset+i)/block.SectorSize)
+		sector := uint64(op.offset+i) / block.SectorSize
+		v, err := sectorValue(buf.Data[i:i+block.SectorSize], c.host.volume.tag, sector)
+		if err != nil && c.host.volume.acceptable[sector] {
+			op.outcome = unsettled
+			return
+		}
 		if err != nil {
 			checker := "payload"
 			if errors.Is(err, errForeignBytes) {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/holdfast-io/holdfast/engine/core"
@@ -38,6 +39,9 @@ type host struct {
 	why     error
 	// detaching: the orchestrator asked for a clean end.
 	detaching bool
+	// blocked is when a copy last found that nobody in sync has its bytes intact:
+	// until a client writes them again, no replica can be admitted.
+	blocked block.Instant
 	// queue is what happened while the core was in a step.
 	queue   []core.Event
 	running bool
@@ -126,6 +130,9 @@ func (h *host) perform(ef core.Effect) {
 		w.loop.log("%v stopped: %v", h, ef.Err)
 		w.stopped(h)
 	case core.EffectNotice:
+		if ef.Notice.Kind == core.NoticeDiffer && errors.Is(ef.Notice.Err, block.ErrChecksum) {
+			h.blocked = w.loop.now
+		}
 		w.loop.log("%v notice %d replica %s: %v (bytes %d copied %d offset %d)", h, ef.Notice.Kind,
 			w.replicaName(ef.Notice.Replica), ef.Notice.Err, ef.Notice.Bytes, ef.Notice.Copied, ef.Notice.Offset)
 	}

@@ -302,7 +302,7 @@ func idleClients(w *World) bool {
 
 func bitRot(w *World) bool {
 	n := w.nodes[0]
-	return n.process != nil && n.storage.rot()
+	return n.process != nil && n.storage.rot.strike(n.storage.device)
 }
 
 func syncFails(w *World) bool {

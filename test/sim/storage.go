@@ -36,6 +36,7 @@ type storage struct {
 	directory   *pebblevfs.MemFS
 	drive       *drive
 	executor    *executor
+	rot         rot
 	// store is the present life's, nil while no daemon runs.
 	store *store.Store
 }
@@ -45,7 +46,7 @@ const storePath = "disk"
 
 func newStorage(n *node) (*storage, error) {
 	l := n.world.loop
-	s := &storage{node: n, id: block.DiskID{ID: l.id()}, drive: &drive{}, directory: pebblevfs.NewCrashableMem()}
+	s := &storage{node: n, id: block.DiskID{ID: l.id()}, drive: &drive{}, rot: rot{world: n.world}, directory: pebblevfs.NewCrashableMem()}
 	s.incarnation = block.Incarnation{Boot: l.id(), DiskSequence: 1, Superblock: 1}
 	s.executor = &executor{loop: l, drive: s.drive}
 	s.device = vfs.NewMemDevice(s.executor, diskCapacity)
@@ -80,6 +81,10 @@ func (s *storage) open(p *process) (server.Disk, error) {
 		return nil, err
 	}
 	s.store = opened
+	if err := opened.Check(); err != nil {
+		s.node.world.fail("store", fmt.Sprintf("opened on %v: %v", s.node, err))
+	}
+	s.rot.reopened(opened)
 	s.device.Inject(s.inject)
 	return &servedDisk{store: opened}, nil
 }
@@ -140,24 +145,6 @@ func (s *storage) full(on bool) {
 	} else {
 		s.device.SetCapacity(diskCapacity)
 	}
-}
-
-// rot flips one bit of a block that holds something; false if none was found.
-func (s *storage) rot() bool {
-	w := s.node.world
-	buf := block.NewBuffer(block.BlockSize)
-	defer buf.Release()
-	for range 64 {
-		offset := w.loop.rng.Int64N(s.device.Size()/block.BlockSize) * block.BlockSize
-		read := &vfs.IO{Kind: vfs.Read, Offset: offset, Length: block.BlockSize, Data: buf.Data}
-		if vfs.Do(s.device, read) != nil || allZero(buf.Data) {
-			continue
-		}
-		w.rotten = true
-		s.device.Flip(offset+w.loop.rng.Int64N(block.BlockSize), uint(w.loop.rng.IntN(8)))
-		return true
-	}
-	return false
 }
 
 // abandon drops the store of a daemon that died.

@@ -169,7 +169,7 @@ func (w *World) createVolumes() error {
 // create makes a volume with a replica on each of the nodes on.
 func (w *World) create(name string, size int64, on []int, areas []area, work workload) error {
 	v := &volume{name: name, id: block.VolumeID{ID: w.loop.id()}, size: size, areas: areas, work: work,
-		minSync: 1 + w.loop.rng.IntN(2), target: w.nodes[w.loop.rng.IntN(nodeCount)]}
+		acceptable: make(map[uint64]bool), minSync: 1 + w.loop.rng.IntN(2), target: w.nodes[w.loop.rng.IntN(nodeCount)]}
 	v.tag = w.loop.rng.Uint64()
 	v.history = newHistory(v.tag, w.fail)
 	cmd := state.CreateVolume{Volume: v.id, Name: name, Size: size,
