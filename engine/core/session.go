@@ -273,7 +273,7 @@ func (c *Core) reply(ev *Event) {
 	case block.OpWrite, block.OpZero, block.OpPing:
 		p.free = rep.Free
 	}
-	if c.refused(i, at, rep) {
+	if c.unmerged(i, at, rep) || c.refused(i, at, rep) {
 		rep.Buf.Release()
 		return
 	}

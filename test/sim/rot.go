@@ -33,32 +33,37 @@ const dataStart = 128 * block.ExtentSize
 // strike flips one bit of a sector that some write left in the data file; false if
 // none was found.
 func (r *rot) strike(device *vfs.MemDevice) bool {
-	rng := r.world.loop.rng
-	blocks := (device.Size() - dataStart) / block.BlockSize
-	if blocks <= 0 {
-		return false
-	}
-	buf := block.NewBuffer(block.BlockSize)
-	defer buf.Release()
+	sectors := (device.Size() - dataStart) / block.SectorSize
 	for range 64 {
-		offset := dataStart + rng.Int64N(blocks)*block.BlockSize
-		within := rng.Int64N(block.BlockSize/block.SectorSize) * block.SectorSize
-		read := &vfs.IO{Kind: vfs.Read, Offset: offset, Length: block.BlockSize, Data: buf.Data}
-		if vfs.Do(device, read) != nil {
-			continue
+		at := dataStart + r.world.loop.rng.Int64N(max(sectors, 1))*block.SectorSize
+		if at < device.Size() && r.flip(device, at, func(spot) bool { return true }) {
+			return true
 		}
-		s, ok := r.spotOf(buf.Data[within : within+block.SectorSize])
-		if !ok {
-			continue
-		}
-		r.world.rotten = true
-		r.spots = append(r.spots, s)
-		r.world.loop.log("rot in sector %d of %s", s.sector, s.volume.name)
-		r.judge(s)
-		device.Flip(offset+within+rng.Int64N(block.SectorSize), uint(rng.IntN(8)))
-		return true
 	}
 	return false
+}
+
+// flip flips a bit of the sector at a place of the data file if it is one that
+// accept wants.
+func (r *rot) flip(device *vfs.MemDevice, at int64, accept func(spot) bool) bool {
+	rng := r.world.loop.rng
+	buf := block.NewBuffer(block.BlockSize)
+	defer buf.Release()
+	within := at % block.BlockSize
+	read := &vfs.IO{Kind: vfs.Read, Offset: at - within, Length: block.BlockSize, Data: buf.Data}
+	if vfs.Do(device, read) != nil {
+		return false
+	}
+	s, ok := r.spotOf(buf.Data[within : within+block.SectorSize])
+	if !ok || !accept(s) {
+		return false
+	}
+	r.world.rotten = true
+	r.spots = append(r.spots, s)
+	r.world.loop.log("rot in sector %d of %s", s.sector, s.volume.name)
+	r.judge(s)
+	device.Flip(at+rng.Int64N(block.SectorSize), uint(rng.IntN(8)))
+	return true
 }
 
 // spotOf tells from a sector's payload to which volume and place it belongs.

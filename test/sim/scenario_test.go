@@ -141,6 +141,18 @@ func (s *scene) breakLinks(to int) {
 	}
 }
 
+// rot flips a bit of a sector of the volume on a node's disk.
+func (s *scene) rot(node int, sector uint64) {
+	s.t.Helper()
+	d := s.nodes[node].storage
+	for at := int64(dataStart); at < d.device.Size(); at += block.SectorSize {
+		if d.rot.flip(d.device, at, func(x spot) bool { return x.volume == s.v && x.sector == sector }) {
+			return
+		}
+	}
+	s.t.Fatalf("sector %d was not found", sector)
+}
+
 // killEngine ends the engine alone; another one is started on the target.
 func (s *scene) killEngine(target int) {
 	h := s.v.current
@@ -189,6 +201,7 @@ func TestScenario(t *testing.T) {
 		{"fsync-fails", fsyncFails},
 		{"full-disk", fullDisk},
 		{"full-source", fullSource},
+		{"write-over-rot", writeOverRot},
 		{"lost-removal", lostRemoval},
 		{"repair-unlogged", repairUnlogged},
 		{"clear-divergent", clearDivergent},
@@ -533,6 +546,36 @@ func fullSource(s *scene) {
 		s.want(s.read(op.offset), value(op.id))
 	}
 	s.restart(1)
+	s.rest()
+}
+
+// writeOverRot: a write of a part of a block whose other part has rotted, with and
+// without a peer that has it intact. It is not frozen for ever, and the rotten
+// bytes do not get a new checksum.
+func writeOverRot(s *scene) {
+	s.write(0, 2*block.BlockSize)
+	s.flush()
+	s.wait(4 * second)
+	s.rot(0, 1)
+	w := s.write(0, block.SectorSize)
+	if w.outcome != succeeded {
+		s.t.Fatalf("%v failed although others have the block", w)
+	}
+	s.inSync(0, 1, 2)
+	s.kill(1)
+	s.kill(2)
+	s.inSync(0)
+	s.flush()
+	s.wait(4 * second)
+	s.rot(0, 9)
+	w = s.write(block.BlockSize, block.SectorSize)
+	if w.outcome == succeeded {
+		s.t.Fatalf("%v succeeded although nobody has the block", w)
+	}
+	s.restart(1, 2)
+	s.wait(second)
+	w = s.write(block.BlockSize, block.BlockSize)
+	s.want(s.read(block.BlockSize), value(w.id))
 	s.rest()
 }
 

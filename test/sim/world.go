@@ -208,7 +208,7 @@ func (w *World) fail(checker, text string) {
 func (w *World) answeredError(h *host, op *operation, err error) {
 	switch {
 	case errors.Is(err, block.ErrDetached), errors.Is(err, block.ErrStaleEpoch):
-	case errors.Is(err, block.ErrIO) && op.kind == core.ReadRequest && w.rotten:
+	case errors.Is(err, block.ErrIO) && op.kind != core.FlushRequest && w.rotten:
 	default:
 		w.fail("answers", fmt.Sprintf("%v: %v failed with an error no fault here allows: %v", h, op, err))
 	}
