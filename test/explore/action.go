@@ -50,6 +50,7 @@ const (
 	actFlush
 	actTimer
 	actUnit
+	actPause
 	actTick
 	actDetach
 )
@@ -69,18 +70,24 @@ func (w *world) actions(list []action) []action {
 	if w.left.Units > 0 {
 		list = append(list, action{kind: actUnit})
 	}
+	if w.left.Pauses > 0 {
+		list = append(list, action{kind: actPause})
+	}
 	return list
 }
 
 func (w *world) engineActions(list []action, i int) []action {
 	e := w.engines[i]
-	by := func(kind actionKind, at int) { list = append(list, action{kind: kind, engine: uint8(i), at: uint8(at)}) }
+	by := func(kind actionKind, at int) {
+		list = append(list, action{kind: kind, engine: uint8(i), at: uint8(at)})
+	}
 	for k := range e.proposals {
 		p := &e.proposals[k]
-		if !p.landed {
+		alone := w.alone(i, p)
+		if !p.landed && (p.unknown || !alone) {
 			by(actLand, k)
 		}
-		if p.landed && !p.unknown && !e.stopped {
+		if (p.landed || alone) && !p.unknown && !e.stopped {
 			by(actOutcome, k)
 		}
 		if !p.unknown && w.left.Unknowns > 0 && !e.stopped {
@@ -111,6 +118,16 @@ func (w *world) engineActions(list []action, i int) []action {
 		list = w.clientActions(list, i)
 	}
 	return list
+}
+
+// alone reports whether nobody can tell when a proposal lands from when its
+// outcome is heard: it can only fail, or no other engine will look any more.
+func (w *world) alone(i int, p *proposal) bool {
+	v := w.view()
+	if p.asked.Epoch != v.Epoch || p.asked.Revision != v.Revision {
+		return true
+	}
+	return i == w.count-1 && w.left.Engines == 0 && w.left.Hints == 0
 }
 
 func (w *world) clientActions(list []action, i int) []action {
@@ -371,8 +388,10 @@ func (w *world) apply(a *action) *world {
 		}
 	case actUnit:
 		n.left.Units--
-		n.units++
-		n.now += unit
+		n.pass(1)
+	case actPause:
+		n.left.Pauses--
+		n.pass(leaseUnits + marginUnits)
 	case actTick:
 		n.step(i, core.Event{Kind: core.EventTick})
 	case actDetach:
@@ -519,6 +538,9 @@ func (w *world) forget(i, k int) {
 // outcome tells a proposer what became of a proposal, or that nobody knows.
 func (w *world) outcome(i, k int, unknown bool) {
 	p := &w.engine(i).proposals[k]
+	if !unknown && !p.landed {
+		w.land(i, k)
+	}
 	ev := core.Event{Kind: core.EventOutcome, Proposal: p.asked}
 	if unknown {
 		w.left.Unknowns--
@@ -530,6 +552,12 @@ func (w *world) outcome(i, k int, unknown bool) {
 		w.forget(i, k)
 	}
 	w.step(i, ev)
+}
+
+// pass lets time go by. Nobody notices before something else happens to him.
+func (w *world) pass(units block.Instant) {
+	w.units += units
+	w.now += units * unit
 }
 
 // hint shows an engine the committed view.

@@ -36,6 +36,13 @@ func begin(s *setting) (*world, error) {
 		w.replicas[i] = w.firstReplica(i, old)
 	}
 	w.launch()
+	if c.Serving {
+		for n := 0; !w.engines[0].serving && n < finishSteps; n++ {
+			if !w.deliver() && !w.elapse() {
+				break
+			}
+		}
+	}
 	return w, w.violation
 }
 

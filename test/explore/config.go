@@ -21,8 +21,9 @@ type Bounds struct {
 	Unknowns uint8
 	// Clears are the times that idle regions are looked for.
 	Clears uint8
-	// Units are the units of time that pass; a lease has two.
-	Units uint8
+	// Units are the units of time that pass; a lease has two. Pauses are times
+	// after which every lease, and its margin, is over.
+	Units, Pauses uint8
 	// Hints are views that Raft shows an engine that did not ask.
 	Hints uint8
 	// Detaches are clean ends of engines.
@@ -43,6 +44,8 @@ type Config struct {
 	// Window is the number of writes that may be queued for a sync target.
 	Window int
 	Bounds
+	// Serving: it begins with an engine that serves, else with its start.
+	Serving bool
 	// Suspect: checksums of overwritten blocks may be lost with a process.
 	Suspect bool
 }

@@ -50,6 +50,8 @@ func (w *world) describe(a *action) string {
 		fmt.Fprintf(&b, "%s %v", name(i), timer(a.at))
 	case actUnit:
 		b.WriteString("half a lease passes")
+	case actPause:
+		b.WriteString("a lease and its margin pass")
 	case actTick:
 		fmt.Fprintf(&b, "%s sees that time has passed", name(i))
 	case actDetach:

@@ -28,7 +28,7 @@ type layout struct {
 	jobHashed, jobHashes                         uintptr
 	lockSize, lockTicket                         uintptr
 	peerSize, peerLink, peerRetryAt, peerCalls   uintptr
-	peerLeased, peerSession                      uintptr
+	peerTarget, targetBlocked                    uintptr
 	slots, head                                  uintptr
 	callSize, callNext, callReq, callSent        uintptr
 	callPurpose, callIndex, callStamp, callAt    uintptr
@@ -38,7 +38,7 @@ type layout struct {
 	jobPlan   *plan
 	metaPlan  *plan
 	flushPlan *plan
-	hash    *plan
+	hash      *plan
 }
 
 // regionState is what the core keeps of a logged region, field by field.
@@ -134,9 +134,9 @@ func newLayout() *layout {
 	peer := at(&l.peers, root, "peers").Elem()
 	l.peerSize = peer.Size()
 	at(&l.peerLink, peer, "link")
-	at(&l.peerSession, peer, "session")
 	at(&l.peerRetryAt, peer, "retryAt")
-	at(&l.peerLeased, peer, "leased")
+	target := at(&l.peerTarget, peer, "target").Elem()
+	at(&l.targetBlocked, target, "blockedUntil")
 	calls := at(&l.peerCalls, peer, "calls")
 	call := at(&l.slots, calls, "slots").Elem()
 	at(&l.head, calls, "head")

@@ -37,8 +37,8 @@ type replica struct {
 	// checksum was lost with a process.
 	fresh, suspect uint8
 	// log is the intent log, dirty the dirty sets, by replica.
-	log   uint8
-	dirty [maxReplicas]dirtySet
+	log       uint8
+	dirty     [maxReplicas]dirtySet
 	view      *block.View
 	flush     block.FlushNumber
 	confirmed [maxReplicas]block.FlushNumber

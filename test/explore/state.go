@@ -76,9 +76,12 @@ func (w *world) appendLink(c *canon, i, r int) {
 	}
 	c.byte(248)
 	for k := range l.late {
-		c.byte(byte(l.late[k].Op))
-		name(l.late[k].Seq)
-		c.reply(&l.late[k])
+		// A success that nobody waits for any more is dropped.
+		if l.late[k].Err != nil || !e.stopped && w.setting.layout.callOf(peer, l.late[k].Seq) >= 0 {
+			c.byte(byte(l.late[k].Op))
+			name(l.late[k].Seq)
+			c.reply(&l.late[k])
+		}
 	}
 	c.byte(247)
 	if len(l.orphans) > 0 {

@@ -15,9 +15,12 @@ type timer uint8
 const (
 	// timerConnect and the ones after it are for each replica: to open it again.
 	timerConnect timer = 0
+	// timerCopy and those after it are for a copy to each replica that found no
+	// intact source.
+	timerCopy timer = maxReplicas
 	// timerAttach ends the wait for members at the attach, timerDark that for
 	// members that were lost all at once.
-	timerAttach timer = maxReplicas + iota - 1
+	timerAttach timer = 2*maxReplicas + iota - 2
 	timerDark
 	// timerSettle is for an unknown outcome, timerPropose for a proposal after a
 	// refused one.
@@ -41,6 +44,9 @@ func (t timer) String() string {
 	case timerLog:
 		return "looks at idle regions"
 	}
+	if t >= timerCopy {
+		return "tries again to copy to " + letter(int(t-timerCopy))
+	}
 	return "opens " + letter(int(t)) + " again"
 }
 
@@ -62,8 +68,25 @@ func (l *layout) armed(c *core.Core, t timer) bool {
 	case timerLog:
 		return get[uint8](p, l.phase) == phaseServing && get[block.Instant](p, l.logNext) != never
 	}
+	if t >= timerCopy {
+		at := l.blocked(c, int(t-timerCopy))
+		return at != nil && *at > now
+	}
 	peer := l.peer(c, int(t))
 	return peer != nil && get[uint8](peer, l.peerLink) == linkDown && get[block.Instant](peer, l.peerRetryAt) > now
+}
+
+// blocked is until when copies to a replica wait, nil if it is no sync target.
+func (l *layout) blocked(c *core.Core, i int) *block.Instant {
+	peer := l.peer(c, i)
+	if peer == nil {
+		return nil
+	}
+	target := get[unsafe.Pointer](peer, l.peerTarget)
+	if target == nil {
+		return nil
+	}
+	return (*block.Instant)(unsafe.Add(target, l.targetBlocked))
 }
 
 // fire lets a timer of an engine run out now.
@@ -88,6 +111,8 @@ func (w *world) fire(i int, t timer) {
 			regions[r] = s
 		}
 		set(p, l.logNext, w.now)
+	case timerCopy, timerCopy + 1, timerCopy + 2:
+		*l.blocked(w.engines[i].core, int(t-timerCopy)) = w.now
 	default:
 		set(l.peer(w.engines[i].core, int(t)), l.peerRetryAt, w.now)
 	}
