@@ -323,6 +323,22 @@ func (s *script) pass(d time.Duration) {
 	s.step(Event{Kind: EventTick})
 }
 
+// await lets time go by until an effect begins like this.
+func (s *script) await(prefix string, limit time.Duration) {
+	s.t.Helper()
+	for end := s.now + block.Instant(limit); ; {
+		for _, line := range s.lines {
+			if strings.HasPrefix(line, prefix) {
+				return
+			}
+		}
+		if s.now = max(s.now, s.core.Deadline()); s.now > end {
+			s.t.Fatalf("no %q within %v:\n\t%s", prefix, limit, strings.Join(s.lines, "\n\t"))
+		}
+		s.step(Event{Kind: EventTick})
+	}
+}
+
 // settle answers everything and commits everything until nothing is left.
 func (s *script) settle() {
 	s.t.Helper()
