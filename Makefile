@@ -12,6 +12,7 @@ STEPS    ?=
 DURATION ?= 1m
 SABOTAGE ?=
 RUN      ?=
+BENCH    ?=
 PKG      ?= ./...
 
 .DEFAULT_GOAL := help
@@ -28,6 +29,7 @@ help: ## Explain every target
 	@echo "  SABOTAGE=<step>       make demo:  break that step; the demo must then fail"
 	@echo "  PKG=./engine/...      make test:  only these packages"
 	@echo "  RUN=TestName          make test, make e2e: only these tests"
+	@echo "  BENCH='-quick'        make bench: its flags; '-h' explains them"
 	@echo "  HOLDFAST_CACHE=<dir>  where guest kernels and tools are kept (default ~/.cache/holdfast)"
 
 ##@ Every day
@@ -40,7 +42,8 @@ test: ## Run the whole test suite with the race detector (installs what it needs
 .PHONY: demo
 demo: ## Show the main job on this machine: three daemons, a database, crashes, recovery
 	@build/deps.sh demo
-	@SABOTAGE='$(SABOTAGE)' go run ./test/demo
+	@go build -o bin/demo ./test/demo
+	@SABOTAGE='$(SABOTAGE)' exec bin/demo
 
 .PHONY: build
 build: ## Build the static binaries into bin/
@@ -70,9 +73,9 @@ sim: ## Run the protocol simulator: SEED= STEPS= replay a run, DURATION= bounds 
 		-sim.duration $(DURATION) $(if $(SEED),-sim.seed $(SEED)) $(if $(STEPS),-sim.steps $(STEPS))
 
 .PHONY: bench
-bench: ## Compare with raw disk, nbdkit and qemu-nbd, as ratios in one run
+bench: ## Compare with the raw file and qemu-nbd, as ratios in one run (BENCH=-quick)
 	@build/deps.sh bench
-	@go run ./test/bench
+	@go run ./test/bench $(BENCH)
 
 .PHONY: e2e
 e2e: ## Run the tests that need a real kernel, in a guest (test/e2e/vm)

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -168,6 +169,10 @@ func (n *node) stageDevice(ctx context.Context, volumeID string) (mount.DeviceNa
 	}
 	if name.Attachment.ID, err = block.ParseID(staged.GetAttachmentId()); err != nil {
 		return mount.DeviceName{}, status.Errorf(codes.Internal, "stage volume %s: the daemon's attachment: %v", volumeID, err)
+	}
+	if !filepath.IsAbs(staged.GetDevicePath()) {
+		return mount.DeviceName{}, failedPrecondition("stage volume %s: the daemon of this node shows it as %s, which is not a block device "+
+			"and cannot be mounted; start that daemon without --frontend socket", volumeID, staged.GetDevicePath())
 	}
 	if err := n.linkDevice(name, staged.GetDevicePath()); err != nil {
 		return mount.DeviceName{}, err

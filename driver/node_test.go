@@ -131,6 +131,26 @@ func writer() *csi.VolumeCapability {
 	return mountCapability(csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER, "")
 }
 
+// TestStageOfWhatIsNoDevice: a daemon that shows volumes to NBD tools only is
+// named as the reason, and the volume can be unstaged.
+func TestStageOfWhatIsNoDevice(t *testing.T) {
+	f := newNodeFixture(t)
+	f.daemon.device = "nbd+unix:///?socket=/run/holdfast/sockets/x.nbd"
+	for name, capability := range map[string]*csi.VolumeCapability{
+		"mount": writer(),
+		"block": {
+			AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}},
+			AccessMode: writer().GetAccessMode(),
+		},
+	} {
+		expectCode(t, name, f.stage(t, capability), codes.FailedPrecondition, "without --frontend socket")
+		must(t, f.unstage(t))
+	}
+	if n := f.daemon.count("UnstageVolume"); n != 2 {
+		t.Errorf("unstaged %d times", n)
+	}
+}
+
 func TestLifeOfAMountedVolume(t *testing.T) {
 	f := newNodeFixture(t)
 	for range 2 {

@@ -33,9 +33,13 @@ func (a *app) volumeAttachCommand() *cobra.Command {
 		Long: `Show a volume as a block device of the node whose daemon answers, or of --node,
 and print the path of the device. This is how a volume is used without
 Kubernetes; volumes of pods are attached by the CSI plugin. Attaching again
-prints the device that is there.`,
+prints the device that is there.
+
+A daemon that runs with --frontend socket prints an NBD URI instead, for tools
+that speak NBD.`,
 		Example: `  mkfs.ext4 $(holdfast volume attach db)
-  holdfast volume attach db --node n2`,
+  holdfast volume attach db --node n2
+  qemu-img info "$(holdfast volume attach db)"`,
 		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(ctx context.Context, s *session) error {

@@ -20,6 +20,7 @@ type config struct {
 	listenRaft    string
 	controlSocket string
 	listenMetrics string
+	listenDebug   string
 	bootstrap     bool
 	join          []string
 	tags          []string
@@ -28,6 +29,12 @@ type config struct {
 	logFormat     string
 }
 
+// Frontends that are not simply one of several that might do.
+const (
+	frontendAuto   = "auto"
+	frontendSocket = "socket"
+)
+
 const long = `holdfastd serves replicated block volumes from the disks of this node.
 
 The first node of a cluster is started with --bootstrap, every other one with
@@ -35,7 +42,13 @@ The first node of a cluster is started with --bootstrap, every other one with
 a node that belongs to a cluster finds it again by itself.
 
 Restarting the daemon is harmless at any time. Devices stay, I/O waits until the
-daemon is back, and replicas that missed writes copy just those.`
+daemon is back, and replicas that missed writes copy just those.
+
+A volume becomes a block device by the kernel's NBD client, or by FUSE where the
+kernel has none. With --frontend socket it becomes an NBD export on a unix socket
+instead, which only root reaches: the path of the device is then the URI to give
+to tools that speak NBD (qemu-img, nbdcopy, fio). It takes one client at a time,
+and it cannot be mounted.`
 
 const example = `  # the first node
   holdfastd --bootstrap --data-dir /var/lib/holdfast --name node-1 \
@@ -43,7 +56,11 @@ const example = `  # the first node
 
   # another one
   holdfastd --join 192.0.2.1:7420 --data-dir /var/lib/holdfast --name node-2 \
-    --listen-control 192.0.2.2:7420 --listen-data 192.0.2.2:7421 --listen-raft 192.0.2.2:7422`
+    --listen-control 192.0.2.2:7420 --listen-data 192.0.2.2:7421 --listen-raft 192.0.2.2:7422
+
+  # volumes for tools that speak NBD
+  holdfastd --frontend socket --data-dir /var/lib/holdfast --name node-1
+  qemu-img convert -n -O raw disk.qcow2 "$(holdfast volume attach db)"`
 
 func newCommand() *cobra.Command {
 	var c config
@@ -76,10 +93,11 @@ func newCommand() *cobra.Command {
 	f.StringVar(&c.listenRaft, "listen-raft", "127.0.0.1:7422", "host:port for Raft")
 	f.StringVar(&c.controlSocket, "control-socket", "", "unix socket for the control API (default <run-dir>/holdfastd.sock)")
 	f.StringVar(&c.listenMetrics, "listen-metrics", "", "host:port for Prometheus metrics at /metrics; empty for none")
+	f.StringVar(&c.listenDebug, "listen-debug", "", "host:port for profiles of the running daemon at /debug/pprof; empty for none; whoever reaches it may slow the daemon down")
 	f.BoolVar(&c.bootstrap, "bootstrap", false, "make a new cluster with this node as its first")
 	f.StringSliceVar(&c.join, "join", nil, "control addresses of members of the cluster to join")
 	f.StringSliceVar(&c.tags, "tag", nil, "tags of the node, for placement")
-	f.StringVar(&c.frontend, "frontend", "auto", "how volumes become devices: nbd (the kernel's client), fuse (where the kernel has none), auto")
+	f.StringVar(&c.frontend, "frontend", frontendAuto, "how volumes are shown: nbd (the kernel's client), fuse (where the kernel has none), auto (the first of these that works), or socket (an NBD URI, for tools that speak NBD; not for mounting)")
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.logFormat, "log-format", "text", "text or json")
 	root.AddCommand(newFuseDeviceCommand(), newVersionCommand())
@@ -121,9 +139,9 @@ func (c *config) validate() error {
 		}
 	}
 	switch c.frontend {
-	case "auto", "nbd", "fuse":
+	case frontendAuto, "nbd", "fuse", frontendSocket:
 	default:
-		return fmt.Errorf("--frontend %q: want auto, nbd or fuse", c.frontend)
+		return fmt.Errorf("--frontend %q: want auto, nbd, fuse or socket", c.frontend)
 	}
 	if c.controlSocket == "" {
 		c.controlSocket = c.runDir + "/holdfastd.sock"

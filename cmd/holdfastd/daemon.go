@@ -8,14 +8,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -28,6 +26,7 @@ import (
 	"github.com/holdfast-io/holdfast/engine/frontend"
 	"github.com/holdfast-io/holdfast/engine/frontend/fuse"
 	"github.com/holdfast-io/holdfast/engine/frontend/nbd"
+	"github.com/holdfast-io/holdfast/engine/frontend/socket"
 	"github.com/holdfast-io/holdfast/internal/clock"
 	"github.com/holdfast-io/holdfast/internal/wire"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
@@ -105,7 +104,7 @@ func (d *daemon) run(ctx context.Context) error {
 	outer, cancelOuter := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelOuter()
 	var parts errgroup.Group
-	failed := make(chan error, 4)
+	failed := make(chan error, 5)
 	start := func(ctx context.Context, name string, run func(context.Context) error) {
 		parts.Go(func() error {
 			err := run(ctx)
@@ -122,8 +121,11 @@ func (d *daemon) run(ctx context.Context) error {
 	// A new node answers the control API before it is a member: joining needs it.
 	api := newControlAPI(d.cluster, agent)
 	start(ctx, "control API", func(ctx context.Context) error { return api.serve(ctx, d.config) })
-	if d.config.listenMetrics != "" {
-		start(ctx, "metrics", d.serveMetrics)
+	if address := d.config.listenMetrics; address != "" {
+		start(ctx, "metrics", func(ctx context.Context) error { return serveHTTP(ctx, address, metricsHandler(d.registry)) })
+	}
+	if address := d.config.listenDebug; address != "" {
+		start(ctx, "profiles", func(ctx context.Context) error { return serveHTTP(ctx, address, profileHandler()) })
 	}
 	err := d.serveVolumes(ctx, outer, agent, start, failed)
 	cancelOuter()
@@ -204,26 +206,34 @@ func (d *daemon) newEngines(ctx context.Context, host *server.Host) (*engine.Hos
 		Clock:   clock.System{},
 		Logger:  d.log,
 		Metrics: metrics,
-	}), nil
+	})
 }
 
-// chooseFrontend takes the kernel's NBD client where there is one.
+// chooseFrontend takes the kernel's NBD client where there is one, unless a flag
+// says otherwise.
 func (d *daemon) chooseFrontend(ctx context.Context) (frontend.Driver, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find own program: %w", err)
 	}
-	override := d.config.frontend
-	if override == "auto" {
-		override = ""
-	}
-	driver, err := frontend.Choose(ctx, override,
-		&nbd.Driver{Logger: d.log},
+	drivers := []frontend.Driver{
+		&nbd.Driver{Node: d.cluster.NodeID(), Logger: d.log},
 		&fuse.Driver{
 			RunDir: filepath.Join(d.config.runDir, "devices"),
 			Helper: []string{self, fuseDeviceName},
 			Logger: d.log,
-		})
+		},
+	}
+	override := d.config.frontend
+	switch override {
+	case frontendAuto:
+		override = ""
+	case frontendSocket:
+		// It makes no device that could be mounted, so it is there only for who
+		// asks for it.
+		drivers = append(drivers, &socket.Driver{RunDir: filepath.Join(d.config.runDir, "sockets"), Logger: d.log})
+	}
+	driver, err := frontend.Choose(ctx, override, drivers...)
 	if err != nil {
 		return nil, fmt.Errorf("choose frontend: %w", err)
 	}
@@ -244,18 +254,6 @@ func (d *daemon) runEngines(ctx context.Context, engines *engine.Host, failed <-
 		cancel()
 		return errors.Join(err, ignoreCanceled(<-done))
 	}
-}
-
-func (d *daemon) serveMetrics(ctx context.Context) error {
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}))
-	srv := &http.Server{Addr: d.config.listenMetrics, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
-	if err := srv.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
 }
 
 // controlAPI is the gRPC server of the daemon.

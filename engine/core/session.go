@@ -82,12 +82,15 @@ func newPeer(m *block.Member, index int) peer {
 // had confirmed (rule 10).
 func (p *peer) rolledBack() bool { return p.known && p.stored.Less(p.confirmed) }
 
+// lacks reports that a member has lost what it had acknowledged.
+func (p *peer) lacks() bool { return p.lostMemory || p.rolledBack() }
+
 // healthy are the members that are open and lost nothing.
 func (c *Core) healthy() set {
 	var s set
 	for i := range c.iss.all() {
 		p := &c.peers[i]
-		if p.link == linkOpen && p.failed == nil && !p.lostMemory && !p.rolledBack() {
+		if p.link == linkOpen && p.failed == nil && !p.lacks() {
 			s |= bit(i)
 		}
 	}
@@ -229,7 +232,10 @@ func (c *Core) memberFailed(i int, err error) {
 	for at := p.calls.head; at != 0; {
 		e := &p.calls.slots[at-1]
 		next := e.next
-		if e.purpose == forPing || e.purpose == forRead || e.purpose == forJob {
+		// A region must not leave the log of a store that may have been reopened: the
+		// checksums of its latest overwrites may be gone (see trust).
+		clearing := e.purpose == forMeta && c.meta.kind == metaClearLog
+		if e.purpose == forPing || e.purpose == forRead || e.purpose == forJob || clearing {
 			c.cancelled(i, p.calls.remove(at-1))
 		}
 		at = next
@@ -272,7 +278,7 @@ func (c *Core) reply(ev *Event) {
 	case block.OpWrite, block.OpZero, block.OpPing:
 		p.free = rep.Free
 	}
-	if c.refused(i, at, rep) {
+	if c.unmerged(i, at, rep) || c.refused(i, at, rep) {
 		rep.Buf.Release()
 		return
 	}

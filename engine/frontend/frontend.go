@@ -1,6 +1,7 @@
 // Package frontend is how an engine shows its volume to the machine: as a block
 // device in front of an nbd.Backend. Its subpackages are the ways to do it: nbd,
-// the kernel's NBD client, and fuse, a helper process for kernels without one.
+// the kernel's NBD client; fuse, a helper process for kernels without one; and
+// socket, for tools that speak NBD themselves and need no block device.
 //
 // A device carries its volume and attachment (rule 2), outlives the daemon that
 // made it, and waits meanwhile: Close leaves it for the next daemon, which finds
@@ -21,7 +22,7 @@ import (
 
 // Device is one attachment's block device, served by this process.
 type Device interface {
-	// Path is the device node.
+	// Path is the device node; of a socket, its NBD URI.
 	Path() string
 	// Close stops serving in order and leaves the device for the next daemon:
 	// its I/O waits. Requests that the backend has are waited for until ctx
@@ -112,7 +113,7 @@ func (s *Spec) Log(base *slog.Logger) *slog.Logger {
 
 // Driver is one way to show volumes.
 type Driver interface {
-	// Name is what an override names: "nbd" or "fuse".
+	// Name is what an override names: "nbd", "fuse" or "socket".
 	Name() string
 	// Available is nil when this machine can do it.
 	Available(ctx context.Context) error

@@ -81,8 +81,10 @@ func (d *demo) crashReplica(ctx context.Context) (string, error) {
 // stillCopy holds the database, and reads the extents of a replica that is
 // there.
 func (d *demo) stillCopy(ctx context.Context) ([][32]byte, error) {
-	d.ledger.hold()
 	defer d.ledger.resume()
+	if err := d.ledger.hold(ctx); err != nil {
+		return nil, err
+	}
 	if err := syncFileSystem(d.targetPath(d.engineNode())); err != nil {
 		return nil, err
 	}

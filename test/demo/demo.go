@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -249,11 +250,27 @@ func (r contextReader) Read(p []byte) (int, error) {
 	return r.reader.Read(p)
 }
 
+// endLedger kills the database. Its processes end when the engine answers them, so
+// a frozen one goes on first.
+func (d *demo) endLedger(ctx context.Context) error {
+	if err := d.engineNode().Thaw(); err != nil {
+		return err
+	}
+	d.ledger.kill()
+	ctx, cancel := context.WithTimeout(ctx, cleanupLimit/4)
+	defer cancel()
+	var killed *exec.ExitError
+	if err := d.ledger.reap(ctx); err != nil && !errors.As(err, &killed) {
+		return err
+	}
+	return nil
+}
+
 // cleanUp ends and removes everything, whatever the demo has come to.
 func (d *demo) cleanUp(ctx context.Context, failed bool) error {
 	var errs []error
 	if d.ledger != nil {
-		d.ledger.kill()
+		errs = append(errs, d.endLedger(ctx))
 	}
 	if d.cluster != nil {
 		if failed {

@@ -8,7 +8,7 @@ import (
 )
 
 func (d *demo) detach(ctx context.Context) (string, error) {
-	if err := d.ledger.close(); err != nil {
+	if err := d.ledger.close(ctx); err != nil {
 		return "", err
 	}
 	if d.broken {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -137,13 +138,18 @@ func (l *ledger) leave() {
 }
 
 // hold waits until no transaction runs and lets none begin until resume.
-func (l *ledger) hold() {
+func (l *ledger) hold(ctx context.Context) error {
+	defer context.AfterFunc(ctx, l.wake.Broadcast)()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.paused = true
-	for l.active > 0 {
+	for l.active > 0 && ctx.Err() == nil {
 		l.wake.Wait()
 	}
+	if l.active > 0 {
+		return fmt.Errorf("%d transactions do not end: %w", l.active, ctx.Err())
+	}
+	return nil
 }
 
 func (l *ledger) resume() {
@@ -211,38 +217,51 @@ func (l *ledger) advance(ctx context.Context, n int) error {
 }
 
 // close ends the writers after their current transaction.
-func (l *ledger) close() error {
-	l.mu.Lock()
-	l.stop = true
-	l.wake.Broadcast()
-	l.mu.Unlock()
-	l.done.Wait()
-	err := l.err
-	for _, w := range l.writers {
-		w.stdin.Close()
-		if waitErr := w.cmd.Wait(); waitErr != nil && err == nil {
-			err = fmt.Errorf("sqlite3: %w: %s", waitErr, strings.TrimSpace(w.stderr.String()))
-		}
+func (l *ledger) close(ctx context.Context) error {
+	l.end()
+	if err := l.reap(ctx); err != nil {
+		return err
 	}
-	l.writers = nil
-	if closeErr := l.notes.Close(); err == nil {
-		err = closeErr
-	}
-	return err
+	return errors.Join(l.err, l.notes.Close())
 }
 
 // kill ends the writers without ceremony, when the demo is given up.
 func (l *ledger) kill() {
+	l.end()
+	for _, w := range l.writers {
+		_ = w.cmd.Process.Kill() // it may have ended
+	}
+}
+
+// end lets no further transaction begin.
+func (l *ledger) end() {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.stop = true
 	l.wake.Broadcast()
-	l.mu.Unlock()
-	for _, w := range l.writers {
-		w.cmd.Process.Kill()
-	}
-	l.done.Wait()
-	for _, w := range l.writers {
-		w.cmd.Wait()
+}
+
+// reap waits for the writers, which cannot even be killed while the volume does
+// not answer them.
+func (l *ledger) reap(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() {
+		l.done.Wait()
+		var errs []error
+		for _, w := range l.writers {
+			w.stdin.Close()
+			if err := w.cmd.Wait(); err != nil {
+				errs = append(errs, fmt.Errorf("sqlite3: %w: %s", err, strings.TrimSpace(w.stderr.String())))
+			}
+		}
+		ended <- errors.Join(errs...)
+	}()
+	select {
+	case err := <-ended:
+		l.writers = nil
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("the database's writers do not end: %w", ctx.Err())
 	}
 }
 

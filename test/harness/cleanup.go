@@ -19,16 +19,19 @@ import (
 // umountTimeout is how long an unmount may wait for a device that does not answer.
 const umountTimeout = 10 * time.Second
 
-// mountsBelow lists the mount points below dir, in the order they were mounted.
-func mountsBelow(dir string) ([]string, error) {
+// mountsBelow lists the mount points below dir, in the order they were mounted,
+// without the file systems of the types left out.
+func mountsBelow(dir string, without ...string) ([]string, error) {
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
 	var points []string
 	for line := range strings.Lines(string(table)) {
-		// The fifth field is the mount point.
-		if fields := strings.Fields(line); len(fields) > 4 && isBelow(fields[4], dir) {
+		// The fifth field is the mount point, the first one after the hyphen the type.
+		mount, source, _ := strings.Cut(line, " - ")
+		fields, kind := strings.Fields(mount), strings.Fields(source)
+		if len(fields) > 4 && len(kind) > 0 && isBelow(fields[4], dir) && !slices.Contains(without, kind[0]) {
 			points = append(points, fields[4])
 		}
 	}
@@ -39,8 +42,8 @@ func isBelow(path, dir string) bool { return strings.HasPrefix(path, dir+string(
 
 // unmountBelow unmounts everything below dir, the newest first. What does not let
 // go in time is detached from the tree, so that the rest of the cleaning can go on.
-func unmountBelow(ctx context.Context, dir string) error {
-	points, err := mountsBelow(dir)
+func unmountBelow(ctx context.Context, dir string, without ...string) error {
+	points, err := mountsBelow(dir, without...)
 	if err != nil {
 		return fmt.Errorf("list mounts: %w", err)
 	}

@@ -247,7 +247,8 @@ func (c *Cluster) Stop(ctx context.Context) error {
 		collect(n.Thaw())
 		collect(n.StopPlugin(ctx))
 	}
-	collect(unmountBelow(ctx, c.Dir))
+	// What serves the devices stays until they are detached from it.
+	collect(unmountBelow(ctx, c.Dir, "fuse.holdfast"))
 	for _, n := range c.Nodes {
 		collect(n.unstageAll(ctx))
 	}

@@ -51,27 +51,26 @@ func TestMain(m *testing.M) {
 }
 
 // daemonMain serves a device from a file until its input ends; arguments are
-// file, volume, attachment. It adopts the device if there is one.
+// file, node, volume, attachment. It adopts the device if there is one.
 func daemonMain(log *slog.Logger) error {
-	volume, err := block.ParseID(os.Args[2])
-	if err != nil {
-		return err
-	}
-	attachment, err := block.ParseID(os.Args[3])
-	if err != nil {
-		return err
+	var ids [3]block.ID
+	for i := range ids {
+		var err error
+		if ids[i], err = block.ParseID(os.Args[2+i]); err != nil {
+			return err
+		}
 	}
 	disk, err := nbdtest.OpenFile(nbdtest.Info("", testSize, 4096), os.Args[1])
 	if err != nil {
 		return err
 	}
 	spec := frontend.Spec{
-		Volume: block.VolumeID{ID: volume}, Attachment: block.AttachmentID{ID: attachment},
+		Volume: block.VolumeID{ID: ids[1]}, Attachment: block.AttachmentID{ID: ids[2]},
 		Size: testSize, Backend: disk,
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
-	driver := &Driver{Logger: log}
+	driver := &Driver{Node: block.NodeID{ID: ids[0]}, Logger: log}
 	device, err := driver.Adopt(ctx, spec)
 	if errors.Is(err, block.ErrNotFound) {
 		device, err = driver.Attach(ctx, spec)
@@ -98,7 +97,9 @@ type testEnv struct {
 func newEnv(t *testing.T) *testEnv {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
-	e := &testEnv{t: t, ctx: ctx, driver: &Driver{Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}}
+	e := &testEnv{t: t, ctx: ctx, driver: &Driver{
+		Node: block.NodeID{ID: newID(t)}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}}
 	e.disk = nbdtest.NewMemory(nbdtest.Info("", testSize, 4096))
 	e.spec = frontend.Spec{
 		Volume: block.VolumeID{ID: newID(t)}, Attachment: block.AttachmentID{ID: newID(t)},
@@ -176,7 +177,7 @@ func TestDeviceReadsWritesAndTrims(t *testing.T) {
 	e := newEnv(t)
 	device := e.attach()
 	for name, want := range map[string]string{
-		"backend": e.spec.Identity().String(), "queue/logical_block_size": "4096",
+		"backend": e.driver.identifier(e.spec.Identity()), "queue/logical_block_size": "4096",
 		"queue/io_timeout": "500", "queue/max_sectors_kb": "1024", "queue/fua": "1", "queue/rotational": "0",
 	} {
 		got, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(device.Path()), name))
@@ -278,6 +279,21 @@ func TestRemoveFailsTheIO(t *testing.T) {
 	}
 }
 
+func TestOtherNodesDeviceIsLeftAlone(t *testing.T) {
+	e := newEnv(t)
+	device := e.attach()
+	other := &Driver{Node: block.NodeID{ID: newID(t)}}
+	if list, err := other.List(e.ctx); err != nil || len(list) != 0 {
+		t.Errorf("another node lists %v (%v)", list, err)
+	}
+	if err := other.Remove(e.ctx, e.spec.Identity()); err != nil {
+		t.Error(err)
+	}
+	if err := writeSync(device.Path(), []byte("still there")); err != nil {
+		t.Error(err)
+	}
+}
+
 // moody refuses one request in the way of an engine that is about to stop.
 type moody struct {
 	*nbdtest.Disk
@@ -326,7 +342,7 @@ type daemon struct {
 
 func (e *testEnv) startDaemon(backing string) *daemon {
 	e.t.Helper()
-	d := &daemon{command: exec.Command("/proc/self/exe", backing, e.spec.Volume.String(), e.spec.Attachment.String())}
+	d := &daemon{command: exec.Command("/proc/self/exe", backing, e.driver.Node.String(), e.spec.Volume.String(), e.spec.Attachment.String())}
 	d.command.Env = append(os.Environ(), roleVariable+"="+roleDaemon)
 	d.command.Stderr = e.t.Output()
 	var err error

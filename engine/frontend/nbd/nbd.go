@@ -1,6 +1,8 @@
 // Package nbd shows a volume through the NBD client of the Linux kernel. The
 // device has one socket (rule 29), a unix socket pair whose other half this
-// process serves; its backend identifier is the device's Identity.
+// process serves; its backend identifier is the node and the device's Identity.
+// The node is in it because daemons may share a kernel, as nodes in containers
+// do: each touches its own devices only.
 //
 // Goroutines: a Device has one, which serves the socket and, when the socket
 // ended though nobody asked (a request was left unanswered), quiesces it and
@@ -14,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,6 +36,8 @@ const (
 
 // Driver makes kernel NBD devices.
 type Driver struct {
+	// Node is whose devices they are.
+	Node block.NodeID
 	// NetNS is the path of the host's network namespace, "" when the process is
 	// in it.
 	NetNS string
@@ -63,6 +68,11 @@ func (d *Driver) Available(context.Context) error {
 	return client.Close()
 }
 
+// identifier is what the kernel keeps of a device.
+func (d *Driver) identifier(id frontend.Identity) string {
+	return d.Node.String() + "/" + id.String()
+}
+
 // find returns the index of the device with an identity, or AnyIndex.
 func (d *Driver) find(id frontend.Identity) (int, error) {
 	found, err := d.sysfs().Identifiers()
@@ -70,7 +80,7 @@ func (d *Driver) find(id frontend.Identity) (int, error) {
 		return 0, err
 	}
 	for index, identifier := range found {
-		if identifier == id.String() {
+		if identifier == d.identifier(id) {
 			return index, nil
 		}
 	}
@@ -86,7 +96,7 @@ func (d *Driver) Attach(ctx context.Context, spec frontend.Spec) (frontend.Devic
 		info := spec.Export()
 		return client.Connect(kernel.Config{
 			Index: kernel.AnyIndex, Size: spec.Size, BlockSize: spec.LogicalBlockSize,
-			Flags: info.Flags(), Identifier: spec.Identity().String(),
+			Flags: info.Flags(), Identifier: d.identifier(spec.Identity()),
 		}, socket)
 	})
 	if err != nil {
@@ -114,7 +124,7 @@ func (d *Driver) Adopt(ctx context.Context, spec frontend.Spec) (frontend.Device
 		if size != spec.Size {
 			return 0, fmt.Errorf("NBD device %d has %d bytes, the volume %d: %w", index, size, spec.Size, block.ErrConflict)
 		}
-		return index, client.Reconfigure(ctx, index, spec.Identity().String(), socket)
+		return index, client.Reconfigure(ctx, index, d.identifier(spec.Identity()), socket)
 	})
 	if err != nil {
 		return nil, err
@@ -130,8 +140,11 @@ func (d *Driver) List(context.Context) ([]frontend.Identity, error) {
 	}
 	var list []frontend.Identity
 	for _, identifier := range found {
-		// Devices of others have identifiers of another form, or none.
-		if id, err := frontend.ParseIdentity(identifier); err == nil {
+		node, rest, _ := strings.Cut(identifier, "/")
+		if node != d.Node.String() {
+			continue // another node's, or not of Holdfast
+		}
+		if id, err := frontend.ParseIdentity(rest); err == nil {
 			list = append(list, id)
 		}
 	}
@@ -259,7 +272,7 @@ func (d *Device) replace(ctx context.Context, pause time.Duration) error {
 		return ctx.Err()
 	}
 	conn, err := d.pair(func(socket int) error {
-		return d.client.Reconfigure(ctx, d.index, d.spec.Identity().String(), socket)
+		return d.client.Reconfigure(ctx, d.index, d.driver.identifier(d.spec.Identity()), socket)
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/holdfast-io/holdfast/test/harness"
+)
+
+// Names of the contenders.
+const (
+	rawFile   = "raw"
+	qemuNBD   = "qemu-nbd"
+	holdfast1 = "holdfast-1"
+	holdfast3 = "holdfast-3"
+)
+
+// contender is something that stores blocks.
+type contender struct {
+	// Name is for scripts, Title for people.
+	Name, Title string
+	Target      target
+	// pids are the processes behind it; nil if there is none.
+	pids func() []int
+	// healthy says that it is still what it is called; nil if it cannot be
+	// otherwise.
+	healthy func(ctx context.Context) error
+}
+
+// cpu is what the processes behind it have used so far.
+func (c contender) cpu() (time.Duration, error) {
+	if c.pids == nil {
+		return 0, nil
+	}
+	return processCPU(c.pids())
+}
+
+func (c contender) check(ctx context.Context) error {
+	if c.healthy == nil {
+		return nil
+	}
+	return c.healthy(ctx)
+}
+
+// stage is what the contenders need, and all of them.
+type stage struct {
+	options    options
+	dir        string
+	fio        fio
+	cluster    *harness.Cluster
+	qemu       *exec.Cmd
+	contenders []contender
+}
+
+// copies is how often the size is stored: the file, one replica, three replicas,
+// and as much again for metadata and the replicas' own needs.
+const copies = 6
+
+// newStage makes the directory, once it is clear that what is needed is there.
+func newStage(o options) (*stage, error) {
+	for tool, pkg := range map[string]string{"fio": "fio", "qemu-nbd": "qemu-utils", "go": "golang-go"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return nil, fmt.Errorf("%s is missing: install the package %s, or run build/deps.sh bench", tool, pkg)
+		}
+	}
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(o.Dir, &fs); err != nil {
+		return nil, fmt.Errorf("-dir %s: %w", o.Dir, err)
+	}
+	if free := int64(fs.Bavail) * fs.Bsize; free < copies*o.SizeBytes {
+		return nil, fmt.Errorf("-dir %s: %d MiB are free, %d are needed: free some, or give another -dir or a smaller -size",
+			o.Dir, free>>20, copies*o.SizeBytes>>20)
+	}
+	// Short, because of the limit on paths of sockets.
+	dir, err := os.MkdirTemp(o.Dir, "hf-bench-")
+	if err != nil {
+		return nil, err
+	}
+	return &stage{options: o, dir: dir, fio: fio{dir: dir}}, nil
+}
+
+// set makes all contenders.
+func (s *stage) set(ctx context.Context, p *progress) error {
+	for _, step := range []struct {
+		note string
+		do   func(context.Context) error
+	}{
+		{"looking for fio's nbd engine", s.checkFio},
+		{"building Holdfast and starting three daemons", s.startCluster},
+		{"writing the raw file", s.addRawFile},
+		{"starting qemu-nbd", s.addQemu},
+		{"writing a volume with 1 replica", s.addVolume(holdfast1, 1)},
+		{"writing a volume with 3 replicas", s.addVolume(holdfast3, 3)},
+	} {
+		p.note(step.note)
+		if err := step.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.note, err)
+		}
+	}
+	return nil
+}
+
+// checkFio: some builds of fio have no nbd engine.
+func (s *stage) checkFio(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, "fio", "--enghelp").Output()
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.TrimSpace(line) == "nbd" {
+			return nil
+		}
+	}
+	return errors.New("this fio was built without libnbd; the one of Debian has it")
+}
+
+// fill writes a contender to its last byte, so that what follows overwrites and
+// reads what is there.
+func (s *stage) fill(ctx context.Context, t target) error {
+	_, err := s.fio.run(ctx, t, job{
+		workload: workload{Pattern: "write", BlockBytes: 1 << 20, Depth: 4}, SizeBytes: s.options.SizeBytes, Seed: 1,
+	})
+	return err
+}
+
+func (s *stage) rawPath() string { return filepath.Join(s.dir, "raw") }
+
+func (s *stage) addRawFile(ctx context.Context) error {
+	file, err := os.OpenFile(s.rawPath(), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	err = syscall.Fallocate(int(file.Fd()), 0, 0, s.options.SizeBytes)
+	if err := errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	t := fileTarget(s.rawPath())
+	s.contenders = append(s.contenders, contender{Name: rawFile, Title: "raw file", Target: t})
+	return s.fill(ctx, t)
+}
+
+// addQemu shows the same file by qemu-nbd.
+func (s *stage) addQemu(ctx context.Context) error {
+	socket := filepath.Join(s.dir, "qemu.sock")
+	// It is ended by strike, not with the context of the start.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "qemu-nbd",
+		"--cache=none", "--format=raw", "--persistent", "--socket="+socket, s.rawPath())
+	cmd.SysProcAttr = childOfOurs()
+	log, err := os.Create(filepath.Join(s.dir, "qemu.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	s.qemu = cmd
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	err = harness.Wait(ctx, "qemu-nbd to listen", func(ctx context.Context) error {
+		var dialer net.Dialer
+		conn, err := dialer.DialContext(ctx, "unix", socket)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+	if err != nil {
+		text, _ := os.ReadFile(log.Name())
+		return fmt.Errorf("%w: %s", err, lastLines(text))
+	}
+	s.contenders = append(s.contenders, contender{
+		Name: qemuNBD, Title: "qemu-nbd, cache=none", Target: nbdTarget("nbd+unix:///?socket=" + socket),
+		pids: func() []int { return []int{cmd.Process.Pid} },
+	})
+	return nil
+}
+
+// strike ends and removes everything, whatever was set.
+func (s *stage) strike(ctx context.Context) error {
+	var errs []error
+	if s.qemu != nil {
+		errs = append(errs, s.qemu.Process.Kill())
+		// It was killed; how it ended tells nothing.
+		_ = s.qemu.Wait()
+	}
+	if s.cluster != nil {
+		errs = append(errs, s.cluster.Stop(ctx))
+	}
+	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
+}

@@ -1,0 +1,38 @@
+// Command bench measures the data path and compares it with what it costs to have
+// no Holdfast at all. It prints ratios of contenders that took turns in one run, on
+// one machine, because figures of different days or machines cannot be compared.
+//
+//	go run ./test/bench -h
+//
+// # Contenders
+//
+//	raw        the preallocated, fully written file itself, by libaio and O_DIRECT
+//	qemu-nbd   the same file behind qemu-nbd --cache=none
+//	holdfast-1 a volume with one replica, on the node of its replica
+//	holdfast-3 a volume with three replicas, one on each of three daemons
+//
+// All lie on one disk. fio puts the same load on each; all but the first are
+// reached by fio's nbd engine over a unix socket, Holdfast by its socket frontend.
+// Each was written to its last byte before anything is measured.
+//
+// # What is measured
+//
+// A measurement is one run of fio: one workload on one contender for a few seconds.
+// A round is one of each; the contender that begins changes from workload to
+// workload and from round to round. Of the rounds the report gives median and
+// spread. A ratio is taken within a round, where the machine was the same for both,
+// and the median of these ratios is reported.
+//
+// CPU is what the contender's servers used (all three daemons, whatever they did)
+// from before fio started until after it ended, divided by the operations; fio's own
+// is given apart. CPU that neither used is reported as that of others: it says
+// whether the machine was quiet.
+//
+// With write+flush an operation is a write and a flush, and its latency the sum of
+// the percentiles of both, which is an upper bound for the 99th.
+//
+// # What it leaves behind
+//
+// Nothing, also when it is interrupted: everything lies in one directory, and every
+// process is ended. No root is needed.
+package main

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
+	"github.com/holdfast-io/holdfast/test/harness"
+)
+
+const (
+	// startLimit bounds the start of a server, callLimit a call to a daemon.
+	startLimit = 30 * time.Second
+	callLimit  = 60 * time.Second
+)
+
+func (s *stage) startCluster(ctx context.Context) error {
+	binaries, err := harness.Build(ctx, filepath.Join(s.dir, "bin"))
+	if err != nil {
+		return err
+	}
+	s.cluster, err = harness.Start(ctx, harness.Options{
+		Binaries: binaries, Dir: filepath.Join(s.dir, "c"), DaemonArgs: []string{"--frontend", "socket"},
+	})
+	if err != nil {
+		return err
+	}
+	return s.cluster.AddDisks(ctx, "ssd")
+}
+
+// daemons are the processes of all daemons: that of a single replica's volume
+// belongs to a cluster too.
+func (s *stage) daemons() []int {
+	var pids []int
+	for _, n := range s.cluster.Nodes {
+		pids = append(pids, n.PID())
+	}
+	return pids
+}
+
+// addVolume makes a volume, attaches it where one of its replicas is, and fills it.
+func (s *stage) addVolume(name string, replicas int) func(context.Context) error {
+	return func(ctx context.Context) error {
+		id, uri, err := s.makeVolume(ctx, name, replicas)
+		if err != nil {
+			return err
+		}
+		title := "Holdfast, 1 replica"
+		if replicas > 1 {
+			title = fmt.Sprintf("Holdfast, %d replicas", replicas)
+		}
+		s.contenders = append(s.contenders, contender{
+			Name: name, Title: title, Target: nbdTarget(uri),
+			pids:    s.daemons,
+			healthy: func(ctx context.Context) error { return s.checkVolume(ctx, id, replicas) },
+		})
+		return s.fill(ctx, nbdTarget(uri))
+	}
+}
+
+func (s *stage) makeVolume(ctx context.Context, name string, replicas int) (id, uri string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	volumes := s.cluster.Nodes[0].Volumes()
+	made, err := volumes.CreateVolume(ctx, &holdfastv1.CreateVolumeRequest{
+		Name: name, SizeBytes: s.options.SizeBytes, Parameters: &holdfastv1.VolumeParameters{Replicas: int32(replicas)},
+	})
+	if err != nil {
+		return "", "", fmt.Errorf("create volume: %w", err)
+	}
+	node := s.cluster.Node(made.GetReplicas()[0].GetNodeId())
+	if _, err := volumes.PublishVolume(ctx, &holdfastv1.PublishVolumeRequest{VolumeId: made.GetId(), NodeId: node.ID()}); err != nil {
+		return "", "", fmt.Errorf("publish volume: %w", err)
+	}
+	staged, err := node.Agent().StageVolume(ctx, &holdfastv1.StageVolumeRequest{VolumeId: made.GetId()})
+	if err != nil {
+		return "", "", fmt.Errorf("stage volume: %w", err)
+	}
+	return made.GetId(), staged.GetDevicePath(), nil
+}
+
+// checkVolume: a volume that lost a replica on the way would be measured under a
+// wrong name.
+func (s *stage) checkVolume(ctx context.Context, id string, replicas int) error {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	volume, err := s.cluster.Nodes[0].Volumes().GetVolume(ctx, &holdfastv1.GetVolumeRequest{Id: id})
+	if err != nil {
+		return fmt.Errorf("look at the volume: %w", err)
+	}
+	inSync := 0
+	for _, r := range volume.GetReplicas() {
+		if r.GetInSync() {
+			inSync++
+		}
+	}
+	if inSync != replicas {
+		return fmt.Errorf("%d of %d replicas are in sync: the figures are void; the logs end with\n%s", inSync, replicas, s.cluster.LogTails())
+	}
+	return nil
+}

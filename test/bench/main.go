@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	err := run(ctx, os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil && ctx.Err() != nil:
+		fmt.Fprintln(os.Stderr, "bench: interrupted:", err)
+		os.Exit(130)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// options are what the flags say.
+type options struct {
+	Rounds    int
+	Runtime   time.Duration
+	SizeBytes int64
+	Dir       string
+	Output    string
+	Workloads []workload
+}
+
+// quick is a look, not a measurement.
+var quick = options{Rounds: 1, Runtime: time.Second, SizeBytes: 512 << 20}
+
+const (
+	outputTable    = "table"
+	outputJSON     = "json"
+	outputMarkdown = "markdown"
+)
+
+func parseFlags(args []string) (options, error) {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	rounds := flags.Int("rounds", 5, "rounds; each measures every workload on every contender")
+	runtime := flags.Duration("runtime", 3*time.Second, "length of each measurement, whole seconds")
+	size := flags.Int64("size", 1024, "size of the file and of each volume, in MiB; six times that must be free")
+	dir := flags.String("dir", "/var/tmp", "where everything lies while it runs; on the disk to measure")
+	output := flags.String("o", outputTable, "table, json or markdown")
+	only := flags.String("only", "", "measure only these workloads, by name: "+strings.Join(names(workloads()), ","))
+	short := flags.Bool("quick", false, "a look of a minute or two: -rounds 1 -runtime 1s -size 512")
+	if err := flags.Parse(args); err != nil {
+		return options{}, err
+	}
+	o := options{Rounds: *rounds, Runtime: *runtime, SizeBytes: *size << 20}
+	if *short {
+		o = quick
+	}
+	o.Dir, o.Output = *dir, *output
+	var err error
+	if o.Workloads, err = choose(workloads(), *only); err != nil {
+		return options{}, err
+	}
+	return o, o.validate(flags.Args())
+}
+
+func (o *options) validate(rest []string) error {
+	switch {
+	case len(rest) > 0:
+		return fmt.Errorf("unexpected argument %q", rest[0])
+	case o.Rounds < 1:
+		return fmt.Errorf("-rounds %d: want at least 1", o.Rounds)
+	case o.Runtime < time.Second || o.Runtime%time.Second != 0:
+		return fmt.Errorf("-runtime %v: want whole seconds, at least one", o.Runtime)
+	case o.SizeBytes < 64<<20:
+		return fmt.Errorf("-size %d: want at least 64 MiB", o.SizeBytes>>20)
+	case !slices.Contains([]string{outputTable, outputJSON, outputMarkdown}, o.Output):
+		return fmt.Errorf("-o %q: want table, json or markdown", o.Output)
+	}
+	return nil
+}
+
+// cleanupLimit bounds the cleaning up.
+const cleanupLimit = 60 * time.Second
+
+func run(ctx context.Context, args []string) (err error) {
+	o, err := parseFlags(args)
+	if err != nil {
+		return err
+	}
+	facts, err := describeHost(ctx, o.Dir)
+	if err != nil {
+		return err
+	}
+	progress := newProgress(os.Stderr)
+	results, err := measure(ctx, o, progress)
+	progress.end()
+	if err != nil {
+		return err
+	}
+	return summarize(facts, o, results).write(os.Stdout, o.Output)
+}
+
+// measure sets the contenders up, lets them take turns, and takes them down.
+func measure(ctx context.Context, o options, progress *progress) (results []measurement, err error) {
+	s, err := newStage(o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		// After a signal too, so the context of the run cannot serve.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
+		defer cancel()
+		progress.note("cleaning up")
+		if cleanErr := s.strike(ctx); cleanErr != nil {
+			err = errors.Join(err, fmt.Errorf("clean up: %w", cleanErr))
+		}
+	}()
+	if err := s.set(ctx, progress); err != nil {
+		return nil, err
+	}
+	turns := schedule(o.Workloads, s.contenders, o.Rounds)
+	for i, t := range turns {
+		progress.turn(i, len(turns), t)
+		m, err := t.measure(ctx, s.fio, o)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, m)
+	}
+	return results, nil
+}
