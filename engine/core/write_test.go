@@ -120,7 +120,7 @@ func TestInvalidRequestsAreRefused(t *testing.T) {
 	} {
 		q.Tag = uint64(tag)
 		s.request(q)
-		s.expect("done " + bytes(int64(tag)) + ": invalid argument")
+		s.expect("done " + size(int64(tag)) + ": invalid argument")
 	}
 }
 
