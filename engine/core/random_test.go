@@ -19,8 +19,9 @@ var (
 )
 
 // The failures of a random run: links that break, replicas that are killed, lose
-// power, hang or run out of space, proposals whose outcome gets lost and that
-// land late, engines that crash, are replaced while they still run, or detach.
+// power, hang, are slow or run out of space, proposals whose outcome gets lost and that
+// land late, engines that crash, detach, or are replaced while they still run,
+// cut off with the replica of their own node.
 // What is judged: every read by history, every buffer given back, no effect
 // after the end, bounded queues, and that all replicas are equal in the end.
 
@@ -48,8 +49,8 @@ type storm struct {
 
 type stormNode struct {
 	*replica
-	// downUntil and frozenUntil end what is wrong with it.
-	downUntil, frozenUntil block.Instant
+	// downUntil, frozenUntil and slowUntil end what is wrong with it.
+	downUntil, frozenUntil, slowUntil block.Instant
 }
 
 type stormEngine struct {
@@ -60,6 +61,11 @@ type stormEngine struct {
 	tag       uint64
 	stopped   bool
 	detaching bool
+	// cut are the nodes, and alone says that Raft, too, cannot be reached until
+	// cutUntil.
+	cut      set
+	alone    bool
+	cutUntil block.Instant
 }
 
 type stormOp struct {
@@ -79,7 +85,7 @@ type stormLink struct {
 	up, lost       bool
 }
 
-const stormSize = 33 * mib
+const stormSize = 16*mib + 64*kib
 
 // stormPlaces are where requests go: few, so that they meet, at borders of
 // blocks, chunks and regions.
@@ -123,10 +129,14 @@ func (w *storm) start() {
 	if w.view.Attachment.IsZero() {
 		w.view.Attachment = block.AttachmentID{ID: block.ID{4: w.starts}}
 	}
+	timing := Timing{}.Default()
+	if w.seed%2 == 0 {
+		timing.AttachWait = second // shorter than the leases of others
+	}
 	e := &stormEngine{number: len(w.engines) + 1, ops: map[uint64]*stormOp{}}
 	core, err := New(Config{
-		Node: w.view.Owner, View: w.view, MinInSync: 1, Timing: Timing{}.Default(),
-		Limits: Limits{Requests: 8, TargetWindow: 4, Copies: 3, LogRegions: 2},
+		Node: w.view.Owner, View: w.view, MinInSync: 1, Timing: timing,
+		Limits: Limits{Requests: 8, TargetWindow: 4, Copies: 3, LogRegions: 1},
 	}, w.now)
 	if err != nil {
 		w.fatal("%v", err)
@@ -291,7 +301,13 @@ func (w *storm) network() bool {
 
 func (w *storm) linkStep(l *stormLink) bool {
 	node := w.nodes[l.node]
+	if w.now < l.engine.cutUntil && l.engine.cut.has(l.node) {
+		return false
+	}
 	works := w.now >= node.downUntil && w.now >= node.frozenUntil
+	if w.now < node.slowUntil && w.random.IntN(10) != 0 {
+		works = false
+	}
 	switch n := w.random.IntN(3); {
 	case l.lost && l.up:
 		l.up = false
@@ -354,7 +370,7 @@ func (w *storm) raft(e *stormEngine) {
 		w.late = w.late[:n-1]
 		w.commit(&p)
 	}
-	if len(e.proposals) == 0 {
+	if len(e.proposals) == 0 || e.alone && w.now < e.cutUntil {
 		return
 	}
 	p := e.proposals[0]
@@ -396,7 +412,7 @@ func (w *storm) trouble() {
 	i := w.random.IntN(len(w.nodes))
 	node := w.nodes[i]
 	until := w.now + block.Instant(w.random.Int64N(12*second))
-	switch w.random.IntN(8) {
+	switch w.random.IntN(10) {
 	case 0, 1: // a link breaks
 		if len(w.links) > 0 {
 			w.links[w.random.IntN(len(w.links))].lost = true
@@ -409,6 +425,8 @@ func (w *storm) trouble() {
 		node.losePower(w.random)
 	case 4:
 		node.frozenUntil = until
+	case 8, 9:
+		node.slowUntil = until
 	case 5:
 		w.full = until
 	case 6: // the engine's daemon is restarted, or its node is given up
@@ -431,20 +449,30 @@ func (w *storm) kill(i int, until block.Instant) {
 	}
 }
 
-// replaceEngine starts the next engine. The old one is gone, or does not know.
+// replaceEngine starts the next engine. The old one is gone, or does not know
+// because it is cut off, with the replica of its node.
 func (w *storm) replaceEngine() {
-	if e := w.current(); !e.stopped && w.random.IntN(2) == 0 {
-		w.step(e, Event{Kind: EventAbort})
+	old := w.current()
+	apart := w.random.IntN(4)
+	if apart == 0 && !old.stopped {
+		w.step(old, Event{Kind: EventAbort})
 	}
-	w.late = append(w.late, w.current().proposals...)
-	w.current().proposals = nil
+	w.late = append(w.late, old.proposals...)
+	old.proposals = nil
 	w.start()
+	if apart < 2 || len(w.nodes) < 2 {
+		return
+	}
+	own := bit(int(old.core.cfg.Node.ID[1]) - 1)
+	old.cutUntil = w.now + block.Instant(10*second)
+	old.cut, old.alone = ^own, true
+	w.current().cut, w.current().cutUntil = own, old.cutUntil
 }
 
 func (w *storm) act() {
 	e := w.engines[max(0, len(w.engines)-1-w.random.IntN(2))]
 	switch n := w.random.IntN(100); {
-	case n < 60:
+	case n < 55:
 		w.network()
 	case n < 84:
 		w.ask(e)
@@ -464,7 +492,10 @@ func (w *storm) act() {
 func (w *storm) settle() {
 	w.calm = true
 	for _, node := range w.nodes {
-		node.downUntil, node.frozenUntil = 0, 0
+		node.downUntil, node.frozenUntil, node.slowUntil = 0, 0, 0
+	}
+	for _, e := range w.engines {
+		e.cutUntil = 0
 	}
 	w.full, w.late = 0, nil
 	for n := 0; !w.well(); n++ {
