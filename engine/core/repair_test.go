@@ -195,3 +195,27 @@ func jobsUsed(c *Core) int {
 	}
 	return n
 }
+
+// A repair waits for a chunk that a frozen write holds, while a replica that the
+// view did not have before is added and admitted.
+func TestRepairOutlivesTheAdmissionOfANewReplica(t *testing.T) {
+	s := beginServing(t, scene{members: "A B", size: mib, config: func(c *Config) { c.MinInSync = 3 }, before: func(s *script) {
+		s.replica("A").bad[1] = true
+	}})
+	s.write(1, 'w', 0, 4*kib) // waits for a third member
+	s.read(2, 4*kib, 4*kib)
+	s.settle()
+	s.expectAmong("A: read 4K+4K", "B: read 4K+4K", "done 2 '.'")
+	s.silent = bit(0)
+	s.lose("A")
+	s.settle()
+	s.add()
+	s.settle()
+	s.expectAmong("lost A: unavailable", "admitted C, 0 copied")
+	s.wake("A")
+	s.pass(10 * time.Second)
+	s.settle()
+	s.pass(10 * time.Second)
+	s.settle()
+	s.expectAmong("admitted A, 64K copied", "done 1", "B: hash 0+1M", "C: hash 0+1M")
+}

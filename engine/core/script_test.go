@@ -323,6 +323,18 @@ func (s *script) pass(d time.Duration) {
 	s.step(Event{Kind: EventTick})
 }
 
+// add puts one more replica into the view, as one that has never been in sync.
+func (s *script) add() {
+	s.t.Helper()
+	i := len(s.replicas)
+	s.replicas = append(s.replicas, newReplica(i, s.view.Size, &s.buffers))
+	s.waiting, s.old = append(s.waiting, nil), append(s.old, nil)
+	s.view = s.view.Clone()
+	s.view.Revision++
+	s.view.Replicas = append(s.view.Replicas, block.Member{ID: replicaID(i), Node: nodeID(i)})
+	s.step(Event{Kind: EventView, View: s.view.Clone()})
+}
+
 // await lets time go by until an effect begins like this.
 func (s *script) await(prefix string, limit time.Duration) {
 	s.t.Helper()
