@@ -49,20 +49,7 @@ func (d *Driver) Available(context.Context) error {
 			return fmt.Errorf("FUSE devices need %s: %w: %w", path, block.ErrUnavailable, err)
 		}
 	}
-	return mayMount()
-}
-
-// mayMount reports whether this process may mount file systems.
-func mayMount() error {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var sets [2]unix.CapUserData
-	if err := unix.Capget(&header, &sets[0]); err != nil {
-		return fmt.Errorf("read own capabilities: %w", err)
-	}
-	if sets[0].Effective&(1<<unix.CAP_SYS_ADMIN) == 0 {
-		return fmt.Errorf("FUSE devices need the right to mount, CAP_SYS_ADMIN: %w", block.ErrUnavailable)
-	}
-	return nil
+	return frontend.Privileged()
 }
 
 func (d *Driver) dir(a block.AttachmentID) string { return filepath.Join(d.RunDir, a.String()) }
