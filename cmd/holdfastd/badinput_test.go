@@ -46,6 +46,7 @@ func TestBadInput(t *testing.T) {
 	t.Run("directories", func(t *testing.T) { testUnusableDirectories(t, p) })
 	t.Run("privileges", func(t *testing.T) { testWithoutPrivileges(t, p) })
 	t.Run("second daemon", func(t *testing.T) { testSecondDaemon(t, p) })
+	t.Run("another cluster", func(t *testing.T) { testAnotherCluster(t, p) })
 	t.Run("disks", func(t *testing.T) { testUnusableDisks(t, p) })
 }
 
@@ -396,6 +397,23 @@ func testSecondDaemon(t *testing.T, programs programs) {
 	// What was given up can be had.
 	stop = second.start("--bootstrap", "--data-dir", first.path("data"), "--run-dir", first.path("run"))
 	stop()
+}
+
+// testAnotherCluster: a node that belongs to one cluster is told so by another, and
+// all of the daemon ends, whatever part of it found out.
+func testAnotherCluster(t *testing.T, programs programs) {
+	first, second, other := newPlace(t, programs), newPlace(t, programs), newPlace(t, programs)
+	stopFirst := first.start("--bootstrap")
+	stopSecond := second.start("--join", first.control, "--name", "n2")
+	stopSecond()
+	stopFirst()
+	other.start("--bootstrap")
+	// Its own cluster has no leader, so it asks there.
+	wantRefused(t, run(t, nil, programs.daemon, second.args("--join", other.control, "--name", "n2", "--listen-metrics", second.http)...), exitFailed,
+		`join cluster: .*it belongs to cluster [0-9a-f]{32}, this is cluster [0-9a-f]{32}.*: check --join and --data-dir`)
+	// It is as it was.
+	first.start()
+	second.start()
 }
 
 // wantMarked checks that all threads of a daemon are marked as part of the I/O

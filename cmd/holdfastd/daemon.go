@@ -108,6 +108,9 @@ func (d *daemon) openCluster() (err error) {
 func (d *daemon) run(ctx context.Context) error {
 	outer, cancelOuter := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelOuter()
+	// Also when it is a part that fails.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var parts errgroup.Group
 	failed := make(chan error, 5)
 	start := func(ctx context.Context, name string, run func(context.Context) error) {
@@ -133,6 +136,7 @@ func (d *daemon) run(ctx context.Context) error {
 		start(ctx, "profiles", func(ctx context.Context) error { return serveHTTP(ctx, listener, profileHandler()) })
 	}
 	err := d.serveVolumes(ctx, outer, agent, start, failed)
+	cancel()
 	cancelOuter()
 	if partErr := parts.Wait(); err == nil {
 		// Otherwise it is the same, or a consequence.
