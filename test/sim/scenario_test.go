@@ -21,6 +21,7 @@ const patience = 30 * second
 func newScene(t *testing.T, seed uint64) *scene {
 	t.Helper()
 	o := SeedOptions(seed, 0)
+	o.Shape = DefaultShape()
 	o.Faults, o.RaftFaults, o.Scripted, o.Plant = nil, false, true, &plant{}
 	w, err := NewWorld(o)
 	if err != nil {
