@@ -323,6 +323,34 @@ func (s *script) pass(d time.Duration) {
 	s.step(Event{Kind: EventTick})
 }
 
+// add puts one more replica into the view, as one that has never been in sync.
+func (s *script) add() {
+	s.t.Helper()
+	i := len(s.replicas)
+	s.replicas = append(s.replicas, newReplica(i, s.view.Size, &s.buffers))
+	s.waiting, s.old = append(s.waiting, nil), append(s.old, nil)
+	s.view = s.view.Clone()
+	s.view.Revision++
+	s.view.Replicas = append(s.view.Replicas, block.Member{ID: replicaID(i), Node: nodeID(i)})
+	s.step(Event{Kind: EventView, View: s.view.Clone()})
+}
+
+// await lets time go by until an effect begins like this.
+func (s *script) await(prefix string, limit time.Duration) {
+	s.t.Helper()
+	for end := s.now + block.Instant(limit); ; {
+		for _, line := range s.lines {
+			if strings.HasPrefix(line, prefix) {
+				return
+			}
+		}
+		if s.now = max(s.now, s.core.Deadline()); s.now > end {
+			s.t.Fatalf("no %q within %v:\n\t%s", prefix, limit, strings.Join(s.lines, "\n\t"))
+		}
+		s.step(Event{Kind: EventTick})
+	}
+}
+
 // settle answers everything and commits everything until nothing is left.
 func (s *script) settle() {
 	s.t.Helper()
