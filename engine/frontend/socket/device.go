@@ -136,7 +136,8 @@ func (d *Device) accept(ctx context.Context) {
 		}
 		d.loops.Go(func() {
 			defer func() { <-tokens }()
-			if err := d.negotiate(ctx, socket); err != nil && ctx.Err() == nil {
+			// A client may hang up without a farewell.
+			if err := d.negotiate(ctx, socket); err != nil && !errors.Is(err, block.ErrClosed) && ctx.Err() == nil {
 				d.log.Info("client's connection ended", "err", err)
 			}
 		})
