@@ -79,7 +79,7 @@ func (d *Device) take(ctx context.Context) error {
 	case d.use <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("another client is connected: %w", context.Cause(ctx))
+		return fmt.Errorf("a client is connected: %w", context.Cause(ctx))
 	}
 }
 
