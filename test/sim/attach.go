@@ -53,7 +53,7 @@ func (w *World) superviseOnce(v *volume) {
 		return
 	}
 	if v.target == nil || v.target.process == nil && w.loop.chance(20) {
-		v.target = w.nodes[w.loop.rng.IntN(len(w.nodes))]
+		v.target = w.anyMachine()
 	}
 	c := v.current
 	switch {
