@@ -39,7 +39,7 @@ func daemonCode(code codes.Code) codes.Code {
 // mountCode says which code an error of package mount gets.
 func mountCode(err error) codes.Code {
 	switch {
-	case errors.Is(err, mount.ErrForeignData), errors.Is(err, mount.ErrUnformatted):
+	case errors.Is(err, mount.ErrForeignData), errors.Is(err, mount.ErrUnformatted), errors.Is(err, mount.ErrBusy):
 		return codes.FailedPrecondition
 	case errors.Is(err, context.DeadlineExceeded):
 		return codes.DeadlineExceeded
@@ -57,6 +57,8 @@ func mountAdvice(err error) string {
 		return "; it was left untouched: use the volume as it was used before (fsType, volumeMode), or create another one"
 	case errors.Is(err, mount.ErrUnformatted):
 		return "; mount it for writing once, so that a file system is made"
+	case errors.Is(err, mount.ErrBusy):
+		return "; end what has files open below it (\"fuser -vm\" shows it) and call again"
 	case errors.Is(err, mount.ErrDamaged):
 		return "; stop the pod, attach the volume with \"holdfast volume attach\" and repair the file system by hand"
 	default:

@@ -33,6 +33,7 @@ type disks struct {
 	member   *cluster.Cluster
 	executor *vfs.GoExecutor
 	log      *slog.Logger
+	opened   chan struct{} // closed when the node belongs to a cluster and its list is served
 
 	mu     sync.Mutex
 	host   *server.Host // nil until the node belongs to a cluster
@@ -55,6 +56,7 @@ func newDisks(dataDir string, log *slog.Logger) *disks {
 		listPath: filepath.Join(dataDir, "disks.json"),
 		executor: vfs.NewGoExecutor(diskExecutorJobs),
 		log:      log,
+		opened:   make(chan struct{}),
 		stores:   make(map[block.DiskID]*openDisk),
 		failed:   make(map[string]error),
 	}
@@ -78,6 +80,7 @@ func (d *disks) open(id block.ClusterID, host *server.Host) error {
 			d.mu.Unlock()
 		}
 	}
+	close(d.opened)
 	return nil
 }
 
@@ -105,14 +108,19 @@ func (d *disks) openOne(id block.ClusterID, path string) (*openDisk, error) {
 	return disk, nil
 }
 
-// AddDisk implements cluster.DiskHost.
-func (d *disks) AddDisk(_ context.Context, id block.ClusterID, path string) (cluster.AddedDisk, error) {
+// AddDisk implements cluster.DiskHost. A node that has just joined is about to
+// open its disks: that is waited for.
+func (d *disks) AddDisk(ctx context.Context, id block.ClusterID, path string) (cluster.AddedDisk, error) {
 	if !filepath.IsAbs(path) {
-		return cluster.AddedDisk{}, fmt.Errorf("add disk %s: the path must be absolute: %w", path, block.ErrInvalid)
+		return cluster.AddedDisk{}, fmt.Errorf("the path must be absolute: %w", block.ErrInvalid)
+	}
+	select {
+	case <-d.opened:
+	case <-ctx.Done():
+		return cluster.AddedDisk{}, fmt.Errorf("the disks of this node are not served yet: %w", block.ErrUnavailable)
 	}
 	path = filepath.Clean(path)
 	d.mu.Lock()
-	ready := d.host != nil
 	var disk *openDisk
 	for _, known := range d.stores {
 		if known.path == path {
@@ -120,9 +128,6 @@ func (d *disks) AddDisk(_ context.Context, id block.ClusterID, path string) (clu
 		}
 	}
 	d.mu.Unlock()
-	if !ready {
-		return cluster.AddedDisk{}, fmt.Errorf("add disk %s: node is not a member of a cluster yet: %w", path, block.ErrUnavailable)
-	}
 	if disk == nil {
 		var err error
 		if disk, err = d.formatOrOpen(id, path); err != nil {

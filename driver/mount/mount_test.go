@@ -129,6 +129,16 @@ func TestFormatMountAndRead(t *testing.T) {
 	if busy, err := devices.Busy(name); err != nil || !busy {
 		t.Errorf("a mounted device is busy = %v, %v", busy, err)
 	}
+	open, err := os.Open(filepath.Join(published, "row"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Unmount(published); !errors.Is(err, ErrBusy) {
+		t.Errorf("unmount with an open file: %v", err)
+	}
+	if err := open.Close(); err != nil {
+		t.Fatal(err)
+	}
 	for _, path := range []string{published, staging} {
 		if err := m.Unmount(path); err != nil {
 			t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	mountutils "k8s.io/mount-utils"
 	utilexec "k8s.io/utils/exec"
@@ -20,6 +21,8 @@ var (
 	ErrForeignData = errors.New("device holds other data")
 	// ErrUnformatted: a device without a file system was to be mounted read-only.
 	ErrUnformatted = errors.New("device is not formatted")
+	// ErrBusy: something still uses the mount.
+	ErrBusy = errors.New("mount is in use")
 	// ErrDamaged: fsck found errors that it could not correct.
 	ErrDamaged = errors.New("file system is damaged")
 )
@@ -136,10 +139,15 @@ func (m *Mounter) Bind(source, target string, readOnly bool) error {
 
 // Unmount takes the topmost mount off target.
 func (m *Mounter) Unmount(target string) error {
-	if err := m.mounter.Unmount(target); err != nil {
+	err := m.mounter.Unmount(target)
+	switch {
+	case err == nil:
+		return nil
+	case strings.Contains(err.Error(), "target is busy"): // the words of umount(8)
+		return fmt.Errorf("unmount %s: %w", target, ErrBusy)
+	default:
 		return fmt.Errorf("unmount %s: %w", target, err)
 	}
-	return nil
 }
 
 // Point is one mount of a volume.
