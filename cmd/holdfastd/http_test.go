@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -31,19 +32,24 @@ func TestProfilesHaveAnAddressOfTheirOwn(t *testing.T) {
 }
 
 func TestServeHTTPEndsWithItsContext(t *testing.T) {
+	var listen net.ListenConfig
+	listener, err := listen.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := serveHTTP(ctx, "127.0.0.1:0", profileHandler()); err != nil {
+	if err := serveHTTP(ctx, listener, profileHandler()); err != nil {
 		t.Error(err)
 	}
-	if err := serveHTTP(t.Context(), "nowhere", profileHandler()); err == nil {
-		t.Error("it serves an address that is none")
+	if err := serveHTTP(t.Context(), listener, profileHandler()); err == nil {
+		t.Error("it serves a listener that is closed")
 	}
 }
 
 func TestFrontendFlag(t *testing.T) {
 	for frontend, why := range map[string]string{"auto": "", "nbd": "", "fuse": "", "socket": "", "iscsi": "want auto, nbd, fuse or socket"} {
-		c := config{name: "n", frontend: frontend, listenControl: "127.0.0.1:1", listenData: "127.0.0.1:2", listenRaft: "127.0.0.1:3"}
+		c := config{name: "n", dataDir: "/d", runDir: "/r", frontend: frontend, listenControl: "127.0.0.1:1", listenData: "127.0.0.1:2", listenRaft: "127.0.0.1:3"}
 		err := c.validate()
 		if (err == nil) != (why == "") || err != nil && !strings.Contains(err.Error(), why) {
 			t.Errorf("--frontend %s: %v", frontend, err)
