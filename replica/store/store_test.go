@@ -208,6 +208,27 @@ func TestZeroDuringRound(t *testing.T) {
 	g.expect(r, block.ExtentSize, fill(block.ExtentSize, 2))
 }
 
+// TestFlushNumberShownIsKept kills the process between the write of a flush number
+// and its sync. If the number is shown afterwards, a loss of power must not take it
+// back: a number that goes back means a disk that was put back (rule 10).
+func TestFlushNumberShownIsKept(t *testing.T) {
+	g := newRig(t)
+	r := g.create(1, testSize)
+	g.write(r, 0, fill(4096, 1))
+	g.flush(r)
+	number := block.FlushNumber{Epoch: 1, N: 5}
+	r.Submit(&Op{Kind: Flush, FlushNumber: number, Done: func(*Op) {}})
+	g.steps.Step(0)
+	g.kill()
+	if shown := g.replica(1).FlushNumber(); shown != number {
+		t.Fatalf("flush number %v, want %v, which was written", shown, number)
+	}
+	g.powerLoss()
+	if kept := g.replica(1).FlushNumber(); kept != number {
+		t.Fatalf("flush number %v, want %v, which was shown", kept, number)
+	}
+}
+
 func TestChecksum(t *testing.T) {
 	g := newRig(t)
 	r := g.create(1, testSize)

@@ -21,6 +21,7 @@ const patience = 30 * second
 func newScene(t *testing.T, seed uint64) *scene {
 	t.Helper()
 	o := SeedOptions(seed, 0)
+	o.Shape = DefaultShape()
 	o.Faults, o.RaftFaults, o.Scripted, o.Plant = nil, false, true, &plant{}
 	w, err := NewWorld(o)
 	if err != nil {
@@ -201,6 +202,7 @@ func TestScenario(t *testing.T) {
 		{"fsync-fails", fsyncFails},
 		{"full-disk", fullDisk},
 		{"full-source", fullSource},
+		{"frozen-window", frozenWindow},
 		{"write-over-rot", writeOverRot},
 		{"lost-removal", lostRemoval},
 		{"repair-unlogged", repairUnlogged},
@@ -549,6 +551,31 @@ func fullSource(s *scene) {
 	s.rest()
 }
 
+// frozenWindow: more writes than a target's window takes wait for the in-sync set
+// to be large enough. The target that would make it so misses some of them, and
+// must not wait for their end.
+func frozenWindow(s *scene) {
+	s.v.minSync = 2
+	s.killEngine(0)
+	s.wait(500 * millisecond)
+	s.serving()
+	s.kill(2)
+	s.inSync(0, 1)
+	s.cut(0, 1, true)
+	var ops []*operation
+	for i := range int64(3 * s.options.Limits.TargetWindow) {
+		ops = append(ops, s.begin(core.WriteRequest, i*block.ExtentSize, block.BlockSize))
+	}
+	s.inSync(0)
+	s.cut(0, 1, false)
+	s.inSync(0, 1)
+	for _, op := range ops {
+		s.want(s.read(s.end(op).offset), value(op.id))
+	}
+	s.restart(2)
+	s.rest()
+}
+
 // writeOverRot: a write of a part of a block whose other part has rotted, with and
 // without a peer that has it intact. It is not frozen for ever, and the rotten
 // bytes do not get a new checksum.
@@ -670,7 +697,7 @@ func restartContainer(s *scene) {
 	s.restart(0, 1, 2)
 	s.wait(200 * millisecond)
 	s.serving()
-	if n := s.paths.counts["view: attachment ended"]; n != 0 {
+	if n := s.paths.counts["view: attachment ended, all lost"]; n != 0 {
 		s.t.Fatal("a restart was taken for a loss of power")
 	}
 	s.want(s.read(0), value(w.id))
