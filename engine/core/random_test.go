@@ -260,7 +260,7 @@ func (w *storm) ask(e *stormEngine) {
 	q := Request{Tag: e.tag, Offset: span.Offset, Length: span.Length}
 	op := &stormOp{span: span}
 	switch n := w.random.IntN(20); {
-	case n < 9:
+	case n < 9 || e != w.current(): // its writes would hang, and fill all slots
 		q.Kind = ReadRequest
 		op.begun = w.history.tick()
 	case n < 17:
