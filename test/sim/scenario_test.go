@@ -779,6 +779,7 @@ func (s *scene) putBack(i int, old image) {
 func rolledBackDisk(s *scene) *operation {
 	s.write(2*block.RegionSize, block.ExtentSize)
 	s.flush()
+	s.wait(4 * second)
 	s.kill(1)
 	old := s.save(1)
 	s.restart(1)
