@@ -220,7 +220,7 @@ func TestScenario(t *testing.T) {
 		{"quorum-lost", quorumLostScene},
 	} {
 		t.Run(sc.name, func(t *testing.T) {
-			for seed := uint64(1); seed <= 5; seed++ {
+			for seed := uint64(1); seed <= 3; seed++ {
 				sc.play(newScene(t, seed))
 			}
 		})
