@@ -5,8 +5,9 @@
 SHELL := /bin/bash
 
 # SEED and STEPS choose a run of the simulator, DURATION bounds it when SEED does
-# not. SABOTAGE is a step of the demo that must then fail. RUN chooses among the
-# tests of `make test` and `make e2e`, PKG the packages of the former.
+# not; a run that fails prints what was violated and how to replay it (see
+# test/sim/doc.go). SABOTAGE is a step of the demo that must then fail. RUN chooses
+# among the tests of `make test` and `make e2e`, PKG the packages of the former.
 SEED     ?=
 STEPS    ?=
 DURATION ?= 1m
