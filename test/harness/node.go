@@ -163,12 +163,11 @@ func (n *Node) Cluster() holdfastv1.ClusterClient { return holdfastv1.NewCluster
 // Agent is the client of what the daemon does for its own machine.
 func (n *Node) Agent() holdfastv1.NodeAgentClient { return holdfastv1.NewNodeAgentClient(n.conn) }
 
-// AddDisk makes a directory, if there is none, and adds it as a disk of the node.
+// AddDisk makes a directory and adds it as a disk of the node.
 func (n *Node) AddDisk(ctx context.Context, class string, tags ...string) (*holdfastv1.Disk, error) {
 	n.disks++
-	path := n.DiskPath(n.disks)
-	// It may be there: a file system of its own is mounted by who wants one.
-	if err := os.MkdirAll(path, 0o750); err != nil {
+	path := filepath.Join(n.Dir, "disks", fmt.Sprintf("d%d", n.disks))
+	if err := os.Mkdir(path, 0o750); err != nil {
 		return nil, fmt.Errorf("add disk to %s: %w", n.Name, err)
 	}
 	disk, err := n.Cluster().AddDisk(ctx, &holdfastv1.AddDiskRequest{Path: path, Class: class, Tags: tags})
@@ -177,9 +176,6 @@ func (n *Node) AddDisk(ctx context.Context, class string, tags ...string) (*hold
 	}
 	return disk, nil
 }
-
-// DiskPath is the directory that the i-th call of AddDisk, from 1, adds.
-func (n *Node) DiskPath(i int) string { return filepath.Join(n.Dir, "disks", fmt.Sprintf("d%d", i)) }
 
 // StartPlugin starts the CSI plugin of the node and waits until it serves.
 func (n *Node) StartPlugin(ctx context.Context) error {
