@@ -78,7 +78,23 @@ func (c *Core) hashForCopy(i int) {
 		return
 	}
 	j.view = c.stamp
+	c.deliverAgain(j)
 	c.hash(i, bit(j.source)|bit(j.target))
+}
+
+// deliverAgain queues behind a copy what the target has already and the source
+// may not have yet (its disk is full, or takes no writes): the copy would undo it
+// on the target, which counts as having it.
+func (c *Core) deliverAgain(j *job) {
+	for k := range c.writes {
+		w := &c.writes[k]
+		if !w.used || !w.running || !w.has.has(j.target) || w.has.has(j.source) || !w.span.Blocks().Overlaps(j.span) {
+			continue
+		}
+		w.has &^= bit(j.target)
+		w.sent &^= bit(j.target)
+		c.queueForTarget(j.target, k)
+	}
 }
 
 // copyNext copies the next extent that differs, or ends the copy. Nothing that

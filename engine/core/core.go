@@ -91,7 +91,7 @@ func New(cfg Config, now block.Instant) (*Core, error) {
 		requests: make([]request, cfg.Limits.Requests),
 		writes:   make([]write, cfg.Limits.Requests+cfg.Limits.Copies),
 		jobs:     make([]job, cfg.Limits.Copies),
-		nextPing: now,
+		nextPing: now + block.Instant(cfg.Timing.PingInterval),
 		ticked:   now,
 	}
 	for i := len(c.requests) - 1; i >= 0; i-- {

@@ -14,12 +14,17 @@ func (c *Core) leased() bool {
 		return true
 	}
 	for i := range need.all() {
-		p := &c.peers[i]
-		if !p.leased || c.now >= p.leaseFrom+block.Instant(c.cfg.Timing.Lease) {
+		if !c.leasedBy(i) {
 			return false
 		}
 	}
 	return true
+}
+
+// leasedBy reports whether one replica has its part in the lease.
+func (c *Core) leasedBy(i int) bool {
+	p := &c.peers[i]
+	return p.leased && c.now < p.leaseFrom+block.Instant(c.cfg.Timing.Lease)
 }
 
 // ping asks a replica for a sign of life; one at a time.
@@ -44,10 +49,13 @@ func (c *Core) pong(i int, e *call) {
 	}
 }
 
-// renewLease pings those whose answer a waiting read needs.
+// renewLease pings those whose answer a waiting read needs. The others are not
+// asked: while one of them cannot answer, they would be asked without end.
 func (c *Core) renewLease() {
 	for i := range c.need().all() {
-		c.ping(i)
+		if !c.leasedBy(i) {
+			c.ping(i)
+		}
 	}
 }
 

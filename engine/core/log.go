@@ -173,7 +173,8 @@ func (c *Core) lacks(i int, regions block.Regions) block.Regions {
 }
 
 // clearLog takes regions out of the members' intent logs. Nothing is cleared of
-// which an absent replica may lack something without a durable mark.
+// which an absent replica may lack something without a durable mark. A member
+// that is away keeps its own until it was verified.
 func (c *Core) clearLog() {
 	if !c.log.due || !c.log.marked {
 		return
@@ -184,7 +185,8 @@ func (c *Core) clearLog() {
 		regions.Subtract(c.lacks(i, regions))
 	}
 	c.detach.cleared = true
-	if regions.Empty() {
+	members := c.healthy()
+	if regions.Empty() || members == 0 {
 		c.kick = true
 		return
 	}
@@ -194,7 +196,7 @@ func (c *Core) clearLog() {
 		invariant.Assert(!c.divide.region(r) && !c.unsure.region(r), "region %d leaves the log divergent", r)
 	}
 	c.log.clearing = regions
-	c.sendMeta(metaState{kind: metaClearLog, to: c.iss, regions: regions},
+	c.sendMeta(metaState{kind: metaClearLog, to: members, regions: regions},
 		&block.Update{ClearLog: regions.Clone()})
 }
 

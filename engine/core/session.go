@@ -82,12 +82,15 @@ func newPeer(m *block.Member, index int) peer {
 // had confirmed (rule 10).
 func (p *peer) rolledBack() bool { return p.known && p.stored.Less(p.confirmed) }
 
+// lacks reports that a member has lost what it had acknowledged.
+func (p *peer) lacks() bool { return p.lostMemory || p.rolledBack() }
+
 // healthy are the members that are open and lost nothing.
 func (c *Core) healthy() set {
 	var s set
 	for i := range c.iss.all() {
 		p := &c.peers[i]
-		if p.link == linkOpen && p.failed == nil && !p.lostMemory && !p.rolledBack() {
+		if p.link == linkOpen && p.failed == nil && !p.lacks() {
 			s |= bit(i)
 		}
 	}
@@ -229,7 +232,10 @@ func (c *Core) memberFailed(i int, err error) {
 	for at := p.calls.head; at != 0; {
 		e := &p.calls.slots[at-1]
 		next := e.next
-		if e.purpose == forPing || e.purpose == forRead || e.purpose == forJob {
+		// A region must not leave the log of a store that may have been reopened: the
+		// checksums of its latest overwrites may be gone (see trust).
+		clearing := e.purpose == forMeta && c.meta.kind == metaClearLog
+		if e.purpose == forPing || e.purpose == forRead || e.purpose == forJob || clearing {
 			c.cancelled(i, p.calls.remove(at-1))
 		}
 		at = next
@@ -263,11 +269,16 @@ func (c *Core) reply(ev *Event) {
 		rep.Buf.Release()
 		return
 	}
+	if rep.Op != p.calls.slots[at].req.Op {
+		rep.Buf.Release()
+		c.fail(i, block.ErrProtocol)
+		return
+	}
 	switch rep.Op {
 	case block.OpWrite, block.OpZero, block.OpPing:
 		p.free = rep.Free
 	}
-	if c.refused(i, at, rep) {
+	if c.unmerged(i, at, rep) || c.refused(i, at, rep) {
 		rep.Buf.Release()
 		return
 	}
@@ -285,7 +296,7 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 	switch {
 	case rep.Err == nil:
 		return false
-	case errors.Is(rep.Err, block.ErrNoSpace) && e.purpose == forWrite && c.need().has(i):
+	case errors.Is(rep.Err, block.ErrNoSpace) && e.purpose == forWrite && c.waitsForSpace(i):
 		return false
 	case errors.Is(rep.Err, block.ErrChecksum) && rep.Op == block.OpRead:
 		return false
@@ -307,6 +318,13 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 	}
 	c.fail(i, rep.Err)
 	return true
+}
+
+// waitsForSpace reports whether a full replica is asked again (rule 31). One
+// that only counts may still refuse a write that has ended long ago, which
+// nobody would send again.
+func (c *Core) waitsForSpace(i int) bool {
+	return c.iss.has(i) || c.proposal.open && c.proposal.joining.has(i)
 }
 
 // answered hands a reply to the one who waits for it.
@@ -343,6 +361,10 @@ func (c *Core) opened(i int, rep *block.Reply) {
 		return
 	}
 	o := rep.Opened
+	if !c.wellFormed(o) {
+		c.fail(i, block.ErrProtocol)
+		return
+	}
 	if o.View.Epoch > c.view.Epoch || o.View.Epoch == c.view.Epoch && o.View.Revision > c.view.Revision {
 		c.fenced("replica %s holds view (%d, %d) above (%d, %d)", p.id,
 			o.View.Epoch, o.View.Revision, c.view.Epoch, c.view.Revision)
@@ -378,6 +400,18 @@ func (c *Core) opened(i int, rep *block.Reply) {
 	case c.phase == serving:
 		c.startTarget(i)
 	}
+}
+
+// wellFormed reports whether a replica speaks of regions that the volume has:
+// others would end up in updates that every replica refuses.
+func (c *Core) wellFormed(o *block.Opened) bool {
+	all := block.AllRegions(c.view.Size)
+	for i := range o.Dirty {
+		if !all.Contains(o.Dirty[i].Regions) {
+			return false
+		}
+	}
+	return all.Contains(o.Log)
 }
 
 // memberOpened goes on where the last session of a member ended.

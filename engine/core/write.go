@@ -160,17 +160,12 @@ func (c *Core) checkWrite(i int) {
 	}
 	invariant.Assert(c.iss&^w.has == 0, "write ends without member")
 	c.leaveLog(w.span)
-	for k := range w.missed.all() {
-		// A copy may have read its source before the write got there.
+	for k := range (w.missed | w.full).all() {
+		// A copy may have read its source before the write got there. A full one
+		// was to be admitted, and was not.
 		c.missed(k, w.span)
 	}
-	ended := *w
-	if w.starved {
-		c.starved--
-	}
-	*w = write{stamp: w.stamp}
-	c.freeWrites = append(c.freeWrites, int32(i))
-	ended.buf.Release()
+	ended := c.endWrite(i)
 	if ended.request >= 0 {
 		c.written(int(ended.request), ended.span.Length)
 	} else {
@@ -182,4 +177,18 @@ func (c *Core) checkWrite(i int) {
 			break
 		}
 	}
+}
+
+// endWrite frees the slot of a write, and returns what it was.
+func (c *Core) endWrite(i int) write {
+	w := &c.writes[i]
+	ended := *w
+	if w.starved {
+		c.starved--
+	}
+	*w = write{stamp: w.stamp}
+	c.freeWrites = append(c.freeWrites, int32(i))
+	ended.buf.Release()
+	ended.buf = nil
+	return ended
 }

@@ -41,8 +41,8 @@ func (s bitset) word(i int) uint64 {
 type allocator struct {
 	// used are the extents that entries in memory name or writes in flight fill.
 	used bitset
-	// durable are the extents that the database names, or will if the commit in
-	// flight succeeds.
+	// durable are the extents that the database names, or will if the round and
+	// the commit in flight succeed.
 	durable bitset
 	// end is the first extent past the data file.
 	end uint32

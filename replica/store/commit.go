@@ -201,7 +201,7 @@ func (s *Store) buildLogs(c *commit) {
 		c.logs = append(c.logs, logChange{replica: r, regions: r.logWanted})
 		r.logWanted = nil
 		s.putRegions(c.batch, before, r.logNext, func(b []byte, page uint32) []byte {
-			return pageKey(b, keyLog, r.record.handle, page)
+			return logPageKey(b, r.record.handle, page)
 		})
 	}
 	s.logWanting = s.logWanting[:0]
@@ -235,7 +235,6 @@ func (s *Store) buildRound(c *commit, pages *bitset) {
 	s.put(c.batch.Apply(r.batch, nil))
 	s.put(c.batch.Set([]byte{keyJournal}, binary.LittleEndian.AppendUint64(nil, r.seq), nil))
 	for _, n := range r.set {
-		s.space.persist(n)
 		pages.add(allocationPage(n))
 	}
 	for _, n := range r.clear {
@@ -244,11 +243,15 @@ func (s *Store) buildRound(c *commit, pages *bitset) {
 }
 
 // putAllocation stores the given pages of the allocation map as they are when
-// this commit is durable. The extents it frees stay taken until then.
+// this commit is durable. The extents it frees stay taken until then, and so do
+// those that only a later commit will name.
 func (s *Store) putAllocation(c *commit, pages bitset) {
 	var cleared []uint32
-	if c.round {
+	switch {
+	case c.round:
 		cleared = append(cleared, s.round.clear...)
+	case s.round != nil:
+		cleared = append(cleared, s.round.set...)
 	}
 	if c.deletion != nil {
 		cleared = append(cleared, c.deletion.extents...)
@@ -352,7 +355,7 @@ func (s *Store) clearLog(c *commit, r *Replica, regions block.Regions) {
 		r.suspect.Remove(g)
 	}
 	s.putRegions(c.batch, before, r.logNext, func(b []byte, page uint32) []byte {
-		return pageKey(b, keyLog, r.record.handle, page)
+		return logPageKey(b, r.record.handle, page)
 	})
 }
 

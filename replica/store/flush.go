@@ -48,7 +48,7 @@ func (s *Store) startRound() {
 	s.round = r
 	r.err = nil
 	r.tasks, s.flushWaiting = s.flushWaiting, r.tasks[:0]
-	r.slots = r.slots[:0]
+	r.slots, r.set, r.clear = r.slots[:0], r.set[:0], r.clear[:0]
 	for _, t := range r.tasks {
 		if t.op.Kind == Flush && t.replica.noteFlush(t.op) {
 			r.slots = append(r.slots, t.replica)
@@ -141,11 +141,12 @@ func (s *Store) slotWritten(r *round) {
 }
 
 // collect takes into the round the state of every changed entry. Their data was
-// written before, and so is covered by the sync that follows.
+// written before, and so is covered by the sync that follows. From here on the
+// extents that they name are taken, whatever becomes of the entries: the commit
+// will name them.
 func (s *Store) collect(r *round) {
 	r.seq = s.journal.seq
 	r.refs, s.changed = s.changed, r.refs[:0]
-	r.set, r.clear = r.set[:0], r.clear[:0]
 	if len(r.refs) > 0 {
 		r.batch = s.db.NewBatch()
 	}
@@ -163,6 +164,7 @@ func (s *Store) collect(r *round) {
 			}
 			if named != 0 {
 				r.set = append(r.set, named)
+				s.space.persist(named)
 			}
 			s.countExtents(r.batch, ref.page.replica, e.stored, named)
 			e.stored = named

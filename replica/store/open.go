@@ -222,6 +222,11 @@ func (s *Store) load() error {
 	if err := s.loadAllocation(); err != nil {
 		return err
 	}
+	// A process that was killed may have written flush numbers without a sync.
+	// Whatever is shown from now on must not be taken back by a loss of power.
+	if err := vfs.Do(s.options.Device, &vfs.IO{Kind: vfs.Sync}); err != nil {
+		return fmt.Errorf("sync data file: %w", err)
+	}
 	if err := s.loadReplicas(); err != nil {
 		return err
 	}
@@ -328,7 +333,7 @@ func (s *Store) loadReplica(r *Replica) error {
 	if r.next.dirty, err = s.loadDirty(h); err != nil {
 		return err
 	}
-	if r.log, err = s.loadRegions(pageKey(nil, keyLog, h, 0), pageKey(nil, keyLog, h, ^uint32(0))); err != nil {
+	if r.log, err = s.loadRegions(logPageKey(nil, h, 0), logPageKey(nil, h, ^uint32(0))); err != nil {
 		return err
 	}
 	r.logNext, r.suspect = r.log.Clone(), r.log.Clone()

@@ -44,7 +44,9 @@ func (s *Store) awaitSpace(t *task) bool {
 	}
 	if needed > s.space.free {
 		s.spaceWaiting = append(s.spaceWaiting, t)
-		if s.round != nil || len(s.changed) > 0 && s.space.freeing > 0 {
+		// Without anything to free, waiting for rounds would go on for ever: each
+		// would end by starting the next.
+		if s.space.freeing > 0 && (s.round != nil || len(s.changed) > 0) {
 			s.startRound()
 		} else {
 			s.startGrow()

@@ -152,6 +152,83 @@ func TestNoSpace(t *testing.T) {
 	g.expect(r, 0, make([]byte, 4096))
 }
 
+// TestNoSpaceDuringRound wants an extent of a full disk while a flush round runs
+// that frees none: the write fails instead of waiting for one round after the
+// other.
+func TestNoSpaceDuringRound(t *testing.T) {
+	g := newRig(t)
+	r := g.create(1, 1<<30)
+	g.device.SetCapacity(g.device.Size())
+	last := int64(0)
+	for g.do(r, writeOp(last, fill(block.ExtentSize, 1))) == nil {
+		last += block.ExtentSize
+	}
+	g.write(r, 0, fill(block.ExtentSize, 2))
+	flush := &Op{Kind: Flush, Done: func(*Op) {}}
+	r.Submit(flush)
+	if g.store.round == nil {
+		t.Fatal("no round is running")
+	}
+	if err := g.do(r, writeOp(last, fill(block.ExtentSize, 3))); !errors.Is(err, block.ErrNoSpace) {
+		t.Fatalf("write to a full disk: %v", err)
+	}
+}
+
+// TestZeroDuringRound empties an extent while a flush round that names it waits
+// for its sync: until a later round forgets it, nobody else may have the extent.
+func TestZeroDuringRound(t *testing.T) {
+	g := newRig(t)
+	r := g.create(1, testSize)
+	g.write(r, 0, fill(block.ExtentSize, 1))
+	flush := &Op{Kind: Flush, Done: func(*Op) {}}
+	r.Submit(flush)
+	if g.steps.Pending() != 1 {
+		t.Fatalf("%d jobs are pending, want the sync alone", g.steps.Pending())
+	}
+	for _, op := range []*Op{{Kind: Zero, Length: block.ExtentSize}, writeOp(block.ExtentSize, fill(block.ExtentSize, 2))} {
+		done := false
+		op.Done = func(*Op) { done = true }
+		r.Submit(op)
+		g.store.space.next = firstExtent
+		for !done {
+			g.steps.Step(1)
+		}
+	}
+	g.settle()
+	g.flush(r)
+	if err := g.store.Check(); err != nil {
+		t.Fatal(err)
+	}
+	g.powerLoss()
+	r = g.replica(1)
+	if err := g.store.Check(); err != nil {
+		t.Fatal(err)
+	}
+	g.expect(r, 0, make([]byte, block.ExtentSize))
+	g.expect(r, block.ExtentSize, fill(block.ExtentSize, 2))
+}
+
+// TestFlushNumberShownIsKept kills the process between the write of a flush number
+// and its sync. If the number is shown afterwards, a loss of power must not take it
+// back: a number that goes back means a disk that was put back (rule 10).
+func TestFlushNumberShownIsKept(t *testing.T) {
+	g := newRig(t)
+	r := g.create(1, testSize)
+	g.write(r, 0, fill(4096, 1))
+	g.flush(r)
+	number := block.FlushNumber{Epoch: 1, N: 5}
+	r.Submit(&Op{Kind: Flush, FlushNumber: number, Done: func(*Op) {}})
+	g.steps.Step(0)
+	g.kill()
+	if shown := g.replica(1).FlushNumber(); shown != number {
+		t.Fatalf("flush number %v, want %v, which was written", shown, number)
+	}
+	g.powerLoss()
+	if kept := g.replica(1).FlushNumber(); kept != number {
+		t.Fatalf("flush number %v, want %v, which was shown", kept, number)
+	}
+}
+
 func TestChecksum(t *testing.T) {
 	g := newRig(t)
 	r := g.create(1, testSize)

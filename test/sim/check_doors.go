@@ -1,0 +1,108 @@
+package sim
+
+import (
+	"fmt"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+// doors verifies at each replica's end of the network that epochs, sessions and
+// revisions only rise, also through crashes: what a replica has acknowledged, it
+// never goes back behind, and once it has acknowledged an opening it grants
+// nothing to anyone older (rule 4).
+type doors struct {
+	world    *World
+	replicas map[block.ReplicaID]*doorHistory
+	fail     func(checker, text string)
+}
+
+type doorHistory struct {
+	// fence is the highest acknowledged.
+	fence block.Fence
+	// epoch and revision are of the newest view that the replica confirmed.
+	epoch    block.Epoch
+	revision block.Revision
+	flush    block.FlushNumber
+}
+
+func newDoors(w *World) *doors {
+	return &doors{world: w, replicas: make(map[block.ReplicaID]*doorHistory), fail: w.fail}
+}
+
+func (d *doors) of(id block.ReplicaID) *doorHistory {
+	h := d.replicas[id]
+	if h == nil {
+		h = &doorHistory{}
+		d.replicas[id] = h
+	}
+	return h
+}
+
+// requested implements observer.
+func (d *doors) requested(c *conn, req *block.Request) bool {
+	d.world.paths.request(req)
+	d.world.loop.log("%v -> %s s%d #%d %s", c.engine, d.world.replicaName(c.replica), req.Session, req.Seq,
+		d.world.describeRequest(req))
+	c.asked[req.Seq] = *req
+	if req.Op == block.OpOpen || req.Op == block.OpUpdate {
+		d.world.tempt()
+	}
+	p := d.world.options.Plant
+	return p == nil || p.request == nil || p.request(c, req)
+}
+
+// replied implements observer.
+func (d *doors) replied(c *conn, rep *block.Reply) bool {
+	if p := d.world.options.Plant; p != nil && p.reply != nil && !p.reply(c, rep) {
+		return false
+	}
+	d.world.paths.reply(rep)
+	d.world.loop.log("%v <- %s s%d #%d %s %v", c.engine, d.world.replicaName(c.replica), rep.Session, rep.Seq,
+		opName(rep.Op), rep.Err)
+	req, ok := c.asked[rep.Seq]
+	delete(c.asked, rep.Seq)
+	if !ok {
+		d.fail("doors", fmt.Sprintf("%s answers seq %d of session %d, which nobody asked",
+			d.world.replicaName(c.replica), rep.Seq, rep.Session))
+		return true
+	}
+	if rep.Err == nil {
+		d.granted(c, &req, rep)
+	}
+	return true
+}
+
+func (d *doors) granted(c *conn, req *block.Request, rep *block.Reply) {
+	h := d.of(c.replica)
+	name := d.world.replicaName(c.replica)
+	fence := h.fence
+	fence.Epoch, fence.Session = rep.Epoch, rep.Session
+	switch rep.Op {
+	case block.OpOpen:
+		if !h.fence.Less(req.Open.Fence) {
+			d.fail("doors", fmt.Sprintf("%s opened for %+v after %+v", name, req.Open.Fence, h.fence))
+		}
+		h.fence = req.Open.Fence
+		v := &rep.Opened.View
+		if v.Epoch < h.epoch || v.Epoch == h.epoch && v.Revision < h.revision {
+			d.fail("doors", fmt.Sprintf("%s shows view (%d,%d), it had confirmed (%d,%d)", name, v.Epoch, v.Revision,
+				h.epoch, h.revision))
+		}
+		if rep.Opened.Flush.Less(h.flush) {
+			d.fail("doors", fmt.Sprintf("%s shows flush %v, it had confirmed %v", name, rep.Opened.Flush, h.flush))
+		}
+		return
+	case block.OpUpdate:
+		if v := req.Update.View; v != nil && (v.Epoch > h.epoch || v.Epoch == h.epoch && v.Revision > h.revision) {
+			h.epoch, h.revision = v.Epoch, v.Revision
+		}
+	case block.OpFlush:
+		if h.flush.Less(req.Flush) {
+			h.flush = req.Flush
+		}
+	}
+	if fence != h.fence {
+		d.fail("doors", fmt.Sprintf("%s grants op %d of epoch %d session %d after acknowledging %+v", name, rep.Op,
+			rep.Epoch, rep.Session, h.fence))
+	}
+}

@@ -1,0 +1,91 @@
+package sim
+
+import (
+	"fmt"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/replica/server"
+)
+
+// node is one machine: its disk, and its daemon while that runs.
+type node struct {
+	world   *World
+	index   int
+	id      block.NodeID
+	process *process
+	server  *server.Host
+	// storage is nil on a node without a disk.
+	storage *storage
+}
+
+func (n *node) String() string { return fmt.Sprintf("node %d", n.index) }
+
+// incarnation is that of the caches under the node's disk.
+func (n *node) incarnation() block.Incarnation { return n.storage.incarnation }
+
+// format gives the node an empty disk.
+func (n *node) format() (err error) {
+	n.storage, err = newStorage(n)
+	return err
+}
+
+// boot starts the daemon.
+func (n *node) boot() error {
+	limits := server.Limits{Running: 16, InFlight: 4096}
+	host, err := server.NewHost(n.world.cluster, limits)
+	if err != nil {
+		return err
+	}
+	n.process = &process{}
+	n.server = host
+	if n.storage == nil {
+		return nil
+	}
+	disk, err := n.storage.open(n.process)
+	if err != nil {
+		return fmt.Errorf("open disk of node %d: %w", n.index, err)
+	}
+	return host.AddDisk(disk)
+}
+
+// kill ends the daemon; with powerLoss the machine under it as well, silently,
+// and what was not synced is lost in part.
+func (n *node) kill(powerLoss bool, mode lossMode) {
+	w := n.world
+	w.loop.log("kill %v powerLoss %v mode %d", n, powerLoss, mode)
+	p := n.process
+	p.dead = true
+	p.gone.Store(true)
+	n.process, n.server = nil, nil
+	w.network.breakNode(p, powerLoss)
+	for _, v := range w.volumes {
+		for _, h := range append([]*host(nil), v.hosts...) {
+			if h.process == p {
+				h.die()
+				w.drop(h)
+			}
+		}
+	}
+	if n.storage != nil {
+		n.storage.end(powerLoss, mode)
+	}
+}
+
+// restart starts the daemon of a node that was killed.
+func (n *node) restart() {
+	n.world.loop.log("restart %v", n)
+	if err := n.boot(); err != nil {
+		n.world.fail("restart", fmt.Sprintf("%v: %v", n, err))
+	}
+}
+
+// drop takes a host off its volume's list.
+func (w *World) drop(h *host) {
+	v := h.volume
+	for i, other := range v.hosts {
+		if other == h {
+			v.hosts = append(v.hosts[:i:i], v.hosts[i+1:]...)
+			return
+		}
+	}
+}

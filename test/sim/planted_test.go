@@ -1,0 +1,202 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/holdfast-io/holdfast/engine/core"
+	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/replica/store"
+)
+
+// planted is a bug that a checker must find.
+type planted struct {
+	name string
+	// by are the checkers that may be the first to see it.
+	by []string
+	// make builds the bug anew for each run.
+	make func() *plant
+}
+
+func plantedBugs() []planted {
+	return []planted{
+		{"a write is acknowledged before all members have it", []string{"linearizable", "equal-replicas", "one-engine"},
+			ackEarly},
+		{"a removal releases acknowledgements before its commit is known",
+			[]string{"linearizable", "doors", "one-engine", "equal-replicas", "flushed-data"}, believeRemoval},
+		{"dirty sets begin without the intent logs", []string{"equal-replicas", "linearizable"}, emptyDirtySets},
+		{"a door lets older engines in", []string{"doors", "one-engine", "linearizable"}, openDoor},
+		{"divergent blocks are read before they are repaired", []string{"linearizable", "equal-replicas"}, hideLogs},
+		{"a flush is acknowledged without a sync", []string{"doors", "flushed-data", "linearizable"}, skipSync},
+		{"a loss of power goes unnoticed", []string{"linearizable", "equal-replicas", "payload"}, hideLoss},
+		{"resync finds everything equal", []string{"equal-replicas", "linearizable"}, equalHashes},
+	}
+}
+
+// TestPlanted shows each planted bug to the checkers, and prints which of them
+// saw it and after how many events.
+func TestPlanted(t *testing.T) {
+	const seeds = 60
+	var table strings.Builder
+	fmt.Fprintf(&table, "\n%-68s %-16s %6s %8s %9s\n", "bug", "checker", "seed", "steps", "in all")
+	for _, p := range plantedBugs() {
+		all := 0
+		var found *Violation
+		for seed := uint64(1); seed <= seeds && found == nil; seed++ {
+			o := SeedOptions(seed, 6000)
+			o.Faults, o.Plant = DefaultFaults(), p.make()
+			r, err := Run(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all += r.Steps
+			if found = r.Violation; found != nil {
+				fmt.Fprintf(&table, "%-68s %-16s %6d %8d %9d\n", p.name, found.Checker, seed, r.Steps, all)
+			}
+		}
+		switch {
+		case found == nil:
+			t.Errorf("%s: not caught in %d seeds", p.name, seeds)
+		case !slices.Contains(p.by, found.Checker):
+			t.Errorf("%s: caught by %s: %s", p.name, found.Checker, found.Text)
+		}
+	}
+	t.Log(table.String())
+}
+
+// ackEarly answers writes for a replica as soon as they are sent.
+func ackEarly() *plant {
+	return &plant{effect: func(h *host, ef *core.Effect) bool {
+		if ef.Kind != core.EffectSend || ef.Request.Op != block.OpWrite || ef.Replica != h.view.Replicas[1].ID {
+			return true
+		}
+		req := ef.Request
+		h.world.loop.after(h.process, 0, func() {
+			h.step(core.Event{Kind: core.EventReply, Replica: ef.Replica, Session: req.Session, Reply: block.Reply{
+				Op: req.Op, Epoch: req.Epoch, Session: req.Session, Seq: req.Seq, Free: diskCapacity,
+			}})
+		})
+		return true
+	}}
+}
+
+// believeRemoval tells the core that a removal is committed when it is proposed.
+func believeRemoval() *plant {
+	return &plant{effect: func(h *host, ef *core.Effect) bool {
+		if ef.Kind != core.EffectPropose || len(ef.Proposal.Remove) == 0 || ef.Proposal.EndAttachment {
+			return true
+		}
+		p := ef.Proposal
+		view := h.core.Status().View.Clone()
+		view.Revision++
+		for _, id := range p.Remove {
+			view.Member(id).InSync, view.Member(id).Removed = false, view.Revision
+		}
+		view.NotWaitedOut = !p.WaitedOut
+		h.world.loop.after(h.process, 0, func() {
+			h.step(core.Event{Kind: core.EventOutcome, Proposal: p, Verdict: block.Committed, View: view})
+		})
+		return true
+	}}
+}
+
+// emptyDirtySets stores every new dirty set as if the logs had been empty.
+func emptyDirtySets() *plant {
+	return &plant{request: func(_ *conn, req *block.Request) bool {
+		if req.Op == block.OpUpdate && len(req.Update.SetDirty) > 0 {
+			u := *req.Update
+			u.SetDirty = slices.Clone(u.SetDirty)
+			for i := range u.SetDirty {
+				u.SetDirty[i].Regions = nil
+			}
+			req.Update = &u
+		}
+		return true
+	}}
+}
+
+// openDoor carries out what older engines ask, past the door.
+func openDoor() *plant {
+	return &plant{request: func(c *conn, req *block.Request) bool {
+		w := c.network.observer.(*doors).world
+		if req.Op != block.OpWrite || req.Epoch >= w.doors.of(c.replica).fence.Epoch {
+			return true
+		}
+		r, err := c.to.storage.store.Replica(c.replica)
+		if err != nil {
+			return true
+		}
+		r2, buf := *req, req.Buf.Retain()
+		r.Submit(&store.Op{Kind: store.Write, Offset: req.Offset, Length: req.Length, Buf: buf, Done: func(op *store.Op) {
+			buf.Release()
+			c.replied(block.Reply{Op: r2.Op, Epoch: r2.Epoch, Session: r2.Session, Seq: r2.Seq, Err: op.Err, Free: diskCapacity})
+		}})
+		return false
+	}}
+}
+
+// hideLogs lets every member come with an empty intent log.
+func hideLogs() *plant {
+	return &plant{event: func(_ *host, ev *core.Event) bool {
+		if ev.Kind == core.EventReply && ev.Reply.Opened != nil {
+			o := *ev.Reply.Opened
+			o.Log = nil
+			ev.Reply.Opened = &o
+		}
+		return true
+	}}
+}
+
+// skipSync answers flushes without doing them.
+func skipSync() *plant {
+	return &plant{request: func(c *conn, req *block.Request) bool {
+		if req.Op != block.OpFlush {
+			return true
+		}
+		c.replied(block.Reply{Op: req.Op, Epoch: req.Epoch, Session: req.Session, Seq: req.Seq})
+		return false
+	}}
+}
+
+// hideLoss shows every store under the incarnation that the view knows.
+func hideLoss() *plant {
+	return &plant{event: func(h *host, ev *core.Event) bool {
+		if ev.Kind != core.EventReply || ev.Reply.Opened == nil {
+			return true
+		}
+		view := h.core.Status().View
+		if m := view.Member(ev.Replica); m != nil {
+			o := *ev.Reply.Opened
+			o.Incarnation = m.Incarnation
+			ev.Reply.Opened = &o
+		}
+		return true
+	}}
+}
+
+// equalHashes answers every comparison with the same hashes.
+func equalHashes() *plant {
+	return &plant{reply: func(_ *conn, rep *block.Reply) bool {
+		for i := range rep.Hashes {
+			rep.Hashes[i] = block.ExtentHash{}
+		}
+		return true
+	}}
+}
+
+// TestPlantedDoNothingAlone: without a bug, the same hooks see no violation; so
+// what TestPlanted shows is the bug.
+func TestPlantedDoNothingAlone(t *testing.T) {
+	o := SeedOptions(1, 6000)
+	o.Faults = DefaultFaults()
+	o.Plant = &plant{
+		effect:  func(*host, *core.Effect) bool { return true },
+		event:   func(*host, *core.Event) bool { return true },
+		request: func(*conn, *block.Request) bool { return true },
+		reply:   func(_ *conn, rep *block.Reply) bool { return rep.Err == nil || !errors.Is(rep.Err, block.ErrForeign) },
+	}
+	run(t, o)
+}

@@ -1,0 +1,115 @@
+package sim
+
+import (
+	"fmt"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+// Result is what came of a run.
+type Result struct {
+	Violation *Violation
+	// Steps is the number of events, Operations that of client requests.
+	Steps      int
+	Operations uint64
+	// Hash is over the whole trace.
+	Hash  uint64
+	Trace []string
+	// GaveUp counts the sectors whose history was too wide to judge.
+	GaveUp int
+
+	paths *paths
+}
+
+// lookInterval is how many steps pass between two looks of the checkers that
+// look at the whole world.
+const lookInterval = 64
+
+// Run lets faults and clients at a world, heals it, lets it come to rest, and
+// compares its replicas.
+func Run(o Options) (*Result, error) {
+	w, err := NewWorld(o)
+	if err != nil {
+		return nil, err
+	}
+	w.haunt()
+	w.advance(func() bool { return w.loop.steps >= o.Steps })
+	if w.violation == nil {
+		w.heal()
+		w.settle()
+	}
+	if w.violation == nil {
+		w.compare()
+	}
+	return w.result(), nil
+}
+
+// advance steps until done, or a violation.
+func (w *World) advance(done func() bool) {
+	for w.violation == nil && !done() {
+		if !w.loop.step() {
+			w.fail("progress", "nothing is left to happen")
+			return
+		}
+		if w.loop.steps%lookInterval == 0 {
+			w.memory.look(w)
+		}
+	}
+}
+
+func (w *World) result() *Result {
+	r := &Result{
+		Violation: w.violation, Steps: w.loop.steps, Operations: w.operations, Hash: w.loop.trace.hash,
+		Trace: w.loop.trace.last(len(w.loop.trace.ring)), paths: w.paths,
+	}
+	for _, v := range w.volumes {
+		for _, s := range v.history.order {
+			if s.gaveUp {
+				r.GaveUp++
+			}
+		}
+	}
+	w.close()
+	return r
+}
+
+// close ends what libraries have started.
+func (w *World) close() {
+	for _, n := range w.nodes {
+		if n.process != nil {
+			n.kill(false, loseNothing)
+		}
+	}
+}
+
+// unsettled says why a volume is not at rest; empty if it is.
+func (w *World) unsettled(v *volume) string {
+	view := w.truth.view(v.id)
+	c := v.current
+	switch {
+	case c == nil || c.stopped:
+		return "no engine runs"
+	case !c.serving:
+		return fmt.Sprintf("%v does not serve", c)
+	case view.Epoch != c.epoch:
+		return fmt.Sprintf("%v runs, Raft shows epoch %d", c, view.Epoch)
+	case view.InSync() != len(view.Replicas) && !w.incomplete(c):
+		return fmt.Sprintf("%s", w.describeView(&view))
+	case c.core.Status().Divergent > 0:
+		return fmt.Sprintf("%v has %d bytes to repair", c, c.core.Status().Divergent)
+	case len(v.hosts) > 1:
+		return fmt.Sprintf("%d engines have not stopped", len(v.hosts))
+	}
+	return ""
+}
+
+// members are the in-sync replicas of a view.
+func (w *World) members(view *block.View) []block.ReplicaID {
+	var out []block.ReplicaID
+	for _, m := range view.Replicas {
+		if m.InSync {
+			out = append(out, m.ID)
+		}
+	}
+	return out
+}

@@ -1,0 +1,162 @@
+package sim
+
+import (
+	"fmt"
+
+	"github.com/holdfast-io/holdfast/cluster/state"
+	"github.com/holdfast-io/holdfast/engine/core"
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+// truth stands in for the Raft group: one copy of the real state machine,
+// reached through delays, losses and silence. A command may land at once, late,
+// or never, and its proposer may or may not hear of it, in every combination.
+type truth struct {
+	world *World
+	state *state.State
+	index uint64
+	// quorum is false while nothing can be committed.
+	quorum bool
+	// unreachable are the nodes that cannot reach the leader.
+	unreachable map[int]bool
+	// waiting are commands that land when the quorum returns.
+	waiting []func()
+}
+
+// proposeTimeout is how long a proposer waits before it calls the outcome
+// unknown.
+const proposeTimeout = 400 * millisecond
+
+func newTruth(w *World) *truth {
+	return &truth{world: w, state: &state.State{}, quorum: true, unreachable: make(map[int]bool)}
+}
+
+// apply carries a command to the state machine in its encoded form.
+func (t *truth) apply(c state.Command) state.Result {
+	data, err := state.Encode(c)
+	if err == nil {
+		c, err = state.Decode(data)
+	}
+	if err != nil {
+		t.world.fail("raft", fmt.Sprintf("command %s: %v", c.Kind(), err))
+		return state.Result{Err: err}
+	}
+	t.index++
+	next, result := t.state.Apply(t.index, c)
+	t.state = next
+	if err := next.Check(); err != nil {
+		t.world.fail("raft", fmt.Sprintf("after %s: %v", c.Kind(), err))
+	}
+	return result
+}
+
+// view is the committed view of a volume.
+func (t *truth) view(id block.VolumeID) block.View {
+	v, _ := t.state.Volume(id)
+	return v.View.Clone()
+}
+
+// command lands apply and then answers the proposer, in one of the ways in which
+// that can go: done(false) means that the outcome is not known.
+func (t *truth) command(from *node, p *process, apply func(), done func(known bool)) {
+	l, w := t.world.loop, t.world
+	timeout := l.after(p, proposeTimeout, func() {
+		w.paths.count("raft: outcome unknown")
+		done(false)
+	})
+	if t.unreachable[from.index] {
+		w.paths.count("raft: leader unreachable")
+		return
+	}
+	delay := l.between(500*microsecond, 8*millisecond)
+	answerLost := false
+	if !w.healed && w.options.RaftFaults {
+		switch roll := l.rng.IntN(100); {
+		case roll < 4:
+			w.paths.count("raft: command lost")
+			return
+		case roll < 9:
+			w.paths.count("raft: answer lost")
+			answerLost = true
+		case roll < 16:
+			w.paths.count("raft: command late")
+			delay = l.between(proposeTimeout/2, 3*second)
+		}
+	}
+	land := func() {
+		apply()
+		w.tempt()
+		if answerLost {
+			return
+		}
+		l.after(p, l.between(100*microsecond, 5*millisecond), func() {
+			if l.cancel(timeout) {
+				done(true)
+			}
+		})
+	}
+	l.after(nil, delay, func() { t.land(land) })
+}
+
+// land appends to the log, if there is a quorum for it. Without one, an entry is
+// lost with its leader or waits.
+func (t *truth) land(land func()) {
+	switch {
+	case t.quorum:
+		land()
+	case t.world.loop.chance(50):
+		t.world.paths.count("raft: lost without quorum")
+	default:
+		t.world.paths.count("raft: waited for quorum")
+		t.waiting = append(t.waiting, land)
+	}
+}
+
+// restore gives the quorum back: what waited in the log lands.
+func (t *truth) restore() {
+	t.quorum = true
+	waiting := t.waiting
+	t.waiting = nil
+	for _, land := range waiting {
+		t.world.loop.after(nil, t.world.loop.between(0, 50*millisecond), land)
+	}
+}
+
+// propose carries a core's proposal to the state machine and its outcome back.
+func (t *truth) propose(h *host, p block.Proposal) {
+	w := t.world
+	var result state.Result
+	t.command(h.node, h.process, func() {
+		before := t.view(p.Volume)
+		result = t.apply(state.Propose{Proposal: p})
+		after := result.View()
+		w.loop.log("raft: %v (%s) lands: verdict %d %v, %s", h, w.describeProposal(&p), result.Verdict, result.Err,
+			w.describeView(&after))
+		if result.Verdict == block.Committed {
+			w.committed(&p, &before, &after)
+		}
+	}, func(known bool) {
+		ev := core.Event{Kind: core.EventOutcome, Proposal: p}
+		if known {
+			ev.Verdict, ev.View = result.Verdict, result.View().Clone()
+		}
+		w.loop.log("%v learns verdict %d of (%s)", h, ev.Verdict, w.describeProposal(&p))
+		h.step(ev)
+	})
+}
+
+// hint tells engines of a volume what Raft shows, some of them and some time
+// later.
+func (t *truth) hint(v *volume) {
+	l := t.world.loop
+	for _, h := range v.hosts {
+		if !l.chance(70) || t.unreachable[h.node.index] {
+			continue
+		}
+		l.after(h.process, l.between(millisecond, 50*millisecond), func() {
+			if !h.stopped {
+				h.step(core.Event{Kind: core.EventView, View: t.view(v.id)})
+			}
+		})
+	}
+}
