@@ -217,5 +217,5 @@ func TestRepairOutlivesTheAdmissionOfANewReplica(t *testing.T) {
 	s.settle()
 	s.pass(10 * time.Second)
 	s.settle()
-	s.expectAmong("admitted A, 64K copied", "done 1", "B: hash 0+1M", "C: hash 0+1M")
+	s.expectAmong("admitted A, 0 copied", "done 1", "B: hash 0+1M", "C: hash 0+1M")
 }

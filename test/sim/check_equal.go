@@ -12,6 +12,9 @@ import (
 // read through their stores, and that these are what the clients' history
 // allows.
 func (w *World) compare() {
+	for _, n := range w.nodes {
+		w.checkStore(n)
+	}
 	for _, v := range w.volumes {
 		view := w.truth.view(v.id)
 		ids := w.members(&view)

@@ -271,10 +271,12 @@ func TestMemoryRefusesEndlessQueue(t *testing.T) {
 	w.expect(t, "memory")
 }
 
-func TestPathsReportWhatIsMissing(t *testing.T) {
-	p := newPaths()
-	p.count("taken")
-	if got := p.missing([]string{"taken", "never"}); len(got) != 1 || got[0] != "never" {
+func TestTallyReportsWhatIsMissing(t *testing.T) {
+	total := NewTally()
+	for _, name := range expectedPaths()[1:] {
+		total.paths.count(name)
+	}
+	if got := total.Missing(); len(got) != 1 || got[0] != expectedPaths()[0] {
 		t.Fatalf("missing %v", got)
 	}
 }

@@ -41,7 +41,7 @@ func DefaultFaults() []fault {
 // DestructiveFaults also damage what is on the disks.
 func DestructiveFaults() []fault {
 	return append(DefaultFaults(),
-		fault{"bit rot", 6, bitRot},
+		fault{"bit rot", 20, bitRot},
 		fault{"sync fails", 2, syncFails})
 }
 
@@ -83,7 +83,7 @@ func (w *World) strike() {
 		}
 		w.loop.log("fault: %s", f.name)
 		if f.strike(w) {
-			w.paths.count("fault: " + f.name)
+			w.paths.count(faultPrefix + f.name)
 		}
 		return
 	}

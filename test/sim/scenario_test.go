@@ -697,7 +697,7 @@ func restartContainer(s *scene) {
 	s.restart(0, 1, 2)
 	s.wait(200 * millisecond)
 	s.serving()
-	if n := s.paths.counts["view: attachment ended"]; n != 0 {
+	if n := s.paths.counts["view: attachment ended, all lost"]; n != 0 {
 		s.t.Fatal("a restart was taken for a loss of power")
 	}
 	s.want(s.read(0), value(w.id))

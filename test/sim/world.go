@@ -78,7 +78,7 @@ func DefaultTiming() core.Timing {
 
 // DefaultLimits are small, so that bounds are met.
 func DefaultLimits() core.Limits {
-	return core.Limits{Requests: 64, TargetWindow: 16, Copies: 2, LogRegions: 3}
+	return core.Limits{Requests: 64, TargetWindow: 16, Copies: 2, LogRegions: 2}
 }
 
 // Violation is what a checker found.
@@ -109,6 +109,8 @@ type World struct {
 	violation  *Violation
 	// healed: no fault is left and none will come.
 	healed bool
+	// broken: an assertion failed in the middle of something.
+	broken bool
 	// ending: clients ask for nothing more.
 	ending bool
 	// rotten: bits were flipped in a disk, so that a read may have nobody intact
