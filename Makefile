@@ -5,8 +5,9 @@
 SHELL := /bin/bash
 
 # SEED and STEPS choose a run of the simulator, DURATION bounds it when SEED does
-# not. SEED and ROUNDS choose the rounds of `make robustness`. SABOTAGE is a step of the demo that must then fail. RUN chooses among the
-# tests of `make test` and `make e2e`, PKG the packages of the former.
+# not; SEED and ROUNDS choose the rounds of `make robustness`. SABOTAGE is a step of
+# the demo that must then fail. RUN chooses among the tests of `make test`, `make
+# robustness` and `make e2e`, PKG the packages of the first.
 SEED     ?=
 ROUNDS   ?=
 STEPS    ?=

@@ -40,6 +40,22 @@ var faults = []fault{
 	{"move by force", 3, (*round).moveByForce},
 }
 
+// chooseFaults are those whose names are given, separated by commas; all for none.
+func chooseFaults(names string) ([]fault, error) {
+	if names == "" {
+		return faults, nil
+	}
+	var chosen []fault
+	for _, name := range strings.Split(names, ",") {
+		i := slices.IndexFunc(faults, func(f fault) bool { return f.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("fault %q: %w", name, block.ErrNotFound)
+		}
+		chosen = append(chosen, faults[i])
+	}
+	return chosen, nil
+}
+
 // The clients of a history that are not the writers of the load.
 const (
 	finalReader = writers + iota

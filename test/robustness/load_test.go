@@ -24,13 +24,14 @@ func smallLayout() layout {
 type faulty struct {
 	*nbdtest.Disk
 	requests atomic.Int64
-	wrong    func(f *faulty, r *nbd.Request) bool
+	// every so many requests one may go wrong.
+	every int64
+	wrong func(f *faulty, r *nbd.Request) bool
 }
 
-// Submit implements nbd.Backend. One request in 50 may go wrong.
+// Submit implements nbd.Backend.
 func (f *faulty) Submit(r *nbd.Request) {
-	const every = 50
-	if f.wrong != nil && f.requests.Add(1)%every == 0 && f.wrong(f, r) {
+	if f.wrong != nil && f.requests.Add(1)%f.every == 0 && f.wrong(f, r) {
 		return
 	}
 	f.Disk.Submit(r)
@@ -38,24 +39,25 @@ func (f *faulty) Submit(r *nbd.Request) {
 
 // disks are what a load must notice, and one with which all is well.
 var disks = map[string]struct {
+	every int64
 	wrong func(*faulty, *nbd.Request) bool
 	found error
 }{
 	"honest": {},
-	"loses writes": {wrong: func(_ *faulty, r *nbd.Request) bool {
+	"loses writes": {every: 20, wrong: func(_ *faulty, r *nbd.Request) bool {
 		if r.Kind == nbd.KindWrite {
 			r.Complete(nil, nil)
 		}
 		return r.Kind == nbd.KindWrite
 	}, found: errLost},
-	"loses trims": {wrong: func(_ *faulty, r *nbd.Request) bool {
+	"loses trims": {every: 1, wrong: func(_ *faulty, r *nbd.Request) bool {
 		if r.Kind == nbd.KindTrim || r.Kind == nbd.KindZero {
 			r.Complete(nil, nil)
 			return true
 		}
 		return false
 	}, found: errLost},
-	"reads another place": {wrong: func(f *faulty, r *nbd.Request) bool {
+	"reads another place": {every: 20, wrong: func(f *faulty, r *nbd.Request) bool {
 		if r.Kind != nbd.KindRead {
 			return false
 		}
@@ -64,7 +66,7 @@ var disks = map[string]struct {
 		r.Complete(err, buf)
 		return true
 	}, found: block.ErrCorrupt},
-	"writes half": {wrong: func(f *faulty, r *nbd.Request) bool {
+	"writes half": {every: 20, wrong: func(f *faulty, r *nbd.Request) bool {
 		if r.Kind != nbd.KindWrite {
 			return false
 		}
@@ -72,7 +74,7 @@ var disks = map[string]struct {
 		r.Complete(err, nil)
 		return true
 	}, found: errLost},
-	"fails": {wrong: func(_ *faulty, r *nbd.Request) bool {
+	"fails": {every: 20, wrong: func(_ *faulty, r *nbd.Request) bool {
 		r.Complete(block.ErrIO, nil)
 		return true
 	}, found: errRefused},
@@ -83,7 +85,7 @@ func TestLoadNotices(t *testing.T) {
 	for name, d := range disks {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			disk := &faulty{Disk: nbdtest.NewMemory(nbdtest.Info("", smallLayout().size, block.BlockSize)), wrong: d.wrong}
+			disk := &faulty{Disk: nbdtest.NewMemory(nbdtest.Info("", smallLayout().size, block.BlockSize)), every: d.every, wrong: d.wrong}
 			err := runOn(t, disk)
 			if d.found == nil && err != nil || !errors.Is(err, d.found) {
 				t.Errorf("found %v, want %v", err, d.found)

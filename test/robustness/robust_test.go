@@ -18,7 +18,7 @@ var (
 	rounds   = flag.Int("robust.rounds", 2, "number of rounds")
 	seed     = flag.Uint64("robust.seed", 0, "seed of the first round; 0 draws one by the clock")
 	length   = flag.Duration("robust.length", 40*time.Second, "how long faults are made in a round")
-	only     = flag.String("robust.only", "", "make only faults of this name")
+	only     = flag.String("robust.only", "", "make only faults of these names, separated by commas")
 	evidence = flag.String("robust.evidence", filepath.Join(os.TempDir(), "holdfast-robustness"), "folder for what explains a failure")
 )
 
@@ -42,6 +42,10 @@ func show(format string, args ...any) { fmt.Printf(format, args...) }
 // TestRounds is the long test.
 func TestRounds(t *testing.T) {
 	binaries := binariesFor(t)
+	chosen, err := chooseFaults(*only)
+	if err != nil {
+		t.Fatal(err)
+	}
 	first := *seed
 	if first == 0 {
 		first = uint64(time.Now().UnixNano()) % 1_000_000
@@ -52,7 +56,7 @@ func TestRounds(t *testing.T) {
 		seed := first + uint64(i)
 		show("round %d of %d: seed %d\n", i+1, *rounds, seed)
 		err := runRound(t.Context(), options{
-			seed: seed, length: *length, binaries: binaries, only: *only,
+			seed: seed, length: *length, binaries: binaries, faults: chosen,
 			dir:   filepath.Join("/var/tmp", fmt.Sprintf("holdfast-r%d-%d", os.Getpid(), i)),
 			keep:  filepath.Join(*evidence, fmt.Sprintf("seed-%d", seed)),
 			table: pauses, printf: show,

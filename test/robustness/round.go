@@ -35,9 +35,9 @@ type options struct {
 	binaries harness.Binaries
 	// dir is made for the round; results of a failure go to keep.
 	dir, keep string
-	// only, if not empty, names the one fault to draw.
-	only  string
-	table *table
+	// faults are those to draw from.
+	faults []fault
+	table  *table
 	// printf shows progress.
 	printf func(format string, args ...any)
 }
@@ -130,19 +130,16 @@ func names(nodes []int) (all []string) {
 // choose draws a fault.
 func (r *round) choose() fault {
 	total := 0
-	for _, f := range faults {
-		if f.name == r.only {
-			return f
-		}
+	for _, f := range r.faults {
 		total += f.weight
 	}
 	at := r.draw.IntN(total)
-	for _, f := range faults {
+	for _, f := range r.faults {
 		if at -= f.weight; at < 0 {
 			return f
 		}
 	}
-	return faults[0]
+	return r.faults[0]
 }
 
 // flows waits until writes are acknowledged again.
