@@ -484,3 +484,47 @@ func TestDetachTimesOut(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNonsenseAtOpen: a replica that introduces itself wrongly does not keep the
+// others from serving.
+func TestNonsenseAtOpen(t *testing.T) {
+	for name, spoil := range map[string]func(rep *block.Reply){
+		"nothing opened":     func(rep *block.Reply) { rep.Opened = nil },
+		"log beyond the end": func(rep *block.Reply) { rep.Opened.Log.Add(1 << 12) },
+		"dirty sets of strangers": func(rep *block.Reply) {
+			rep.Opened.Dirty = []block.DirtySet{{Replica: block.ReplicaID{ID: block.ID{9}}, Removal: 7}}
+		},
+		"no space and no size": func(rep *block.Reply) { rep.Opened.Size, rep.Opened.Free = -1, -1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 3)
+			id := w.volume(volumeSize)
+			liar := w.nodes[1]
+			liar.kill()
+			liar.accept = openingLiar{Acceptor: liar.host, spoil: spoil}
+			liar.serve()
+			e := w.startEngine(id)
+			data := noise(t, 64<<10)
+			write(t, e, volumeSize-64<<10, data)
+			do(t, e, core.Request{Kind: core.FlushRequest}, nil)
+			if got := do(t, e, core.Request{Kind: core.ReadRequest, Offset: volumeSize - 64<<10, Length: 64 << 10}, nil); !bytes.Equal(got, data) {
+				t.Error("read differs from what was written")
+			}
+		})
+	}
+}
+
+// openingLiar is a replica server whose first answers are spoilt.
+type openingLiar struct {
+	wire.Acceptor
+	spoil func(rep *block.Reply)
+}
+
+func (l openingLiar) Accept(reply func(block.Reply)) wire.Session {
+	return l.Acceptor.Accept(func(rep block.Reply) {
+		if rep.Op == block.OpOpen && rep.Opened != nil {
+			l.spoil(&rep)
+		}
+		reply(rep)
+	})
+}

@@ -289,7 +289,7 @@ func (h *Host) stage(ctx context.Context, volume block.VolumeID) (string, block.
 	select {
 	case <-k.ready:
 		return k.device()
-	case <-k.gone:
+	case <-k.gone: // never was ready, or is not any more
 		return "", block.AttachmentID{}, k.whyGone()
 	case <-ctx.Done():
 		return "", block.AttachmentID{}, fmt.Errorf("%w: %w", k.waitsFor(), ctx.Err())

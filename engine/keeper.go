@@ -44,7 +44,6 @@ type keeper struct {
 	// These are used only by the goroutine that runs the keeper.
 	start block.StartID // of the start that is not answered yet
 	adopt bool          // the device exists
-	taken bool          // the device was taken away: nothing but the end may follow
 
 	mu         sync.Mutex
 	attachment block.AttachmentID
@@ -53,6 +52,7 @@ type keeper struct {
 	started    block.View
 	revoked    bool
 	isReady    bool
+	taken      bool // the device was taken away: nothing but the end may follow
 	ending     *ending
 	err        error
 	waiting    error
@@ -102,7 +102,7 @@ func (k *keeper) run(ctx context.Context) error {
 
 // serve runs one engine to its end. over tells that no other is to follow.
 func (k *keeper) serve(ctx context.Context) (over bool, err error) {
-	if k.taken || k.endAsked() {
+	if k.mustEnd() {
 		return k.endWithout(ctx)
 	}
 	e, err := k.raise(ctx)
@@ -211,7 +211,7 @@ func (k *keeper) attend(ctx context.Context, e *Engine) (over bool, err error) {
 		// The device that Raft shows here no longer exists, as after a reboot. What
 		// was mounted on it is gone, so its attachment ends.
 		k.log.Warn("device is gone, its attachment ends", "err", err)
-		k.taken = true
+		k.takeAway()
 		return k.end(ctx, e, nil)
 	case err != nil:
 		return false, err
@@ -302,13 +302,13 @@ func (k *keeper) afterStop(ctx context.Context, e *Engine, device frontend.Devic
 		err = errors.Join(err, k.leave(ctx, device))
 	}
 	k.mu.Lock()
+	k.revoked = k.revoked || errors.Is(e.Err(), block.ErrDetached) && ctx.Err() == nil
 	over = k.revoked
 	k.mu.Unlock()
-	if over || errors.Is(e.Err(), block.ErrDetached) && ctx.Err() == nil {
+	if over {
 		k.removeStale(ctx)
-		return true, err
 	}
-	return false, err
+	return over, err
 }
 
 // observe ends the engine when Raft shows that its attachment is over, and
@@ -350,8 +350,8 @@ func (k *keeper) setWaiting(err error) {
 func (k *keeper) device() (string, block.AttachmentID, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.ending != nil {
-		return "", block.AttachmentID{}, fmt.Errorf("it is being unstaged: %w", block.ErrUnavailable)
+	if k.ending != nil || k.revoked || k.taken {
+		return "", block.AttachmentID{}, fmt.Errorf("its device is being removed: %w", block.ErrUnavailable)
 	}
 	return k.path, k.attachment, nil
 }

@@ -123,7 +123,7 @@ func (t *table) close(refused error) []Completer {
 // done is told the end, from any goroutine, possibly before Submit returns.
 func (e *Engine) Submit(r core.Request, done Completer) {
 	var tagged bool
-	err := error(block.ErrInvalid)
+	err := block.ErrInvalid
 	if r.Kind >= core.ReadRequest && r.Kind <= core.FlushRequest {
 		tagged, err = e.table.take(&r, done)
 	}

@@ -35,11 +35,18 @@ func (k *keeper) askEnd() *ending {
 // asked is readable when unstaging was asked for and not tried yet.
 func (k *keeper) asked() <-chan struct{} { return k.wake }
 
-// endAsked reports whether an attempt is under way.
-func (k *keeper) endAsked() bool {
+// takeAway notes that the device is gone.
+func (k *keeper) takeAway() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.ending != nil
+	k.taken = true
+}
+
+// mustEnd reports that no further engine is to serve the volume.
+func (k *keeper) mustEnd() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.taken || k.ending != nil
 }
 
 // endFailed tells those who asked; they may ask again.
@@ -69,7 +76,7 @@ func (k *keeper) end(ctx context.Context, e *Engine, device frontend.Device) (ov
 			k.endFailed(err)
 			return false, err
 		}
-		k.taken = true
+		k.takeAway()
 	}
 	if err := e.Detach(ctx); err != nil {
 		k.endFailed(err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -29,7 +30,8 @@ const diskExecutorJobs = 16
 // has a leader. It is the disk host and the replica host of the cluster member.
 type disks struct {
 	listPath string
-	node     block.NodeID
+	// member is nil until the node's cluster member is open.
+	member   *cluster.Cluster
 	executor *vfs.GoExecutor
 	log      *slog.Logger
 	opened   chan struct{} // closed when the node belongs to a cluster and its list is served
@@ -110,15 +112,15 @@ func (d *disks) openOne(id block.ClusterID, path string) (*openDisk, error) {
 // AddDisk implements cluster.DiskHost. A node that has just joined is about to
 // open its disks: that is waited for.
 func (d *disks) AddDisk(ctx context.Context, id block.ClusterID, path string) (cluster.AddedDisk, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return cluster.AddedDisk{}, fmt.Errorf("%w: %w", block.ErrInvalid, err)
+	if !filepath.IsAbs(path) {
+		return cluster.AddedDisk{}, fmt.Errorf("the path must be absolute: %w", block.ErrInvalid)
 	}
 	select {
 	case <-d.opened:
 	case <-ctx.Done():
 		return cluster.AddedDisk{}, fmt.Errorf("the disks of this node are not served yet: %w", block.ErrUnavailable)
 	}
+	path = filepath.Clean(path)
 	d.mu.Lock()
 	var disk *openDisk
 	for _, known := range d.stores {
@@ -128,6 +130,7 @@ func (d *disks) AddDisk(ctx context.Context, id block.ClusterID, path string) (c
 	}
 	d.mu.Unlock()
 	if disk == nil {
+		var err error
 		if disk, err = d.formatOrOpen(id, path); err != nil {
 			return cluster.AddedDisk{}, err
 		}
@@ -149,7 +152,7 @@ func (d *disks) formatOrOpen(id block.ClusterID, path string) (*openDisk, error)
 	if err != nil {
 		return nil, err
 	}
-	identity := store.Identity{Cluster: id, Node: d.node, Disk: block.DiskID{ID: drawn}}
+	identity := store.Identity{Cluster: id, Node: d.member.NodeID(), Disk: block.DiskID{ID: drawn}}
 	if err := store.FormatDisk(path, d.options(id), identity); err != nil {
 		return nil, err
 	}
@@ -162,12 +165,22 @@ func (d *disks) Disks() []cluster.DiskReport {
 	defer d.mu.Unlock()
 	reports := make([]cluster.DiskReport, 0, len(d.stores))
 	for id, disk := range d.stores {
+		measured := disk.store.MeasureSpace()
 		space := disk.store.Space()
 		report := cluster.DiskReport{ID: id, Capacity: space.Capacity, Free: space.Free}
-		if err := disk.store.Failed(); err != nil {
+		if err := cmp.Or(disk.store.Failed(), measured); err != nil {
 			report.Failure = err.Error()
 		}
 		reports = append(reports, report)
+	}
+	if len(d.failed) == 0 || d.member == nil {
+		return reports
+	}
+	// What cannot be opened is known by its path alone.
+	for known := range d.member.State().Disks() {
+		if err := d.failed[known.Path]; err != nil && known.Node == d.member.NodeID() && d.stores[known.ID] == nil {
+			reports = append(reports, cluster.DiskReport{ID: known.ID, Capacity: known.Capacity, Failure: err.Error()})
+		}
 	}
 	return reports
 }
@@ -228,7 +241,8 @@ func (d *disks) list() ([]string, error) {
 	}
 	var paths []string
 	if err := json.Unmarshal(data, &paths); err != nil {
-		return nil, fmt.Errorf("list of disks %s: %w: %w", d.listPath, block.ErrCorrupt, err)
+		return nil, fmt.Errorf("list of disks %s: %w: %w: restore it, or write the directories of this node's disks anew, as a JSON list of strings",
+			d.listPath, block.ErrCorrupt, err)
 	}
 	return paths, nil
 }

@@ -144,7 +144,7 @@ func (c *Core) peerOf(id block.ReplicaID) int {
 // member is what the view says of the peer at position i.
 func (c *Core) member(i int) *block.Member {
 	m := c.view.Member(c.peers[i].id)
-	invariant.Assert(m != nil, "replica %s is not in the view", c.peers[i].id)
+	invariant.Assert(m != nil, "replica %s is not in the view", &c.peers[i].id)
 	return m
 }
 

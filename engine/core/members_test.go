@@ -322,13 +322,7 @@ func TestAttachmentEndsInRaft(t *testing.T) {
 // is gone from it is let go.
 func TestReplicaIsReplaced(t *testing.T) {
 	s := beginServing(t, scene{members: "A B", size: 32 * mib})
-	s.replicas = append(s.replicas, newReplica(2, 32*mib, &s.buffers))
-	s.waiting = append(s.waiting, nil)
-	s.old = append(s.old, nil)
-	s.view = s.view.Clone()
-	s.view.Revision++
-	s.view.Replicas = append(s.view.Replicas, block.Member{ID: replicaID(2), Node: nodeID(2)})
-	s.step(Event{Kind: EventView, View: s.view.Clone()})
+	s.add()
 	s.expect("A: store view 21 dirty C{0 1}", "B: store view 21 dirty C{0 1}")
 	s.settle()
 	s.expectAmong("C: open session 1", "resync C 32M", "admitted C, 0 copied")

@@ -82,6 +82,9 @@ func (r *replica) carryOut(req *block.Request, rep *block.Reply) error {
 	case block.OpRead:
 		return r.read(req, rep)
 	case block.OpWrite:
+		if !r.merges(req.Span()) {
+			return block.ErrChecksum
+		}
 		r.write(req.Span(), req.Buf.Data)
 	case block.OpZero:
 		r.write(req.Span(), make([]byte, req.Length))
@@ -155,6 +158,18 @@ func (r *replica) copyOut(span block.Span, to []byte) {
 			copy(to[at+from:], data[from:])
 		}
 	}
+}
+
+// merges reports whether the blocks of which the span is a part can be read, to
+// be written whole.
+func (r *replica) merges(span block.Span) bool {
+	for b := range blocksOf(span) {
+		whole := span.Offset <= b*block.BlockSize && span.End() >= (b+1)*block.BlockSize
+		if r.bad[b] && !whole {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *replica) write(span block.Span, data []byte) {
@@ -239,6 +254,18 @@ func (r *replica) settleChecksums(g block.Region) {
 	}
 }
 
+// emptySum is the hash of an extent of zeros: most are, and hashing takes time.
+var emptySum = sha256.Sum256(make([]byte, block.ExtentSize))
+
+func (r *replica) empty(span block.Span) bool {
+	for b := range blocksOf(span) {
+		if r.blocks[b] != nil {
+			return false
+		}
+	}
+	return true
+}
+
 func (r *replica) hash(span block.Span, rep *block.Reply) {
 	data := make([]byte, block.ExtentSize)
 	for at := span.Offset; at < span.End(); at += block.ExtentSize {
@@ -253,8 +280,12 @@ func (r *replica) hash(span block.Span, rep *block.Reply) {
 				h.Suspect |= mask
 			}
 		}
-		r.copyOut(extent, data)
-		h.Sum = sha256.Sum256(data[:extent.Length])
+		if r.empty(extent) && extent.Length == block.ExtentSize {
+			h.Sum = emptySum
+		} else {
+			r.copyOut(extent, data)
+			h.Sum = sha256.Sum256(data[:extent.Length])
+		}
 		rep.Hashes = append(rep.Hashes, h)
 	}
 }

@@ -323,6 +323,34 @@ func (s *script) pass(d time.Duration) {
 	s.step(Event{Kind: EventTick})
 }
 
+// add puts one more replica into the view, as one that has never been in sync.
+func (s *script) add() {
+	s.t.Helper()
+	i := len(s.replicas)
+	s.replicas = append(s.replicas, newReplica(i, s.view.Size, &s.buffers))
+	s.waiting, s.old = append(s.waiting, nil), append(s.old, nil)
+	s.view = s.view.Clone()
+	s.view.Revision++
+	s.view.Replicas = append(s.view.Replicas, block.Member{ID: replicaID(i), Node: nodeID(i)})
+	s.step(Event{Kind: EventView, View: s.view.Clone()})
+}
+
+// await lets time go by until an effect begins like this.
+func (s *script) await(prefix string, limit time.Duration) {
+	s.t.Helper()
+	for end := s.now + block.Instant(limit); ; {
+		for _, line := range s.lines {
+			if strings.HasPrefix(line, prefix) {
+				return
+			}
+		}
+		if s.now = max(s.now, s.core.Deadline()); s.now > end {
+			s.t.Fatalf("no %q within %v:\n\t%s", prefix, limit, strings.Join(s.lines, "\n\t"))
+		}
+		s.step(Event{Kind: EventTick})
+	}
+}
+
 // settle answers everything and commits everything until nothing is left.
 func (s *script) settle() {
 	s.t.Helper()
@@ -495,7 +523,7 @@ func describeRequest(r *block.Request) string {
 		b.WriteString("hash ")
 	}
 	if r.Length > 0 {
-		b.WriteString(bytes(r.Offset) + "+" + bytes(r.Length))
+		b.WriteString(size(r.Offset) + "+" + size(r.Length))
 	}
 	if r.Flags&block.FlagAcceptSuspect != 0 {
 		b.WriteString(" accepting")
@@ -559,17 +587,17 @@ func describeNotice(n *Notice) string {
 	case NoticeMemberLost:
 		return "lost " + nameOf(n.Replica) + describeError(n.Err)
 	case NoticeResyncStarted:
-		return fmt.Sprintf("resync %s %s", nameOf(n.Replica), bytes(n.Bytes))
+		return fmt.Sprintf("resync %s %s", nameOf(n.Replica), size(n.Bytes))
 	case NoticeAdmitted:
-		return fmt.Sprintf("admitted %s, %s copied", nameOf(n.Replica), bytes(n.Copied))
+		return fmt.Sprintf("admitted %s, %s copied", nameOf(n.Replica), size(n.Copied))
 	case NoticeRepaired:
-		return fmt.Sprintf("repaired %s", bytes(n.Bytes))
+		return fmt.Sprintf("repaired %s", size(n.Bytes))
 	case NoticeFrozen:
 		return "frozen" + describeError(n.Err)
 	case NoticeThawed:
 		return "thawed"
 	case NoticeDiffer:
-		return fmt.Sprintf("differ %s at %s%s", nameOf(n.Replica), bytes(n.Offset), describeError(n.Err))
+		return fmt.Sprintf("differ %s at %s%s", nameOf(n.Replica), size(n.Offset), describeError(n.Err))
 	default:
 		return ""
 	}
@@ -589,8 +617,8 @@ func describeError(err error) string {
 
 func nameOf(id block.ReplicaID) string { return name(int(id.ID[0]) - 1) }
 
-// bytes prints a number of bytes in the largest unit that divides it.
-func bytes(n int64) string {
+// size prints a number of bytes in the largest unit that divides it.
+func size(n int64) string {
 	switch {
 	case n != 0 && n%mib == 0:
 		return fmt.Sprintf("%dM", n/mib)

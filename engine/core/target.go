@@ -231,7 +231,7 @@ func (c *Core) driveResync(i int) {
 		c.flush.wanted = true
 		c.kick = c.kick || !c.flush.active
 	}
-	if !t.missing.Empty() || c.counting >= 0 || c.proposal.open || c.healthy() != c.iss || c.missedRunning(i) {
+	if !t.missing.Empty() || c.counting >= 0 || c.proposal.open || c.healthy() != c.iss || !c.deliverMissed(i) {
 		return
 	}
 	t.counts = true
@@ -239,14 +239,23 @@ func (c *Core) driveResync(i int) {
 	c.kick, c.wake = true, true
 }
 
-// missedRunning reports whether a write under way has missed the target.
-func (c *Core) missedRunning(i int) bool {
+// deliverMissed hands the writes under way that have missed a target to it after
+// all, as far as its window goes, and reports whether none is left. They may be
+// waiting for this very target to become a member (rule 9). Their ranges are
+// locked, so that nothing newer can be under them.
+func (c *Core) deliverMissed(i int) bool {
 	for k := range c.writes {
-		if w := &c.writes[k]; w.used && w.missed.has(i) {
-			return true
+		w := &c.writes[k]
+		if !w.used || !w.running || !w.missed.has(i) {
+			continue
 		}
+		if c.peers[i].calls.writes >= c.cfg.Limits.TargetWindow {
+			return false
+		}
+		w.missed &^= bit(i)
+		c.deliver(i, k)
 	}
-	return false
+	return true
 }
 
 // driveCounting brings a target that counts to the point where it can be

@@ -222,6 +222,11 @@ func (s *Store) load() error {
 	if err := s.loadAllocation(); err != nil {
 		return err
 	}
+	// A process that was killed may have written flush numbers without a sync.
+	// Whatever is shown from now on must not be taken back by a loss of power.
+	if err := vfs.Do(s.options.Device, &vfs.IO{Kind: vfs.Sync}); err != nil {
+		return fmt.Errorf("sync data file: %w", err)
+	}
 	if err := s.loadReplicas(); err != nil {
 		return err
 	}

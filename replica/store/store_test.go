@@ -208,6 +208,27 @@ func TestZeroDuringRound(t *testing.T) {
 	g.expect(r, block.ExtentSize, fill(block.ExtentSize, 2))
 }
 
+// TestFlushNumberShownIsKept kills the process between the write of a flush number
+// and its sync. If the number is shown afterwards, a loss of power must not take it
+// back: a number that goes back means a disk that was put back (rule 10).
+func TestFlushNumberShownIsKept(t *testing.T) {
+	g := newRig(t)
+	r := g.create(1, testSize)
+	g.write(r, 0, fill(4096, 1))
+	g.flush(r)
+	number := block.FlushNumber{Epoch: 1, N: 5}
+	r.Submit(&Op{Kind: Flush, FlushNumber: number, Done: func(*Op) {}})
+	g.steps.Step(0)
+	g.kill()
+	if shown := g.replica(1).FlushNumber(); shown != number {
+		t.Fatalf("flush number %v, want %v, which was written", shown, number)
+	}
+	g.powerLoss()
+	if kept := g.replica(1).FlushNumber(); kept != number {
+		t.Fatalf("flush number %v, want %v, which was shown", kept, number)
+	}
+}
+
 func TestChecksum(t *testing.T) {
 	g := newRig(t)
 	r := g.create(1, testSize)
@@ -279,5 +300,28 @@ func TestSimulatedStoreGoesOn(t *testing.T) {
 	}
 	if n := r.DirtySets()[0].Removal; n != set.Removal-1 {
 		t.Fatalf("removal %d", n)
+	}
+}
+
+// TestMeasureSpace: what others take or give back on the file system is reported
+// before the data file grows.
+func TestMeasureSpace(t *testing.T) {
+	g := newRig(t)
+	before := g.store.Space()
+	const more = 32 << 20
+	g.device.SetCapacity(64<<20 + more)
+	if err := g.store.MeasureSpace(); err != nil {
+		t.Fatal(err)
+	}
+	after := g.store.Space()
+	if after.Capacity != before.Capacity+more || after.Free != before.Free+more || after.Used != before.Used {
+		t.Errorf("%d bytes more turn %+v into %+v", int64(more), before, after)
+	}
+	g.device.SetCapacity(g.device.Size())
+	if err := g.store.MeasureSpace(); err != nil {
+		t.Fatal(err)
+	}
+	if full := g.store.Space(); full.Capacity >= before.Capacity || full.Used != before.Used {
+		t.Errorf("a full file system turns %+v into %+v", before, full)
 	}
 }

@@ -27,8 +27,9 @@ type volume struct {
 	hosts []*host
 	// current is the host of the highest epoch that was started.
 	current *host
-	// starting: a command to start an engine is on its way.
-	starting bool
+	// starting is the process that has asked for an engine and not been answered;
+	// nil for none.
+	starting *process
 	start    block.StartID
 }
 
@@ -47,13 +48,14 @@ func (w *World) superviseOnce(v *volume) {
 	if c := v.current; c != nil && w.truth.view(v.id).Epoch > c.epoch && w.loop.chance(30) {
 		// A start that landed late, and was launched by nobody, ends the engine
 		// that runs as soon as it hears of it.
+		w.paths.count("attach: start lands late")
 		w.truth.hint(v)
 	}
-	if v.starting {
+	if v.starting != nil && !v.starting.dead {
 		return
 	}
 	if v.target == nil || v.target.process == nil && w.loop.chance(20) {
-		v.target = w.nodes[w.loop.rng.IntN(len(w.nodes))]
+		v.target = w.anyMachine()
 	}
 	c := v.current
 	switch {
@@ -78,7 +80,7 @@ func (w *World) move(v *volume, to *node, clean bool) {
 
 func (w *World) detach(h *host) {
 	h.detaching = true
-	w.paths.count("detach")
+	w.paths.count("detach: asked")
 	w.loop.after(h.process, 0, func() {
 		if !h.stopped {
 			h.step(core.Event{Kind: core.EventDetach})
@@ -87,7 +89,7 @@ func (w *World) detach(h *host) {
 	// What does not end in time is ended by force.
 	w.loop.after(h.process, 5*second, func() {
 		if !h.stopped {
-			w.paths.count("detach: forced after its time")
+			w.paths.count("detach: forced")
 			h.step(core.Event{Kind: core.EventAbort})
 		}
 	})
@@ -96,7 +98,7 @@ func (w *World) detach(h *host) {
 // startEngine asks Raft for an epoch and then starts a host by it.
 func (w *World) startEngine(v *volume) {
 	n, p := v.target, v.target.process
-	v.starting = true
+	v.starting = p
 	if v.start.IsZero() || w.loop.chance(50) {
 		v.start = block.StartID{ID: w.loop.id()}
 	}
@@ -104,19 +106,13 @@ func (w *World) startEngine(v *volume) {
 	attachment := block.AttachmentID{ID: w.loop.id()}
 	var result state.Result
 	w.truth.command(n, p, func() { result = w.assign(v, n, start, attachment) }, func(known bool) {
-		v.starting = false
+		v.starting = nil
 		if !known || result.Err != nil {
 			w.loop.log("start of %s on node %d: known %v: %v", v.name, n.index, known, result.Err)
 			return
 		}
 		v.start = block.StartID{}
 		w.launch(v, n, result.View().Clone())
-	})
-	// A node that dies meanwhile answers nobody.
-	w.loop.after(nil, 4*second, func() {
-		if p.dead && v.start == start {
-			v.starting = false
-		}
 	})
 }
 
@@ -130,7 +126,7 @@ func (w *World) assign(v *volume, n *node, start block.StartID, attachment block
 		if r := t.apply(state.Unpublish{Volume: v.id, Node: vol.Published, EndAttachment: true}); r.Err != nil {
 			return r
 		}
-		w.paths.count("attachment: moved")
+		w.paths.count("attach: at another node")
 	}
 	if r := t.apply(state.Publish{Volume: v.id, Node: n.id}); r.Err != nil {
 		return r
@@ -165,7 +161,7 @@ func (w *World) launch(v *volume, n *node, view block.View) {
 	v.hosts = append(v.hosts, h)
 	v.current = h
 	w.loop.log("%v of %s begins: %s", h, v.name, w.describeView(&view))
-	w.paths.count("engine start")
+	w.paths.count("attach: begins")
 	h.start()
 	h.client.start()
 }
@@ -183,7 +179,7 @@ func (w *World) coreConfig(h *host) core.Config {
 
 // serves notes that a host serves.
 func (w *World) serves(h *host) {
-	w.paths.count("engine serves")
+	w.paths.count("attach: serves")
 	h.volume.history.serve(h.epoch, w.loop.steps)
 	w.acks.serves(h)
 }
@@ -193,6 +189,7 @@ func (w *World) stopped(h *host) {
 	if len(h.client.order) > 0 {
 		w.fail("answers", fmt.Sprintf("%v stopped with %d requests unanswered", h, len(h.client.order)))
 	}
+	w.paths.stopped(h)
 	h.client.abandon()
 	h.closeLinks()
 	v := h.volume
@@ -208,6 +205,11 @@ func (w *World) stopped(h *host) {
 func (w *World) committed(p *block.Proposal, before, after *block.View) {
 	v := w.volumeOf(p.Volume)
 	w.paths.committed(p, before, after)
+	for _, id := range p.Remove {
+		if n := w.nodeOf(id); n.process != nil && n.incarnation() != before.Member(id).Incarnation && !p.EndAttachment {
+			w.paths.count("view: removal of a member that lost memory")
+		}
+	}
 	if p.EndAttachment {
 		w.checkLoss(v, before, after)
 		v.history.reset(w.loop.steps)

@@ -12,6 +12,9 @@ import (
 // read through their stores, and that these are what the clients' history
 // allows.
 func (w *World) compare() {
+	for _, n := range w.nodes {
+		w.checkStore(n)
+	}
 	for _, v := range w.volumes {
 		view := w.truth.view(v.id)
 		ids := w.members(&view)
@@ -35,7 +38,7 @@ func used(areas []area, offset int64) bool {
 func (w *World) compareExtent(v *volume, ids []block.ReplicaID, offset int64) {
 	var first []byte
 	for i, id := range ids {
-		data, err := w.readReplica(id, offset)
+		data, err := w.readReplica(id, offset, min(block.ExtentSize, v.size-offset))
 		if err != nil {
 			if w.rotten && errors.Is(err, block.ErrChecksum) {
 				return
@@ -100,16 +103,16 @@ func (w *World) difference(v *volume, offset int64, a, b []byte, x, y block.Repl
 	return ""
 }
 
-// readReplica reads one extent of a replica through its store, past its door.
-func (w *World) readReplica(id block.ReplicaID, offset int64) ([]byte, error) {
+// readReplica reads a part of a replica through its store, past its door.
+func (w *World) readReplica(id block.ReplicaID, offset, length int64) ([]byte, error) {
 	r, err := w.nodeOf(id).storage.store.Replica(id)
 	if err != nil {
 		return nil, err
 	}
-	buf := block.NewBuffer(block.ExtentSize)
+	buf := block.NewBuffer(int(length))
 	defer buf.Release()
 	done := false
-	op := &store.Op{Kind: store.Read, Offset: offset, Length: block.ExtentSize, Buf: buf}
+	op := &store.Op{Kind: store.Read, Offset: offset, Length: length, Buf: buf}
 	op.Done = func(*store.Op) { done = true }
 	r.Submit(op)
 	w.advance(func() bool { return done })

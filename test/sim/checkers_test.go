@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -271,10 +272,37 @@ func TestMemoryRefusesEndlessQueue(t *testing.T) {
 	w.expect(t, "memory")
 }
 
-func TestPathsReportWhatIsMissing(t *testing.T) {
-	p := newPaths()
-	p.count("taken")
-	if got := p.missing([]string{"taken", "never"}); len(got) != 1 || got[0] != "never" {
+func TestAnswersRefuseErrorWithoutCause(t *testing.T) {
+	w := bareWorld()
+	h := &host{world: w, node: &node{}}
+	read := &operation{kind: core.ReadRequest}
+	w.answeredError(h, read, fmt.Errorf("read: %w", block.ErrDetached))
+	w.rotten = true
+	w.answeredError(h, read, fmt.Errorf("read: %w", block.ErrIO))
+	w.expect(t, "")
+	w.rotten = false
+	w.answeredError(h, read, fmt.Errorf("read: %w", block.ErrIO))
+	w.expect(t, "answers")
+}
+
+// unknownCommand is one that the state machine does not have.
+type unknownCommand struct{}
+
+// Kind implements state.Command.
+func (unknownCommand) Kind() string { return "unknown" }
+
+func TestTruthRefusesCommandThatCannotBeEncoded(t *testing.T) {
+	w := bareWorld()
+	w.truth.apply(unknownCommand{})
+	w.expect(t, "raft")
+}
+
+func TestTallyReportsWhatIsMissing(t *testing.T) {
+	total := NewTally()
+	for _, name := range expectedPaths()[1:] {
+		total.paths.count(name)
+	}
+	if got := total.Missing(); len(got) != 1 || got[0] != expectedPaths()[0] {
 		t.Fatalf("missing %v", got)
 	}
 }

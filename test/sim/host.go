@@ -42,6 +42,9 @@ type host struct {
 	// blocked is when a copy last found that nobody in sync has its bytes intact:
 	// until a client writes them again, no replica can be admitted.
 	blocked block.Instant
+	// corrupt: a client's read met a copy that does not verify, and no repair has
+	// been reported since.
+	corrupt bool
 	// queue is what happened while the core was in a step.
 	queue   []core.Event
 	running bool
@@ -167,6 +170,9 @@ func (h *host) received(c *conn, rep block.Reply) {
 	if h.links[c.replica] != c {
 		rep.Buf.Release()
 		return
+	}
+	if rep.Op == block.OpRead && errors.Is(rep.Err, block.ErrChecksum) {
+		h.corrupt = true
 	}
 	h.step(core.Event{Kind: core.EventReply, Replica: c.replica, Session: rep.Session, Reply: rep})
 }

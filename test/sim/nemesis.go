@@ -41,7 +41,7 @@ func DefaultFaults() []fault {
 // DestructiveFaults also damage what is on the disks.
 func DestructiveFaults() []fault {
 	return append(DefaultFaults(),
-		fault{"bit rot", 6, bitRot},
+		fault{"bit rot", 20, bitRot},
 		fault{"sync fails", 2, syncFails})
 }
 
@@ -83,7 +83,7 @@ func (w *World) strike() {
 		}
 		w.loop.log("fault: %s", f.name)
 		if f.strike(w) {
-			w.paths.count("fault: " + f.name)
+			w.paths.count(faultPrefix + f.name)
 		}
 		return
 	}
@@ -91,6 +91,7 @@ func (w *World) strike() {
 
 // later undoes a fault after a while, unless healing did it before.
 func (w *World) later(low, high int64, undo func()) {
+	high = max(high*w.options.FaultLength/100, low)
 	w.loop.after(nil, w.loop.between(low, high), func() {
 		if !w.healed {
 			undo()
@@ -176,7 +177,7 @@ func pauseNode(w *World) bool {
 }
 
 func cutOneWay(w *World) bool {
-	from, to := w.loop.rng.IntN(nodeCount), w.loop.rng.IntN(nodeCount)
+	from, to := w.anyMachine().index, w.anyMachine().index
 	if from == to {
 		return false
 	}
@@ -187,10 +188,10 @@ func cutOneWay(w *World) bool {
 }
 
 func cutNodeOff(w *World) bool {
-	n := w.loop.rng.IntN(nodeCount)
+	n := w.anyMachine().index
 	withRaft := w.loop.chance(50)
 	set := func(cut bool) {
-		for other := range nodeCount {
+		for other := range w.nodes {
 			for _, key := range [][2]int{{n, other}, {other, n}} {
 				if cut {
 					w.network.cut[key] = true
@@ -218,7 +219,7 @@ func breakConnection(w *World) bool {
 }
 
 func slowLink(w *World) bool {
-	key := [2]int{w.loop.rng.IntN(nodeCount), w.loop.rng.IntN(nodeCount)}
+	key := [2]int{w.anyMachine().index, w.anyMachine().index}
 	w.network.slow[key] = w.loop.between(5*millisecond, 300*millisecond)
 	w.later(50*millisecond, 4*second, func() { delete(w.network.slow, key) })
 	return true
@@ -252,7 +253,7 @@ func quorumLost(w *World) bool {
 }
 
 func leaderUnreachable(w *World) bool {
-	n := w.loop.rng.IntN(nodeCount)
+	n := w.anyMachine().index
 	w.truth.unreachable[n] = true
 	w.later(50*millisecond, 4*second, func() { delete(w.truth.unreachable, n) })
 	return true
@@ -280,13 +281,13 @@ func abortEngine(w *World) bool {
 
 func moveCleanly(w *World) bool {
 	v := w.volumes[w.loop.rng.IntN(len(w.volumes))]
-	w.move(v, w.nodes[w.loop.rng.IntN(nodeCount)], true)
+	w.move(v, w.anyMachine(), true)
 	return true
 }
 
 func moveZombie(w *World) bool {
 	v := w.volumes[w.loop.rng.IntN(len(w.volumes))]
-	w.move(v, w.nodes[w.loop.rng.IntN(nodeCount)], false)
+	w.move(v, w.anyMachine(), false)
 	return true
 }
 

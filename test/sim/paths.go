@@ -2,9 +2,6 @@ package sim
 
 import (
 	"errors"
-	"fmt"
-	"io"
-	"slices"
 
 	"github.com/holdfast-io/holdfast/engine/core"
 	"github.com/holdfast-io/holdfast/internal/block"
@@ -15,6 +12,9 @@ import (
 type paths struct {
 	counts map[string]int
 }
+
+// faultPrefix begins the names of faults.
+const faultPrefix = "fault: "
 
 func newPaths() *paths { return &paths{counts: make(map[string]int)} }
 
@@ -27,42 +27,31 @@ func (p *paths) add(q *paths) {
 	}
 }
 
-// print writes a table, sorted by name.
-func (p *paths) print(out io.Writer) {
-	names := make([]string, 0, len(p.counts))
-	for name := range p.counts {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		fmt.Fprintf(out, "%8d  %s\n", p.counts[name], name)
-	}
-}
-
-// missing lists the expected paths that were never taken.
-func (p *paths) missing(expected []string) []string {
-	var out []string
-	for _, name := range expected {
-		if p.counts[name] == 0 {
-			out = append(out, name)
-		}
-	}
-	return out
-}
-
-// expectedPaths are what a set of runs must have taken.
+// expectedPaths are what a set of runs must have taken: every fault, and every
+// step of the protocol.
 func expectedPaths() []string {
-	return []string{
-		"view: removal", "view: admission", "view: waited out", "view: attachment ended", "view: conflict",
+	expected := []string{
+		"attach: begins", "attach: serves", "attach: at another node", "attach: start lands late",
+		"detach: asked", "detach: clean", "detach: forced", "engine: fenced", "engine: ended by force",
 		"raft: outcome unknown", "raft: command late", "raft: answer lost", "raft: command lost",
-		"update: dirty set begins", "update: dirty grows", "update: dirty shrinks", "update: log cleared",
-		"update: dirty sets dropped",
-		"resync: copy", "resync: hash", "door: stale epoch", "door: stale session",
-		"notice: member lost", "notice: resync started", "notice: admitted", "notice: frozen", "notice: thawed",
-		"engine start", "engine serves", "attachment: moved", "detach",
+		"raft: leader unreachable", "raft: lost without quorum", "raft: waited for quorum",
+		"view: removal", "view: removal of a member that lost memory", "view: admission", "view: waited out",
+		"view: no-op", "view: conflict", "view: last member", "view: attachment ended, all lost",
+		"update: view", "update: dirty set begins", "update: dirty grows", "update: dirty shrinks",
+		"update: dirty sets dropped", "update: takeover", "update: log cleared",
+		"resync: started", "resync: hash", "resync: copy", "resync: admitted",
+		"repair: divergent", "repair: after a read", "suspect bytes accepted",
+		"door: stale epoch", "door: stale session", "link lost",
+		"answer: no space", "answer: checksum mismatch", "answer: disk failed",
+		"hash: bad blocks", "hash: suspect blocks",
+		"member lost", "frozen", "thawed",
 		"request: read", "request: write", "request: zero", "request: flush", "request: forced write",
-		"completed: detached",
+		"completed: detached", "completed: stale epoch", "completed: input/output error",
 	}
+	for _, f := range DestructiveFaults() {
+		expected = append(expected, faultPrefix+f.name)
+	}
+	return expected
 }
 
 // event counts what reaches a core.
@@ -94,17 +83,45 @@ func requestName(r *core.Request) string {
 }
 
 // effect counts what a core does.
-func (p *paths) effect(_ *host, ef *core.Effect) {
+func (p *paths) effect(h *host, ef *core.Effect) {
 	if ef.Kind != core.EffectNotice {
 		return
 	}
-	names := map[core.NoticeKind]string{
-		core.NoticeMemberLost: "member lost", core.NoticeResyncStarted: "resync started",
-		core.NoticeResyncProgress: "resync progress", core.NoticeAdmitted: "admitted",
-		core.NoticeRepaired: "repaired", core.NoticeFrozen: "frozen", core.NoticeThawed: "thawed",
-		core.NoticeDiffer: "differ",
+	switch ef.Notice.Kind {
+	case core.NoticeMemberLost:
+		p.count("member lost")
+	case core.NoticeResyncStarted:
+		p.count("resync: started")
+	case core.NoticeResyncProgress:
+		p.count("resync: progress")
+	case core.NoticeAdmitted:
+		p.count("resync: admitted")
+	case core.NoticeRepaired:
+		if h.corrupt {
+			p.count("repair: after a read")
+		} else {
+			p.count("repair: divergent")
+		}
+		h.corrupt = false
+	case core.NoticeFrozen:
+		p.count("frozen")
+	case core.NoticeThawed:
+		p.count("thawed")
+	case core.NoticeDiffer:
+		p.count("replicas differ, or nobody has it intact")
 	}
-	p.count("notice: " + names[ef.Notice.Kind])
+}
+
+// stopped counts how engines end.
+func (p *paths) stopped(h *host) {
+	switch {
+	case h.why == nil:
+		p.count("detach: clean")
+	case errors.Is(h.why, block.ErrStaleEpoch):
+		p.count("engine: fenced")
+	default:
+		p.count("engine: ended by force")
+	}
 }
 
 // request counts what reaches a replica.
@@ -126,6 +143,13 @@ func (p *paths) request(req *block.Request) {
 }
 
 func (p *paths) update(u *block.Update) {
+	empty := len(u.SetDirty)+len(u.AddDirty)+len(u.ClearDirty)+len(u.DropDirty) == 0 && u.ClearLog.Empty()
+	switch {
+	case u.View != nil:
+		p.count("update: view")
+	case empty || len(u.SetDirty) > 0:
+		p.count("update: takeover")
+	}
 	if len(u.SetDirty) > 0 {
 		p.count("update: dirty set begins")
 	}
@@ -151,9 +175,9 @@ func (p *paths) reply(rep *block.Reply) {
 	}{
 		{block.ErrStaleEpoch, "door: stale epoch"},
 		{block.ErrStaleSession, "door: stale session"},
-		{block.ErrNoSpace, "no space"},
-		{block.ErrChecksum, "checksum mismatch"},
-		{block.ErrDiskFailed, "disk failed"},
+		{block.ErrNoSpace, "answer: no space"},
+		{block.ErrChecksum, "answer: checksum mismatch"},
+		{block.ErrDiskFailed, "answer: disk failed"},
 	} {
 		if errors.Is(rep.Err, e.err) {
 			p.count(e.name)
@@ -181,7 +205,7 @@ func (p *paths) committed(prop *block.Proposal, before, after *block.View) {
 		p.count("view: waited out")
 	}
 	if prop.EndAttachment {
-		p.count("view: attachment ended")
+		p.count("view: attachment ended, all lost")
 	}
 	if len(prop.Remove)+len(prop.Admit)+len(prop.Incarnations) == 0 && !prop.WaitedOut && !prop.EndAttachment {
 		p.count("view: no-op")

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"runtime/debug"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 )
@@ -32,8 +33,22 @@ func Run(o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer w.close()
+	w.play()
+	return w.result(), nil
+}
+
+// play is a whole run. An assertion that fails ends it like a violation that a
+// checker found, so that it can be replayed.
+func (w *World) play() {
+	defer func() {
+		if broken := recover(); broken != nil {
+			w.broken = true
+			w.fail("assertion", fmt.Sprintf("%v\n%s", broken, debug.Stack()))
+		}
+	}()
 	w.haunt()
-	w.advance(func() bool { return w.loop.steps >= o.Steps })
+	w.advance(func() bool { return w.loop.steps >= w.options.Steps })
 	if w.violation == nil {
 		w.heal()
 		w.settle()
@@ -41,7 +56,6 @@ func Run(o Options) (*Result, error) {
 	if w.violation == nil {
 		w.compare()
 	}
-	return w.result(), nil
 }
 
 // advance steps until done, or a violation.
@@ -69,12 +83,15 @@ func (w *World) result() *Result {
 			}
 		}
 	}
-	w.close()
 	return r
 }
 
-// close ends what libraries have started.
+// close ends what libraries have started. What a failed assertion left locked is
+// not touched.
 func (w *World) close() {
+	if w.broken {
+		return
+	}
 	for _, n := range w.nodes {
 		if n.process != nil {
 			n.kill(false, loseNothing)

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 
 	"github.com/holdfast-io/holdfast/engine/core"
@@ -14,16 +15,32 @@ const DefaultSteps = 15000
 // RealCore makes the core that runs in production.
 func RealCore(cfg core.Config, now block.Instant) (machine, error) { return core.New(cfg, now) }
 
-// SeedOptions are what a seed stands for: the kinds and the density of its
-// faults follow from it as well.
-func SeedOptions(seed uint64, steps int) Options {
-	o := Options{
-		Seed: seed, Steps: steps, Faults: DefaultFaults(), RaftFaults: true, Timing: DefaultTiming(),
-		Limits: DefaultLimits(), NewCore: RealCore, TraceLines: 160,
+// shapes are the clusters among which a seed chooses.
+func shapes() []Shape {
+	return []Shape{
+		DefaultShape(),
+		{Nodes: 3, Disks: 3, Main: 3, Other: 2},
+		{Nodes: 3, Disks: 2, Main: 2, Other: 2},
+		{Nodes: 4, Disks: 4, Main: 4, Other: 3},
+		{Nodes: 6, Disks: 5, Main: 5, Other: 2},
+		{Nodes: 3, Disks: 2, Main: 2, Other: 1},
 	}
-	o.FaultInterval = [...]int64{500, 250, 1000, 2000}[seed%4] * millisecond
-	o.Temptation = [...]int{0, 2, 10}[seed%3]
-	if seed%5 == 0 {
+}
+
+// SeedOptions are what a seed stands for: the cluster and the kinds and the
+// density of its faults follow from it as well.
+func SeedOptions(seed uint64, steps int) Options {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	all := shapes()
+	o := Options{
+		Seed: seed, Steps: steps, Shape: all[rng.IntN(len(all))], Faults: DefaultFaults(), RaftFaults: true,
+		Timing: DefaultTiming(), Limits: DefaultLimits(), NewCore: RealCore, TraceLines: 160,
+	}
+	o.Shape.Think = [...]int64{4, 8, 20, 60}[rng.IntN(4)] * millisecond
+	o.FaultInterval = [...]int64{100, 250, 500, 1000}[rng.IntN(4)] * millisecond
+	o.FaultLength = [...]int64{15, 30, 100}[rng.IntN(3)]
+	o.Temptation = [...]int{0, 2, 10}[rng.IntN(3)]
+	if rng.IntN(5) == 0 {
 		o.Faults = DestructiveFaults()
 	}
 	return o

@@ -81,9 +81,7 @@ func (s *storage) open(p *process) (server.Disk, error) {
 		return nil, err
 	}
 	s.store = opened
-	if err := opened.Check(); err != nil {
-		s.node.world.fail("store", fmt.Sprintf("opened on %v: %v", s.node, err))
-	}
+	s.node.world.checkStore(s.node)
 	s.rot.reopened(opened)
 	s.device.Inject(s.inject)
 	return &servedDisk{store: opened}, nil

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -26,13 +27,50 @@ func (t *Tally) Add(r *Result) {
 
 // Missing lists the faults and paths that the runs should have taken and none
 // did.
-func (t *Tally) Missing() []string { return t.paths.missing(expectedPaths()) }
+func (t *Tally) Missing() []string {
+	var missing []string
+	for _, name := range expectedPaths() {
+		if t.paths.counts[name] == 0 {
+			missing = append(missing, name)
+		}
+	}
+	return missing
+}
+
+// columns is the number of columns of each part of the table.
+const columns = 3
 
 // String is a table of how often each fault and each path was taken.
 func (t *Tally) String() string {
+	var faults, taken []string
+	for name := range t.paths.counts {
+		if strings.HasPrefix(name, faultPrefix) {
+			faults = append(faults, name)
+		} else {
+			taken = append(taken, name)
+		}
+	}
 	var b strings.Builder
-	t.paths.print(&b)
-	fmt.Fprintf(&b, "%d runs, %d steps, %d requests, %d sectors not judged to the end\n", t.Runs, t.Steps, t.Operations,
-		t.GaveUp)
+	fmt.Fprintf(&b, "%d runs, %d events, %d requests", t.Runs, t.Steps, t.Operations)
+	if t.GaveUp > 0 {
+		fmt.Fprintf(&b, " (%d sectors had too many possible histories to be judged to the end)", t.GaveUp)
+	}
+	b.WriteString("\n\nfaults\n")
+	t.part(&b, faults)
+	b.WriteString("\npaths\n")
+	t.part(&b, taken)
 	return b.String()
+}
+
+// part prints names with their counts, in columns that are read downwards.
+func (t *Tally) part(b *strings.Builder, names []string) {
+	slices.Sort(names)
+	rows := (len(names) + columns - 1) / columns
+	for row := range rows {
+		for at := row; at < len(names); at += rows {
+			name := strings.TrimPrefix(names[at], faultPrefix)
+			fmt.Fprintf(b, "%9d  %-36s", t.paths.counts[names[at]], name)
+		}
+		b.WriteByte('\n')
+	}
 }

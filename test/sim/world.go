@@ -15,13 +15,16 @@ var errForeignBytes = errors.New("bytes of another volume")
 
 // Options say what a world is made of and what happens in it.
 type Options struct {
-	Seed uint64
+	Seed  uint64
+	Shape Shape
 	// Steps is how many events the faults go on for.
 	Steps int
 	// Faults are what the nemesis does; nil for none.
 	Faults []fault
 	// FaultInterval is the mean time between two faults, in nanoseconds.
 	FaultInterval int64
+	// FaultLength is a percentage of the usual length of faults.
+	FaultLength int64
 	// Temptation is the percentage of the protocol's important steps (proposals,
 	// updates, openings) at which a fault strikes as well.
 	Temptation int
@@ -41,6 +44,23 @@ type Options struct {
 	Trace      io.Writer
 }
 
+// Shape is the size of a cluster and of what is asked of it.
+type Shape struct {
+	// Nodes are the machines, of which the first Disks have a disk.
+	Nodes, Disks int
+	// Main and Other are the replicas of the two volumes.
+	Main, Other int
+	// Think is the greatest pause of a client of the first volume between two
+	// requests, in nanoseconds.
+	Think int64
+}
+
+// DefaultShape is that of the scenarios: every disk has a replica, and one node
+// has none.
+func DefaultShape() Shape {
+	return Shape{Nodes: 4, Disks: 3, Main: 3, Other: 2, Think: 8 * millisecond}
+}
+
 // DefaultTiming is short, so that minutes of protocol fit into a run.
 func DefaultTiming() core.Timing {
 	return core.Timing{
@@ -58,7 +78,7 @@ func DefaultTiming() core.Timing {
 
 // DefaultLimits are small, so that bounds are met.
 func DefaultLimits() core.Limits {
-	return core.Limits{Requests: 64, TargetWindow: 16, Copies: 2, LogRegions: 3}
+	return core.Limits{Requests: 64, TargetWindow: 16, Copies: 2, LogRegions: 2}
 }
 
 // Violation is what a checker found.
@@ -89,6 +109,8 @@ type World struct {
 	violation  *Violation
 	// healed: no fault is left and none will come.
 	healed bool
+	// broken: an assertion failed in the middle of something.
+	broken bool
 	// ending: clients ask for nothing more.
 	ending bool
 	// rotten: bits were flipped in a disk, so that a read may have nobody intact
@@ -116,21 +138,18 @@ func NewWorld(o Options) (*World, error) {
 	return w, nil
 }
 
-// nodeCount of which the last has no disk.
-const nodeCount = 4
-
 func (w *World) build() error {
 	w.cluster = block.ClusterID{ID: w.loop.id()}
 	if r := w.truth.apply(state.Bootstrap{Cluster: w.cluster, Incarnation: 1}); r.Err != nil {
 		return r.Err
 	}
-	for i := range nodeCount {
+	for i := range w.options.Shape.Nodes {
 		n := &node{world: w, index: i, id: block.NodeID{ID: w.loop.id()}}
 		w.nodes = append(w.nodes, n)
 		if r := w.truth.apply(state.SetNode{Node: state.Node{ID: n.id, Name: fmt.Sprintf("node%d", i)}}); r.Err != nil {
 			return r.Err
 		}
-		if i < nodeCount-1 {
+		if i < w.options.Shape.Disks {
 			if err := n.format(); err != nil {
 				return err
 			}
@@ -146,30 +165,38 @@ func (w *World) build() error {
 	return w.createVolumes()
 }
 
+// createVolumes makes two volumes on the same disks, the second one of a size
+// that ends within a region, a chunk and an extent.
 func (w *World) createVolumes() error {
-	small := area{offset: 0, length: 2 * block.ExtentSize}
-	work := workload{depth: 6, think: 8 * millisecond, writes: 40, zeros: 8, flushes: 6, forced: 8}
-	if w.options.Scripted {
-		work = workload{}
+	shape, scripted := w.options.Shape, w.options.Scripted
+	first := area{offset: 0, length: 2 * block.ExtentSize}
+	work := workload{depth: 6, think: shape.Think, writes: 40, zeros: 8, flushes: 6, forced: 8}
+	on := w.loop.rng.Perm(shape.Disks)[:shape.Main]
+	if scripted {
+		work, on = workload{}, []int{0, 1, 2}
 	}
-	if err := w.create("main", 3*block.RegionSize, []int{0, 1, 2},
-		[]area{small, {offset: block.RegionSize - block.ExtentSize, length: 2 * block.ExtentSize},
+	if err := w.create("main", 3*block.RegionSize, on,
+		[]area{first, {offset: block.RegionSize - block.ExtentSize, length: 2 * block.ExtentSize},
 			{offset: 2*block.RegionSize + block.ChunkSize, length: block.ExtentSize},
 			{offset: 2*block.RegionSize + 2*block.ChunkSize, length: 8 * block.ExtentSize}}, work); err != nil {
 		return err
 	}
-	if w.options.Scripted {
+	if scripted {
 		w.volumes[0].minSync, w.volumes[0].target = 1, w.nodes[0]
 		return nil
 	}
-	return w.create("other", block.RegionSize, w.loop.rng.Perm(nodeCount - 1)[:2],
-		[]area{small}, workload{depth: 2, think: 40 * millisecond, writes: 50, zeros: 10, flushes: 5, forced: 5})
+	tail := area{offset: block.RegionSize, length: block.ChunkSize + 3*block.ExtentSize + 5*block.BlockSize}
+	size := tail.offset + tail.length
+	tail.offset += block.ChunkSize
+	tail.length -= block.ChunkSize
+	return w.create("other", size, w.loop.rng.Perm(shape.Disks)[:shape.Other], []area{first, tail},
+		workload{depth: 2, think: 5 * shape.Think, writes: 50, zeros: 10, flushes: 5, forced: 5})
 }
 
 // create makes a volume with a replica on each of the nodes on.
 func (w *World) create(name string, size int64, on []int, areas []area, work workload) error {
 	v := &volume{name: name, id: block.VolumeID{ID: w.loop.id()}, size: size, areas: areas, work: work,
-		acceptable: make(map[uint64]bool), minSync: 1 + w.loop.rng.IntN(2), target: w.nodes[w.loop.rng.IntN(nodeCount)]}
+		acceptable: make(map[uint64]bool), minSync: min(1+w.loop.rng.IntN(2), len(on)), target: w.anyMachine()}
 	v.tag = w.loop.rng.Uint64()
 	v.history = newHistory(v.tag, w.fail)
 	cmd := state.CreateVolume{Volume: v.id, Name: name, Size: size,
@@ -222,6 +249,9 @@ func (w *World) volumeOf(id block.VolumeID) *volume {
 	}
 	return nil
 }
+
+// anyMachine draws a node, whether it runs or not.
+func (w *World) anyMachine() *node { return w.nodes[w.loop.rng.IntN(len(w.nodes))] }
 
 // nodeOf finds the node of a replica.
 func (w *World) nodeOf(id block.ReplicaID) *node {

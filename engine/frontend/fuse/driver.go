@@ -45,11 +45,11 @@ func (d *Driver) Available(context.Context) error {
 		return fmt.Errorf("FUSE devices need a helper command and an absolute run directory: %w", block.ErrInvalid)
 	}
 	for _, path := range []string{"/dev/fuse", loopControl} {
-		if _, err := os.Stat(path); err != nil {
+		if err := unix.Access(path, unix.R_OK|unix.W_OK); err != nil {
 			return fmt.Errorf("FUSE devices need %s: %w: %w", path, block.ErrUnavailable, err)
 		}
 	}
-	return nil
+	return frontend.Privileged()
 }
 
 func (d *Driver) dir(a block.AttachmentID) string { return filepath.Join(d.RunDir, a.String()) }
