@@ -527,7 +527,7 @@ func (w *world) lostAll(before, after *block.View) {
 			w.fail("flushed: the attachment ended although %s kept its memory", letter(indexOf(m.ID)))
 		}
 	}
-	w.history.lost()
+	w.history.lost = true
 }
 
 func (w *world) forget(i, k int) {

@@ -63,3 +63,6 @@ func (c *Config) Validate() error {
 	}
 	return nil
 }
+
+// requests are the most that clients may have in flight.
+func (c *Config) requests() int { return max(1, int(c.Writes)+int(c.Reads)+int(c.Flushes)) }

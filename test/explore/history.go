@@ -23,6 +23,9 @@ type history struct {
 	// allowed are the values of a block that may show after every copy lost what
 	// was not flushed.
 	allowed [maxBlocks]uint8
+	// lost: the attachment has ended for want of memory, and nobody has served
+	// since.
+	lost bool
 	// serving is the highest epoch that has served.
 	serving block.Epoch
 }
@@ -232,6 +235,9 @@ func (h *history) endFlush(f int, ok bool) error {
 // had under way has either taken effect or never will.
 func (h *history) serves(epoch block.Epoch, epochs func(engine int) block.Epoch) {
 	h.serving = max(h.serving, epoch)
+	if h.lost {
+		h.forget()
+	}
 	for w := range h.writes {
 		if op := &h.writes[w]; op.effective() && epochs(int(op.engine)) < epoch {
 			op.state = opFrozen
@@ -239,9 +245,12 @@ func (h *history) serves(epoch block.Epoch, epochs func(engine int) block.Epoch)
 	}
 }
 
-// lost is the end of an attachment of which every member lost its memory: what
-// is left is what the flushes promised.
-func (h *history) lost() {
+// forget follows the end of an attachment of which every member lost its memory:
+// what is left is what the flushes promised. It counts from when the next engine
+// serves; until then an older one, which has yet to learn of the end, may go on
+// with what it has.
+func (h *history) forget() {
+	h.lost = false
 	for b := range h.possible {
 		h.possible[b] = nil
 		for v := range value(maxWrites + firstValue) {
@@ -325,4 +334,5 @@ func (h *history) append(c *canon) {
 		c.byte(252)
 	}
 	c.byte(byte(h.serving))
+	c.bool(h.lost)
 }

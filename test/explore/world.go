@@ -288,6 +288,7 @@ func (w *world) coreConfig(on block.NodeID, view block.View) core.Config {
 			ReplicaDeadline: int64(year) * 1000, AttachWait: int64(year), ConnectRetry: int64(year),
 			ProposeRetry: int64(year), NoSpaceRetry: int64(year), LogIdle: int64(year),
 		},
-		Limits: core.Limits{Requests: 3, TargetWindow: w.setting.config.Window, Copies: 1, LogRegions: 16},
+		Limits: core.Limits{Requests: w.setting.config.requests(), TargetWindow: w.setting.config.Window, Copies: 1,
+			LogRegions: 16},
 	}
 }
