@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -164,9 +165,10 @@ func (d *disks) Disks() []cluster.DiskReport {
 	defer d.mu.Unlock()
 	reports := make([]cluster.DiskReport, 0, len(d.stores))
 	for id, disk := range d.stores {
+		measured := disk.store.MeasureSpace()
 		space := disk.store.Space()
 		report := cluster.DiskReport{ID: id, Capacity: space.Capacity, Free: space.Free}
-		if err := disk.store.Failed(); err != nil {
+		if err := cmp.Or(disk.store.Failed(), measured); err != nil {
 			report.Failure = err.Error()
 		}
 		reports = append(reports, report)
