@@ -212,6 +212,7 @@ func TestScenario(t *testing.T) {
 		{"lost-removal", lostRemoval},
 		{"repair-unlogged", repairUnlogged},
 		{"clear-divergent", clearDivergent},
+		{"clear-but-one", clearButOne},
 		{"takeover-logs", takeoverLogs},
 		{"admission-queued", admissionQueued},
 		{"repair-flip", repairFlip},
@@ -695,6 +696,30 @@ func clearDivergent(s *scene) {
 	s.wait(500 * millisecond)
 	s.serving()
 	s.read(0)
+	s.rest()
+}
+
+// clearButOne: a member dies as the logs are cleared, and is removed. Its log is not
+// the others' to remember.
+func clearButOne(s *scene) {
+	killed := false
+	s.options.Plant.request = func(c *conn, req *block.Request) bool {
+		if killed || c.to.index != 2 || req.Op != block.OpUpdate || req.Update.ClearLog.Empty() {
+			return true
+		}
+		killed = true
+		s.loop.after(nil, 0, func() { s.kill(2) })
+		return false
+	}
+	s.write(0, block.BlockSize)
+	s.flush()
+	s.until("a member that dies", func() bool { return killed })
+	s.inSync(0, 1)
+	s.wait(4 * second)
+	if n := s.v.current.core.Status().LogRegions; n != 0 {
+		s.t.Fatalf("%d regions are in the logs of nobody", n)
+	}
+	s.restart(2)
 	s.rest()
 }
 
