@@ -6,9 +6,11 @@ SHELL := /bin/bash
 
 # SEED and STEPS choose a run of the simulator, DURATION bounds it when SEED does
 # not; a run that fails prints what was violated and how to replay it (see
-# test/sim/doc.go). SABOTAGE is a step of the demo that must then fail. RUN chooses
-# among the tests of `make test` and `make e2e`, PKG the packages of the former.
+# test/sim/doc.go). SEED and ROUNDS choose the rounds of `make robustness`. SABOTAGE
+# is a step of the demo that must then fail. RUN chooses among the tests of `make
+# test`, `make robustness` and `make e2e`, PKG the packages of the first.
 SEED     ?=
+ROUNDS   ?=
 STEPS    ?=
 DURATION ?= 1m
 SABOTAGE ?=
@@ -22,10 +24,11 @@ PKG      ?= ./...
 help: ## Explain every target
 	@echo "Holdfast: replicated block storage for Kubernetes. Start with: make test, make demo."
 	@echo
-	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Variables"
 	@echo "  SEED=7 STEPS=15000    make sim:   replay one run, of that many steps"
+	@echo "  ROUNDS=10             make robustness: that many rounds of 40 s (default 2)"
 	@echo "  DURATION=10m          make sim:   try new seeds for that long (default 1m)"
 	@echo "  SABOTAGE=<step>       make demo:  break that step; the demo must then fail"
 	@echo "  PKG=./engine/...      make test:  only these packages"
@@ -77,6 +80,12 @@ sim: ## Run the protocol simulator: SEED= STEPS= replay a run, DURATION= bounds 
 bench: ## Compare with the raw file and qemu-nbd, as ratios in one run (BENCH=-quick)
 	@build/deps.sh bench
 	@go run ./test/bench $(BENCH)
+
+.PHONY: robustness
+robustness: ## Make trouble for real daemons under a verified load: ROUNDS= SEED= choose
+	@build/deps.sh test
+	@cd test/robustness && go test -tags robust -count 1 -timeout 0 -run '$(or $(RUN),.)' . -v \
+		$(if $(ROUNDS),-robust.rounds $(ROUNDS)) $(if $(SEED),-robust.seed $(SEED))
 
 .PHONY: e2e
 e2e: ## Run the tests that need a real kernel, in a guest (test/e2e/vm)

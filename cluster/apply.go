@@ -18,28 +18,28 @@ import (
 // again.
 const retryDelay = 100 * time.Millisecond
 
-// leader finds the leader. self is set if it is this member; address is else its
-// control address.
-func (c *Cluster) leader() (self bool, address string, err error) {
+// leader finds the leader. self is set if it is this member; address is else the
+// control address of that server.
+func (c *Cluster) leader() (self bool, id raft.ServerID, address string, err error) {
 	if c.leading.Load() {
-		return true, "", nil
+		return true, "", "", nil
 	}
-	_, id := c.raft.LeaderWithID()
+	_, id = c.raft.LeaderWithID()
 	if id == "" {
-		return false, "", fmt.Errorf("the cluster has no leader: %w", block.ErrUnavailable)
+		return false, "", "", fmt.Errorf("the cluster has no leader: %w", block.ErrUnavailable)
 	}
 	if id == serverID(c.NodeID()) {
-		return false, "", fmt.Errorf("this leader is not ready yet: %w", block.ErrUnavailable)
+		return false, "", "", fmt.Errorf("this leader is not ready yet: %w", block.ErrUnavailable)
 	}
 	node, err := block.ParseID(string(id))
 	if err != nil {
-		return false, "", fmt.Errorf("leader: %w", err)
+		return false, "", "", fmt.Errorf("leader: %w", err)
 	}
 	record, ok := c.State().Node(block.NodeID{ID: node})
 	if !ok {
-		return false, "", fmt.Errorf("leader %s is not known here yet: %w", id, block.ErrUnavailable)
+		return false, "", "", fmt.Errorf("leader %s is not known here yet: %w", id, block.ErrUnavailable)
 	}
-	return false, record.ControlAddress, nil
+	return false, id, record.ControlAddress, nil
 }
 
 // onLeader does something on the leader: here, or over a connection to it. It
@@ -65,7 +65,7 @@ func onLeader[T any](ctx context.Context, c *Cluster, retry func(error) bool,
 func onLeaderOnce[T any](ctx context.Context, c *Cluster,
 	here func(context.Context) (T, error), there func(context.Context, *grpc.ClientConn) (T, error)) (T, error) {
 	var none T
-	self, address, err := c.leader()
+	self, leader, address, err := c.leader()
 	if err != nil {
 		return none, fmt.Errorf("%s: %w", err.Error(), block.ErrNotLeader)
 	}
@@ -76,7 +76,7 @@ func onLeaderOnce[T any](ctx context.Context, c *Cluster,
 	if err != nil {
 		return none, err
 	}
-	return there(ctx, conn)
+	return askLeader(ctx, c, leader, conn, there)
 }
 
 // apply commits a command and waits until it is part of the local state. Every

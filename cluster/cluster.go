@@ -33,8 +33,10 @@ type Cluster struct {
 	stream  *streamLayer
 	carrier *raft.NetworkTransport
 	peers   *peers
-	leases  *leases
-	metrics *metrics
+	// following are the requests under way at the leader.
+	following following
+	leases    *leases
+	metrics   *metrics
 
 	// leading is set while this member leads and has applied everything that was
 	// committed before its term.
@@ -206,6 +208,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(c.stream.run)
 	g.Go(func() error { return c.watchElections(ctx) })
+	g.Go(func() error { return c.watchLeader(ctx) })
 	g.Go(func() error { return c.register(ctx) })
 	g.Go(func() error { return c.sendHeartbeats(ctx) })
 	g.Go(func() error { return c.runAgent(ctx) })

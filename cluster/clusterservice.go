@@ -96,8 +96,12 @@ func (s clusterService) ListDisks(ctx context.Context, req *holdfastv1.ListDisks
 		})
 }
 
+// showDisk shows a disk; one that has not reported yet is as it was added.
 func (c *Cluster) showDisk(k candidate) *holdfastv1.Disk {
-	report, _ := c.leases.disk(k.disk.ID)
+	report, ok := c.leases.disk(k.disk.ID)
+	if !ok {
+		report.Capacity, report.Free = k.disk.Capacity, k.disk.Capacity
+	}
 	return &holdfastv1.Disk{
 		Id: k.disk.ID.String(), NodeId: k.disk.Node.String(), Path: k.disk.Path, Class: k.disk.Class, Tags: k.disk.Tags,
 		CapacityBytes: report.Capacity, FreeBytes: report.Free, Failure: report.Failure,
@@ -143,11 +147,10 @@ func (c *Cluster) addDisk(ctx context.Context, req *holdfastv1.AddDiskRequest) (
 	if err != nil {
 		return nil, err
 	}
-	cluster := c.ClusterID()
-	if cluster.IsZero() {
+	if err := c.Ready(ctx); err != nil {
 		return nil, fmt.Errorf("this node has not joined its cluster yet: %w", block.ErrUnavailable)
 	}
-	added, err := c.options.Disks.AddDisk(ctx, cluster, filepath.Clean(req.GetPath()))
+	added, err := c.options.Disks.AddDisk(ctx, c.ClusterID(), filepath.Clean(req.GetPath()))
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@
 // Files by subject: cluster.go the member's life, fsm.go the adapter to
 // cluster/state, logstore.go and identity.go what is on disk, transport.go the
 // connections of Raft, apply.go the way of a command to the leader and back,
+// following.go the end of that way when the leader changes,
 // engineapi.go what the engine's shell calls, leader.go the duties of the leader,
 // membership.go joining and voters, leases.go and heartbeat.go who is alive,
 // placement.go where replicas go, agent.go what a node does to its own disks, and
@@ -27,10 +28,11 @@
 // # Goroutines
 //
 // Run owns and joins: the acceptor of Raft connections and its greeters, the
-// election watcher and through it the duties of a term, the registration, the
-// heartbeats and the agent. Raft's own end in Close, which Run calls. A request
-// runs on the goroutine of its caller; the one helper that waits for an answer of
-// Raft ends when Raft answers, at the latest with the process.
+// election watcher and through it the duties of a term, the watcher of whom it
+// follows, the registration, the heartbeats and the agent. Raft's own end in
+// Close, which Run calls. A request runs on the goroutine of its caller; the one
+// helper that waits for an answer of Raft ends when Raft answers, at the latest
+// with the process.
 //
 // # Files
 //

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -159,6 +160,10 @@ type node struct {
 	done    chan error
 	serving sync.WaitGroup
 	conn    *grpc.ClientConn
+
+	// silent: requests are taken and never answered. heard tells of them.
+	silent atomic.Bool
+	heard  chan string
 }
 
 func freeAddress(t *testing.T) string {
@@ -174,7 +179,7 @@ func freeAddress(t *testing.T) string {
 func newNode(t *testing.T, name string, join ...string) *node {
 	t.Helper()
 	h := newHost()
-	return &node{t: t, host: h, options: Options{
+	return &node{t: t, host: h, heard: make(chan string, 64), options: Options{
 		Dir: t.TempDir(), Name: name, Tags: []string{name}, Join: join, Bootstrap: len(join) == 0,
 		ControlAddress: freeAddress(t), DataAddress: freeAddress(t), RaftAddress: freeAddress(t),
 		Replicas: h, Disks: h, Logger: testLogger(t), Clock: clock.System{}, Random: rand.Reader, Timing: testTiming(),
@@ -205,7 +210,7 @@ func (n *node) start() *node {
 		n.t.Fatal(err)
 	}
 	n.Cluster = c
-	n.server = grpc.NewServer(grpc.UnaryInterceptor(rpcerr.UnaryServerInterceptor))
+	n.server = grpc.NewServer(grpc.ChainUnaryInterceptor(n.fallSilent, rpcerr.UnaryServerInterceptor))
 	c.Register(n.server)
 	holdfastv1.RegisterNodeAgentServer(n.server, n.host)
 	control := listen(n.t, n.options.ControlAddress)
@@ -224,6 +229,19 @@ func (n *node) start() *node {
 	}
 	n.t.Cleanup(n.halt)
 	return n
+}
+
+// fallSilent holds requests while the node is silent.
+func (n *node) fallSilent(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if !n.silent.Load() {
+		return handler(ctx, req)
+	}
+	select {
+	case n.heard <- info.FullMethod:
+	default:
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
 }
 
 // halt stops the daemon; halting it again does nothing.

@@ -112,9 +112,16 @@ func (o *Options) Validate() error {
 			return fmt.Errorf("address to join: %w", err)
 		}
 	}
+	// The cluster would refuse them, each time the node asks.
+	if err := checkName(o.Name); err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	if _, err := checkTags(o.Tags); err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
 	switch {
-	case o.Dir == "" || o.Name == "":
-		return fmt.Errorf("directory and node name must be set: %w", block.ErrInvalid)
+	case o.Dir == "":
+		return fmt.Errorf("directory must be set: %w", block.ErrInvalid)
 	case o.RaftListener == nil || o.Replicas == nil || o.Disks == nil:
 		return fmt.Errorf("the Raft listener, the replica host and the disk host must be set: %w", block.ErrInvalid)
 	case o.Logger == nil || o.Registerer == nil || o.Clock == nil || o.Random == nil:

@@ -33,6 +33,7 @@ func newPeers(options []grpc.DialOption) *peers {
 		options: append([]grpc.DialOption{
 			grpc.WithUnaryInterceptor(rpcerr.UnaryClientInterceptor),
 			grpc.WithNoProxy(),
+			grpc.WithContextDialer(dialPeer),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectMax},
 				MinConnectTimeout: reconnectMax,

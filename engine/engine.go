@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"sync"
 	"time"
 
@@ -15,6 +14,10 @@ import (
 	"github.com/holdfast-io/holdfast/internal/invariant"
 	"github.com/holdfast-io/holdfast/internal/wire"
 )
+
+// proposeTimeout bounds one proposal. One that is not answered by then counts as
+// unknown, and the core settles it by another on the same revision (rule 6).
+const proposeTimeout = 10 * time.Second
 
 // Dialer makes links to replicas: by direct call to those of the own node, by
 // internal/wire to the others.
@@ -35,8 +38,16 @@ type Config struct {
 	Proposer Proposer
 	Clock    clock.Clock
 	Logger   *slog.Logger
-	// Notice is told what the core reports; it may be nil and must not block.
-	Notice func(core.Notice)
+	// Metrics may be nil.
+	Metrics *Metrics
+}
+
+// Validate reports what is missing; core.New checks the rest.
+func (c *Config) Validate() error {
+	if c.Dialer == nil || c.Proposer == nil || c.Clock == nil || c.Logger == nil {
+		return fmt.Errorf("engine without dialer, proposer, clock or logger: %w", block.ErrInvalid)
+	}
+	return nil
 }
 
 // Engine runs one core: one epoch of one volume.
@@ -45,27 +56,23 @@ type Engine struct {
 	log    *slog.Logger
 	links  links
 	table  table
+	chores chores
+	timer  timer
 
 	serving chan struct{} // closed when the core serves
-	stopped chan struct{} // closed when the core has ended
+	stopped chan struct{} // closed when the core has ended and every request is answered
 	err     error         // why; read after stopped is closed
-	notices notices
 
-	ctx    context.Context // ends the goroutines; an owner's lifetime, not a call's
-	cancel context.CancelFunc
-	work   sync.WaitGroup
-
-	core *core.Core // used only by the goroutine that combines
-	dead bool       // the core ended; used likewise
+	// These are used only by the goroutine that combines.
+	core  *core.Core
+	now   block.Instant   // of the event being stepped
+	began []block.Instant // when the core was given the request of a tag
+	dead  bool            // the core has ended
 
 	mu        sync.Mutex
 	inbox     []job
 	spare     []job
 	combining bool
-
-	timerMu  sync.Mutex
-	timerAt  block.Instant
-	timerOff func() bool
 }
 
 // job is one thing to do with the core: an event to step, or a look at it.
@@ -74,36 +81,76 @@ type job struct {
 	look  func(*core.Core)
 }
 
-// New starts an engine. Close must be called in the end.
+// New makes an engine. It does nothing until Run is called, and Run must be
+// called; what is submitted before waits.
 func New(config Config) (*Engine, error) {
-	c, err := core.New(config.Core, config.Clock.Now())
+	if err := config.Validate(); err != nil {
+		return nil, fmt.Errorf("start engine of volume %s: %w", config.Core.View.Volume, err)
+	}
+	now := config.Clock.Now()
+	c, err := core.New(config.Core, now)
 	if err != nil {
 		return nil, fmt.Errorf("start engine of volume %s: %w", config.Core.View.Volume, err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	if config.Metrics == nil {
+		config.Metrics = newMetrics()
+	}
 	e := &Engine{
 		config:  config,
 		log:     config.Logger.With("volume", config.Core.View.Volume.String(), "epoch", uint64(config.Core.View.Epoch)),
 		serving: make(chan struct{}),
 		stopped: make(chan struct{}),
-		ctx:     ctx,
-		cancel:  cancel,
 		core:    c,
-		timerAt: math.MaxInt64,
+		now:     now,
+		began:   make([]block.Instant, config.Core.Limits.Requests),
 	}
 	e.links.init()
 	e.table.init(config.Core.Limits.Requests)
-	e.tick()
+	e.chores.init()
+	e.timer.init(config.Clock, e.tick)
+	config.Metrics.starts.Inc()
 	return e, nil
+}
+
+// Run runs the engine until it has ended, by Detach, by itself, or because ctx
+// ended: then pending requests fail with block.ErrDetached, so an owner who wants
+// the kernel to keep them takes the socket away first. It joins everything that
+// the engine has started and returns why the engine ended: nil after a clean
+// detach. It is called once.
+func (e *Engine) Run(ctx context.Context) error {
+	own, cancel := context.WithCancel(ctx)
+	defer cancel()
+	e.tick()
+	var work sync.WaitGroup
+	abort := ctx.Done()
+	for running := true; running; {
+		select {
+		case <-abort:
+			abort = nil
+			e.Abort()
+		case <-e.chores.ready:
+			for _, chore := range e.chores.take() {
+				work.Go(func() { chore(own) })
+			}
+		case <-e.stopped:
+			running = false
+		}
+	}
+	cancel()
+	e.timer.stop()
+	work.Wait()
+	e.links.closeAll()
+	return e.err
 }
 
 // Serving is closed when the engine has begun to serve.
 func (e *Engine) Serving() <-chan struct{} { return e.serving }
 
-// Stopped is closed when the engine has ended; Err tells why.
+// Stopped is closed when the engine has ended and every request was answered;
+// Err tells why it ended.
 func (e *Engine) Stopped() <-chan struct{} { return e.stopped }
 
-// Err is why the engine stopped: nil after a clean detach.
+// Err is why the engine stopped: nil after a clean detach, and before the end.
 func (e *Engine) Err() error {
 	select {
 	case <-e.stopped:
@@ -136,17 +183,6 @@ func (e *Engine) Detach(ctx context.Context) error {
 	}
 }
 
-// Close ends the engine at once. Pending requests fail with block.ErrDetached;
-// callers that want the kernel to keep them take the socket away first.
-func (e *Engine) Close() {
-	e.Abort()
-	<-e.stopped
-	e.cancel()
-	e.stopTimer()
-	e.links.closeAll()
-	e.work.Wait()
-}
-
 // Status describes the engine at this moment.
 func (e *Engine) Status(ctx context.Context) (core.Status, error) {
 	result := make(chan core.Status, 1)
@@ -162,7 +198,8 @@ func (e *Engine) Status(ctx context.Context) (core.Status, error) {
 func (e *Engine) tick() { e.post(job{event: core.Event{Kind: core.EventTick}}) }
 
 // post hands a job to the core. If no one is stepping it, the caller does, until
-// the inbox is empty.
+// the inbox is empty. The inbox holds at most one event for each request, each
+// call to a replica and each chore, all of which are bounded.
 func (e *Engine) post(j job) {
 	e.mu.Lock()
 	e.inbox = append(e.inbox, j)
@@ -179,7 +216,9 @@ func (e *Engine) post(j job) {
 			e.step(&batch[i])
 			batch[i] = job{}
 		}
-		e.armTimer()
+		if !e.dead {
+			e.timer.arm(e.core.Deadline())
+		}
 		e.mu.Lock()
 		e.spare = batch
 	}
@@ -188,7 +227,8 @@ func (e *Engine) post(j job) {
 }
 
 // step runs one job. A broken invariant ends this engine before it can touch
-// data; the host starts another.
+// data; the host starts another, and the kernel asks that one again: the requests
+// are not to blame.
 func (e *Engine) step(j *job) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -197,7 +237,7 @@ func (e *Engine) step(j *job) {
 				panic(r)
 			}
 			e.log.Error("engine stopped by a broken invariant", "err", violation)
-			e.end(violation)
+			e.end(fmt.Errorf("broken invariant: %w: %w", violation, block.ErrUnavailable))
 		}
 	}()
 	if j.look != nil {
@@ -205,32 +245,20 @@ func (e *Engine) step(j *job) {
 		return
 	}
 	if e.dead {
-		e.drop(&j.event)
+		// Who asked has been told by end.
+		j.event.Request.Buf.Release()
+		j.event.Reply.Buf.Release()
 		return
 	}
-	j.event.Now = e.config.Clock.Now()
+	e.now = e.config.Clock.Now()
+	j.event.Now = e.now
+	if j.event.Kind == core.EventRequest {
+		e.began[j.event.Request.Tag] = e.now
+	}
 	e.core.Step(j.event)
 	for _, effect := range e.core.Effects() {
 		e.perform(effect)
 	}
-}
-
-// drop releases what an event that comes too late carries, and fails a request.
-func (e *Engine) drop(ev *core.Event) {
-	switch ev.Kind {
-	case core.EventRequest:
-		ev.Request.Buf.Release()
-		e.complete(ev.Request.Tag, e.endError(), nil)
-	case core.EventReply:
-		ev.Reply.Buf.Release()
-	}
-}
-
-func (e *Engine) endError() error {
-	if e.err != nil {
-		return e.err
-	}
-	return block.ErrDetached
 }
 
 func (e *Engine) perform(effect core.Effect) {
@@ -257,62 +285,34 @@ func (e *Engine) perform(effect core.Effect) {
 	}
 }
 
-// end marks the engine stopped. Requests that a broken core left behind fail.
+// end marks the engine stopped. What the core never saw, or a broken core left
+// behind, fails with the reason of the end.
 func (e *Engine) end(err error) {
 	if e.dead {
 		return
 	}
 	e.dead = true
 	e.err = err
-	close(e.stopped)
-	for _, done := range e.table.takeAll() {
-		done.Complete(e.endError(), nil)
+	reason := err
+	if reason == nil {
+		reason = block.ErrDetached
+	}
+	for _, done := range e.table.close(reason) {
+		done.Complete(reason, nil)
 	}
 	if err != nil && !errors.Is(err, block.ErrDetached) {
 		e.log.Warn("engine stopped", "err", err)
-		return
+	} else {
+		e.log.Info("engine stopped", "err", err)
 	}
-	e.log.Info("engine stopped", "err", err)
+	close(e.stopped)
 }
 
 func (e *Engine) propose(p block.Proposal) {
-	e.work.Go(func() {
-		verdict, view := e.config.Proposer.Propose(e.ctx, p)
+	e.chores.add(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
+		defer cancel()
+		verdict, view := e.config.Proposer.Propose(ctx, p)
 		e.post(job{event: core.Event{Kind: core.EventOutcome, Proposal: p, Verdict: verdict, View: view}})
 	})
-}
-
-// armTimer makes sure that the core is stepped at its deadline. A timer that
-// fires early costs one idle step, so it is moved only to the front.
-func (e *Engine) armTimer() {
-	if e.dead {
-		return
-	}
-	at := e.core.Deadline()
-	e.timerMu.Lock()
-	defer e.timerMu.Unlock()
-	if at >= e.timerAt {
-		return
-	}
-	if e.timerOff != nil {
-		e.timerOff()
-	}
-	e.timerAt = at
-	wait := time.Duration(max(0, int64(at-e.config.Clock.Now())))
-	e.timerOff = e.config.Clock.AfterFunc(wait, func() {
-		e.timerMu.Lock()
-		if e.timerAt == at {
-			e.timerAt = math.MaxInt64
-		}
-		e.timerMu.Unlock()
-		e.tick()
-	})
-}
-
-func (e *Engine) stopTimer() {
-	e.timerMu.Lock()
-	defer e.timerMu.Unlock()
-	if e.timerOff != nil {
-		e.timerOff()
-	}
 }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,52 +69,75 @@ type HostConfig struct {
 	Devices Devices
 	Clock   clock.Clock
 	Logger  *slog.Logger
+	// Metrics may be nil.
 	Metrics *Metrics
+}
+
+// Validate reports what is missing.
+func (c *HostConfig) Validate() error {
+	if c.Node.IsZero() || c.Cluster.IsZero() {
+		return fmt.Errorf("host of engines without node or cluster: %w", block.ErrInvalid)
+	}
+	if c.Truth == nil || c.Dialer == nil || c.Devices == nil || c.Clock == nil || c.Logger == nil {
+		return fmt.Errorf("host of engines without truth, dialer, devices, clock or logger: %w", block.ErrInvalid)
+	}
+	return errors.Join(c.Timing.Validate(), c.Limits.Validate())
 }
 
 // Host owns the engines and devices of a node.
 type Host struct {
 	config  HostConfig
 	adopted chan struct{} // closed when the devices of an earlier daemon are known
-	ctx     context.Context
-	cancel  context.CancelFunc
-	work    sync.WaitGroup
+	closing chan struct{} // closed when Run ends
+	born    chan *keeper  // those that Run is to run
 
 	mu      sync.Mutex
 	keepers map[block.VolumeID]*keeper
-	closed  bool
+	closed  bool // closing is closed; set before any keeper is forgotten for it
 }
 
-// restartDelay is how long a keeper waits before it starts an engine again, so
-// that an engine that cannot live does not burn epochs.
-const restartDelay = 200 * time.Millisecond
+// The pause before something is tried again doubles from the first to the
+// second, so that an engine that cannot live does not burn epochs.
+const (
+	retryPauseMin = 200 * time.Millisecond
+	retryPauseMax = 10 * time.Second
+)
 
 // NewHost makes a host; Run must be called for it to do anything.
-func NewHost(config HostConfig) *Host {
-	ctx, cancel := context.WithCancel(context.Background())
+func NewHost(config HostConfig) (*Host, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	if config.Metrics == nil {
+		config.Metrics = newMetrics()
+	}
 	return &Host{
 		config:  config,
 		adopted: make(chan struct{}),
-		ctx:     ctx,
-		cancel:  cancel,
+		closing: make(chan struct{}),
+		born:    make(chan *keeper),
 		keepers: make(map[block.VolumeID]*keeper),
-	}
+	}, nil
 }
 
 // Run takes over the devices of an earlier daemon, then follows Raft's state
 // until ctx ends. In the end every device is left as it is, for the next daemon.
+// It is called once.
 func (h *Host) Run(ctx context.Context) error {
+	var work sync.WaitGroup
+	defer work.Wait()
 	defer h.close()
-	for {
-		attachments, err := h.config.Truth.Attachments(ctx)
-		if err == nil {
-			h.removeUnknown(ctx, attachments)
-			h.adopt(attachments)
-			break
-		}
-		h.config.Logger.Warn("attachments of this node are not known yet", "err", err)
-		if !h.wait(ctx, restartDelay) {
-			return ctx.Err()
+	attachments, clean, err := h.takeStock(ctx)
+	if err != nil {
+		return err
+	}
+	if !clean {
+		work.Go(func() { h.sweepUntilClean(ctx) })
+	}
+	for _, a := range attachments {
+		h.config.Logger.Info("attachment taken over", "volume", a.Volume.String(), "attachment", a.ID.String())
+		if k, fresh, err := h.keeper(a.Volume, a.ID); err == nil && fresh {
+			work.Go(func() { h.keep(ctx, k) })
 		}
 	}
 	close(h.adopted)
@@ -124,20 +146,43 @@ func (h *Host) Run(ctx context.Context) error {
 		h.observe()
 		select {
 		case <-changed:
+		case k := <-h.born:
+			work.Go(func() { h.keep(ctx, k) })
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// removeUnknown removes devices whose attachment Raft does not show here: an old
-// mount's dirty pages must not reach a newer attachment (rule 2).
-func (h *Host) removeUnknown(ctx context.Context, attachments []Attachment) {
-	devices, err := h.config.Devices.List(ctx)
-	if err != nil {
-		h.config.Logger.Warn("devices of this machine cannot be listed", "err", err)
-		return
+// takeStock learns which attachments Raft shows here, however long that takes,
+// and removes the devices of all others; clean tells whether none is left.
+func (h *Host) takeStock(ctx context.Context) (attachments []Attachment, clean bool, err error) {
+	for pause := retryPauseMin; ; pause = min(2*pause, retryPauseMax) {
+		attachments, clean, err = h.sweep(ctx)
+		if err == nil {
+			return attachments, clean, nil
+		}
+		h.config.Logger.Warn("attachments of this node are not known yet", "err", err)
+		if !h.wait(ctx, pause, nil) {
+			return nil, false, ctx.Err()
+		}
 	}
+}
+
+// sweep removes devices whose attachment Raft does not show here: an old mount's
+// dirty pages must not reach a newer attachment (rule 2). The devices are listed
+// first: an attachment is in Raft before its device is made, and IDs are never
+// used again, so what is missing now was ended.
+func (h *Host) sweep(ctx context.Context) (attachments []Attachment, clean bool, err error) {
+	devices, listErr := h.config.Devices.List(ctx)
+	if listErr != nil {
+		h.config.Logger.Warn("devices of this machine cannot be listed", "err", listErr)
+	}
+	attachments, err = h.config.Truth.Attachments(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	clean = listErr == nil
 	for _, id := range devices {
 		if slices.Contains(attachments, Attachment{Volume: id.Volume, ID: id.Attachment}) {
 			continue
@@ -145,17 +190,19 @@ func (h *Host) removeUnknown(ctx context.Context, attachments []Attachment) {
 		log := h.config.Logger.With("volume", id.Volume.String(), "attachment", id.Attachment.String())
 		if err := h.config.Devices.Remove(ctx, id); err != nil {
 			log.Error("device of an ended attachment cannot be removed", "err", err)
+			clean = false
 			continue
 		}
 		log.Warn("device of an ended attachment removed")
 	}
+	return attachments, clean, nil
 }
 
-func (h *Host) adopt(attachments []Attachment) {
-	for _, a := range attachments {
-		h.config.Logger.Info("attachment taken over", "volume", a.Volume.String(), "attachment", a.ID.String())
-		if _, err := h.keep(a.Volume, a.ID); err != nil {
-			h.config.Logger.Warn("attachment is not taken over", "volume", a.Volume.String(), "err", err)
+// sweepUntilClean sweeps until nothing is left that should not be.
+func (h *Host) sweepUntilClean(ctx context.Context) {
+	for pause := retryPauseMin; h.wait(ctx, pause, nil); pause = min(2*pause, retryPauseMax) {
+		if _, clean, err := h.sweep(ctx); err == nil && clean {
+			return
 		}
 	}
 }
@@ -175,77 +222,114 @@ func (h *Host) observe() {
 	}
 }
 
-// keep returns the keeper of a volume and makes it if there is none. A zero
-// attachment asks for a fresh device.
-func (h *Host) keep(volume block.VolumeID, attachment block.AttachmentID) (*keeper, error) {
+// keeper returns the keeper of a volume, made if there was none: then fresh is
+// true, and the caller sees to it that it is run.
+func (h *Host) keeper(volume block.VolumeID, attachment block.AttachmentID) (k *keeper, fresh bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if k := h.keepers[volume]; k != nil {
-		return k, nil
-	}
 	if h.closed {
-		return nil, fmt.Errorf("stage volume %s: %w", volume, block.ErrClosed)
+		return nil, false, errClosing
 	}
-	k := newKeeper(h, volume, attachment)
+	if k := h.keepers[volume]; k != nil {
+		return k, false, nil
+	}
+	k = newKeeper(h, volume, attachment)
 	h.keepers[volume] = k
-	h.work.Go(func() {
-		k.run(h.ctx)
-		h.mu.Lock()
-		delete(h.keepers, volume)
-		h.mu.Unlock()
-		close(k.gone)
-	})
-	return k, nil
+	return k, true, nil
+}
+
+// close refuses what would begin something, or take a missing keeper for a volume
+// that is not staged.
+func (h *Host) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	close(h.closing)
+}
+
+// keep runs a keeper to its end and forgets it.
+func (h *Host) keep(ctx context.Context, k *keeper) {
+	k.finish(k.run(ctx))
+	h.forget(k)
+}
+
+func (h *Host) forget(k *keeper) {
+	h.mu.Lock()
+	delete(h.keepers, k.volume)
+	h.mu.Unlock()
+	close(k.gone)
 }
 
 // Stage shows a volume as a block device and returns its path. Staging again
 // returns the device that is there.
 func (h *Host) Stage(ctx context.Context, volume block.VolumeID) (string, block.AttachmentID, error) {
-	if err := h.known(ctx); err != nil {
+	path, attachment, err := h.stage(ctx, volume)
+	if err != nil {
 		return "", block.AttachmentID{}, fmt.Errorf("stage volume %s: %w", volume, err)
 	}
-	k, err := h.keep(volume, block.AttachmentID{})
+	return path, attachment, nil
+}
+
+func (h *Host) stage(ctx context.Context, volume block.VolumeID) (string, block.AttachmentID, error) {
+	if err := h.known(ctx); err != nil {
+		return "", block.AttachmentID{}, err
+	}
+	k, fresh, err := h.keeper(volume, block.AttachmentID{})
 	if err != nil {
 		return "", block.AttachmentID{}, err
 	}
+	if fresh {
+		select {
+		case h.born <- k:
+		case <-h.closing:
+			k.finish(errClosing)
+			h.forget(k)
+		}
+	}
 	select {
 	case <-k.ready:
-		path, attachment := k.device()
-		return path, attachment, nil
-	case <-k.gone:
-		err := k.failure()
-		if err == nil {
-			err = block.ErrUnavailable
-		}
-		return "", block.AttachmentID{}, fmt.Errorf("stage volume %s: %w", volume, err)
+		return k.device()
+	case <-k.gone: // never was ready, or is not any more
+		return "", block.AttachmentID{}, k.whyGone()
 	case <-ctx.Done():
-		return "", block.AttachmentID{}, fmt.Errorf("stage volume %s: %w: %w", volume, k.waitsFor(), ctx.Err())
+		return "", block.AttachmentID{}, fmt.Errorf("%w: %w", k.waitsFor(), ctx.Err())
 	}
 }
 
 // Unstage drains, flushes and removes the device of a volume and ends its
-// attachment. Unstaging what is not staged succeeds.
+// attachment. Unstaging what is not staged succeeds. When ctx ends first, the
+// volume goes on being unstaged.
 func (h *Host) Unstage(ctx context.Context, volume block.VolumeID) error {
-	if err := h.known(ctx); err != nil {
+	if err := h.unstage(ctx, volume); err != nil {
 		return fmt.Errorf("unstage volume %s: %w", volume, err)
+	}
+	return nil
+}
+
+func (h *Host) unstage(ctx context.Context, volume block.VolumeID) error {
+	if err := h.known(ctx); err != nil {
+		return err
 	}
 	h.mu.Lock()
-	k := h.keepers[volume]
+	k, closed := h.keepers[volume], h.closed
 	h.mu.Unlock()
-	if k == nil {
+	switch {
+	case closed:
+		return errClosing
+	case k == nil:
 		return h.endLeftover(ctx, volume)
 	}
-	select {
-	case k.unstage <- struct{}{}:
-	default: // asked for already
-	}
+	attempt := k.askEnd()
 	select {
 	case <-k.gone:
-		return k.failure()
-	case err := <-k.refused:
-		return fmt.Errorf("unstage volume %s: %w", volume, err)
+		if errors.Is(k.whyGone(), errClosing) {
+			return errClosing
+		}
+		return h.endLeftover(ctx, volume)
+	case <-attempt.failed:
+		return attempt.err
 	case <-ctx.Done():
-		return fmt.Errorf("unstage volume %s: %w", volume, ctx.Err())
+		return ctx.Err()
 	}
 }
 
@@ -255,10 +339,7 @@ func (h *Host) endLeftover(ctx context.Context, volume block.VolumeID) error {
 	if !ok || view.Attachment.IsZero() || view.Owner != h.config.Node {
 		return nil
 	}
-	if err := h.config.Truth.EndAttachment(ctx, volume, view.Attachment); err != nil {
-		return fmt.Errorf("unstage volume %s: %w", volume, err)
-	}
-	return nil
+	return h.config.Truth.EndAttachment(ctx, volume, view.Attachment)
 }
 
 // Status describes a staged volume and its device.
@@ -272,49 +353,32 @@ func (h *Host) Status(ctx context.Context, volume block.VolumeID) (core.Status, 
 	return k.status(ctx)
 }
 
+// errClosing: the daemon is about to end; the next one takes over.
+var errClosing = fmt.Errorf("the daemon is stopping: %w: %w", block.ErrClosed, block.ErrUnavailable)
+
 // known waits until it is known which devices an earlier daemon left.
 func (h *Host) known(ctx context.Context) error {
 	select {
 	case <-h.adopted:
 		return nil
+	case <-h.closing:
+		return errClosing
 	case <-ctx.Done():
-		return fmt.Errorf("the daemon does not know its attachments yet (is there a quorum?): %w", ctx.Err())
+		return fmt.Errorf("the daemon does not know its attachments yet (is there a quorum?): %w: %w", block.ErrUnavailable, ctx.Err())
 	}
 }
 
-// close ends every engine and leaves every device for the next daemon.
-func (h *Host) close() {
-	h.mu.Lock()
-	h.closed = true
-	h.mu.Unlock()
-	h.cancel()
-	h.work.Wait()
-}
-
-// wait pauses for d; false when ctx ended first.
-func (h *Host) wait(ctx context.Context, d time.Duration) bool {
+// wait pauses for d, or until wake is readable; false when ctx ended first.
+func (h *Host) wait(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	done := make(chan struct{})
 	stop := h.config.Clock.AfterFunc(d, func() { close(done) })
 	defer stop()
 	select {
 	case <-done:
 		return true
+	case <-wake:
+		return true
 	case <-ctx.Done():
 		return false
 	}
-}
-
-func newStartID() (block.StartID, error) {
-	id, err := block.NewID(rand.Reader)
-	return block.StartID{ID: id}, err
-}
-
-// permanent reports whether starting an engine again cannot help.
-func permanent(err error) bool {
-	for _, target := range []error{block.ErrInvalid, block.ErrNotFound, block.ErrInUse, block.ErrDetached, block.ErrForeign} {
-		if errors.Is(err, target) {
-			return true
-		}
-	}
-	return false
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,12 +14,20 @@ import (
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
-// errDeviceLost: the device that Raft shows here no longer exists, as after a
-// reboot. What was mounted on it is gone, so its attachment ends.
-var errDeviceLost = errors.New("device is gone")
-
-// unstageTimeout bounds the removal of a device and the end of its engine.
-const unstageTimeout = 60 * time.Second
+const (
+	// startTimeout bounds the call that raises the epoch.
+	startTimeout = 30 * time.Second
+	// leaveTimeout bounds how long a daemon that stops waits for requests under
+	// way. Those that it leaves unanswered, as in a volume whose I/O waits, are
+	// sent again to the next engine.
+	leaveTimeout = 5 * time.Second
+	// servingGrace is how long unstaging waits for an engine that does not serve
+	// yet.
+	servingGrace = 15 * time.Second
+	// steadyAfter is how long a volume must have been served for the next restart
+	// of its engine to be without a longer pause.
+	steadyAfter = time.Minute
+)
 
 // keeper keeps one staged volume served: it starts an engine, gives it the
 // device, and starts another when that engine stops, until the volume is
@@ -28,10 +37,13 @@ type keeper struct {
 	volume block.VolumeID
 	log    *slog.Logger
 
-	ready   chan struct{} // closed when the device is there
-	gone    chan struct{} // closed when the keeper has ended
-	unstage chan struct{} // asks for the end
-	refused chan error    // why it could not end
+	ready chan struct{} // closed when the device is there
+	gone  chan struct{} // closed when the keeper has ended
+	wake  chan struct{} // holds a token after askEnd
+
+	// These are used only by the goroutine that runs the keeper.
+	start block.StartID // of the start that is not answered yet
+	adopt bool          // the device exists
 
 	mu         sync.Mutex
 	attachment block.AttachmentID
@@ -40,6 +52,8 @@ type keeper struct {
 	started    block.View
 	revoked    bool
 	isReady    bool
+	taken      bool // the device was taken away: nothing but the end may follow
+	ending     *ending
 	err        error
 	waiting    error
 }
@@ -50,77 +64,82 @@ func newKeeper(h *Host, volume block.VolumeID, attachment block.AttachmentID) *k
 		volume:     volume,
 		log:        h.config.Logger.With("volume", volume.String()),
 		attachment: attachment,
+		adopt:      !attachment.IsZero(),
 		ready:      make(chan struct{}),
 		gone:       make(chan struct{}),
-		unstage:    make(chan struct{}, 1),
-		refused:    make(chan error),
+		wake:       make(chan struct{}, 1),
 		waiting:    block.ErrUnavailable,
 	}
 }
 
-// run serves engine after engine.
-func (k *keeper) run(ctx context.Context) {
-	adopt := !k.attachment.IsZero()
-	for ctx.Err() == nil {
-		again, err := k.serve(ctx, adopt)
+// run serves engine after engine and returns why it serves no more.
+func (k *keeper) run(ctx context.Context) error {
+	pause := retryPauseMin
+	for {
+		began := k.host.config.Clock.Now()
+		over, err := k.serve(ctx)
+		switch {
+		case ctx.Err() != nil:
+			if err != nil {
+				k.log.Warn("volume is left", "err", err)
+			}
+			return errClosing
+		case over:
+			return err
+		case err != nil:
+			k.log.Warn("volume is not served, trying again", "err", err)
+		}
+		k.setWaiting(err)
+		if time.Duration(k.host.config.Clock.Now()-began) > steadyAfter {
+			pause = retryPauseMin
+		}
+		if !k.host.wait(ctx, pause, k.asked()) {
+			return errClosing
+		}
+		pause = min(2*pause, retryPauseMax)
+	}
+}
+
+// serve runs one engine to its end. over tells that no other is to follow.
+func (k *keeper) serve(ctx context.Context) (over bool, err error) {
+	if k.mustEnd() {
+		return k.endWithout(ctx)
+	}
+	e, err := k.raise(ctx)
+	if err != nil {
+		return k.notRaised(ctx, err)
+	}
+	// It outlives ctx: before it ends, the device is taken off it, so that no
+	// request of the kernel fails because a daemon stops.
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { _ = e.Run(own) }) // why it ended is told by Err
+	over, err = k.attend(ctx, e)
+	k.setEngine(nil)
+	cancel()
+	running.Wait()
+	return over, err
+}
+
+// raise raises the epoch and makes an engine of it.
+func (k *keeper) raise(ctx context.Context) (*Engine, error) {
+	// The same start is asked for until it is answered: had it been committed
+	// unheard, a second one would find an attachment that nobody knows.
+	if k.start.IsZero() {
+		id, err := block.NewID(rand.Reader)
 		if err != nil {
-			k.log.Warn("volume is not served", "err", err, "again", again)
+			return nil, fmt.Errorf("start engine: %w", err)
 		}
-		if !again {
-			k.mu.Lock()
-			k.err = err
-			k.mu.Unlock()
-			return
-		}
-		k.mu.Lock()
-		adopt = adopt || k.isReady
-		k.waiting = err
-		k.mu.Unlock()
-		k.host.wait(ctx, restartDelay)
-	}
-}
-
-// serve runs one engine to its end. again tells whether another one is due.
-func (k *keeper) serve(ctx context.Context, adopt bool) (again bool, err error) {
-	e, err := k.start(ctx)
-	if err != nil {
-		if errors.Is(err, block.ErrDetached) && adopt {
-			return false, k.removeStale(ctx)
-		}
-		return !permanent(err), err
-	}
-	defer k.forget(e)
-	defer e.Close()
-	select {
-	case <-e.Serving():
-	case <-e.Stopped():
-		return k.afterStop(ctx, e, nil)
-	case <-k.unstage:
-		return k.abandon(ctx, e)
-	case <-ctx.Done():
-		return false, nil
-	}
-	device, err := k.open(ctx, e, adopt)
-	if errors.Is(err, errDeviceLost) {
-		return k.abandon(ctx, e)
-	}
-	if err != nil {
-		return true, err
-	}
-	return k.watch(ctx, e, device)
-}
-
-// start raises the epoch and runs an engine on it.
-func (k *keeper) start(ctx context.Context) (*Engine, error) {
-	id, err := newStartID()
-	if err != nil {
-		return nil, err
+		k.start = block.StartID{ID: id}
 	}
 	config := &k.host.config
-	started, err := config.Truth.StartEngine(ctx, k.volume, k.attachment, id)
+	asking, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	started, err := config.Truth.StartEngine(asking, k.volume, k.attachment, k.start)
 	if err != nil {
 		return nil, fmt.Errorf("start engine: %w", err)
 	}
+	k.start = block.StartID{}
 	e, err := New(Config{
 		Core: core.Config{
 			Node:      config.Node,
@@ -134,48 +153,111 @@ func (k *keeper) start(ctx context.Context) (*Engine, error) {
 		Proposer: config.Truth,
 		Clock:    config.Clock,
 		Logger:   config.Logger,
-		Notice:   config.Metrics.notice,
+		Metrics:  config.Metrics,
 	})
-	if err != nil {
-		return nil, err
-	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.attachment = started.View.Attachment
 	k.started = started.View
 	k.engine = e
+	k.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	// What Raft showed while there was no engine to tell.
+	if view, ok := config.Truth.View(k.volume); ok {
+		k.observe(view)
+	}
 	return e, nil
 }
 
-func (k *keeper) forget(e *Engine) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.engine == e {
-		k.engine = nil
+// notRaised decides what follows a start that failed.
+func (k *keeper) notRaised(ctx context.Context, err error) (over bool, _ error) {
+	detached := errors.Is(err, block.ErrDetached) || errors.Is(err, block.ErrNotFound)
+	switch {
+	case !k.attachment.IsZero():
+		// There may be a device, and users of it: only the end of the attachment
+		// ends this.
+		if !detached {
+			return false, err
+		}
+		k.removeStale(ctx)
+		return true, err
+	case detached, errors.Is(err, block.ErrInvalid), errors.Is(err, block.ErrInUse), errors.Is(err, block.ErrForeign):
+		// Trying again cannot help; who staged it is told.
+		return true, err
+	default:
+		return false, err
+	}
+}
+
+// attend gives a running engine its device and waits for what ends its service.
+func (k *keeper) attend(ctx context.Context, e *Engine) (over bool, err error) {
+	asked := false
+	select {
+	case <-e.Serving():
+	case <-e.Stopped():
+		return k.afterStop(ctx, e, nil)
+	case <-k.asked():
+		asked = true
+		if !k.adopt || !servesSoon(ctx, e) {
+			return k.endWithout(ctx)
+		}
+	case <-ctx.Done():
+		return false, nil
+	}
+	device, err := k.open(ctx, e)
+	switch {
+	case errors.Is(err, block.ErrNotFound) && k.adopt:
+		// The device that Raft shows here no longer exists, as after a reboot. What
+		// was mounted on it is gone, so its attachment ends.
+		k.log.Warn("device is gone, its attachment ends", "err", err)
+		k.takeAway()
+		return k.end(ctx, e, nil)
+	case err != nil:
+		return false, err
+	}
+	if asked {
+		if over, err := k.end(ctx, e, device); over {
+			return true, err
+		}
+	}
+	return k.watch(ctx, e, device)
+}
+
+// servesSoon waits for an engine whose device is to be unstaged: in order is
+// better, but not at any price.
+func servesSoon(ctx context.Context, e *Engine) bool {
+	ctx, cancel := context.WithTimeout(ctx, servingGrace)
+	defer cancel()
+	select {
+	case <-e.Serving():
+		return true
+	case <-e.Stopped():
+		return false
+	case <-ctx.Done():
+		return false
 	}
 }
 
 // open gives the engine its device.
-func (k *keeper) open(ctx context.Context, e *Engine, adopt bool) (frontend.Device, error) {
+func (k *keeper) open(ctx context.Context, e *Engine) (frontend.Device, error) {
 	spec := frontend.Spec{
 		Volume:     k.volume,
 		Attachment: k.started.Attachment,
 		Size:       k.started.Size,
 		Backend:    backend{e},
 	}
-	var device frontend.Device
-	var err error
-	if adopt {
-		device, err = k.host.config.Devices.Adopt(ctx, spec)
-		if errors.Is(err, block.ErrNotFound) {
-			return nil, errDeviceLost
-		}
-	} else {
-		device, err = k.host.config.Devices.Attach(ctx, spec)
+	open := k.host.config.Devices.Attach
+	if k.adopt {
+		open = k.host.config.Devices.Adopt
 	}
+	device, err := open(ctx, spec)
 	if err != nil {
+		// One that was made by an attempt that failed later is adopted.
+		k.adopt = k.adopt || errors.Is(err, block.ErrExists)
 		return nil, fmt.Errorf("open device: %w", err)
 	}
+	k.adopt = true
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.path = device.Path()
@@ -187,21 +269,16 @@ func (k *keeper) open(ctx context.Context, e *Engine, adopt bool) (frontend.Devi
 }
 
 // watch waits for what ends this engine's service.
-func (k *keeper) watch(ctx context.Context, e *Engine, device frontend.Device) (again bool, err error) {
+func (k *keeper) watch(ctx context.Context, e *Engine, device frontend.Device) (over bool, err error) {
 	for {
 		select {
 		case <-e.Stopped():
 			return k.afterStop(ctx, e, device)
 		case <-ctx.Done():
-			return false, k.leave(device)
-		case <-k.unstage:
-			err := k.end(ctx, e, device)
-			if err == nil {
-				return false, nil
-			}
-			select {
-			case k.refused <- err:
-			case <-ctx.Done():
+			return false, k.leave(ctx, device)
+		case <-k.asked():
+			if over, err := k.end(ctx, e, device); over {
+				return true, err
 			}
 		}
 	}
@@ -209,8 +286,8 @@ func (k *keeper) watch(ctx context.Context, e *Engine, device frontend.Device) (
 
 // leave stops serving a device and keeps it for the next engine. The kernel's
 // unanswered requests are sent again to that one.
-func (k *keeper) leave(device frontend.Device) error {
-	ctx, cancel := context.WithTimeout(context.Background(), unstageTimeout)
+func (k *keeper) leave(ctx context.Context, device frontend.Device) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
 	if err := device.Close(ctx); err != nil {
 		return fmt.Errorf("leave device %s: %w", device.Path(), err)
@@ -218,64 +295,20 @@ func (k *keeper) leave(device frontend.Device) error {
 	return nil
 }
 
-// end unstages: device, engine, attachment, in this order.
-func (k *keeper) end(ctx context.Context, e *Engine, device frontend.Device) error {
-	ctx, cancel := context.WithTimeout(ctx, unstageTimeout)
-	defer cancel()
-	if err := device.Detach(ctx); err != nil {
-		return fmt.Errorf("remove device %s: %w", device.Path(), err)
-	}
-	if err := e.Detach(ctx); err != nil {
-		return err
-	}
-	return k.host.config.Truth.EndAttachment(ctx, k.volume, k.started.Attachment)
-}
-
-// abandon ends an attachment that has no device.
-func (k *keeper) abandon(ctx context.Context, e *Engine) (again bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, unstageTimeout)
-	defer cancel()
-	select {
-	case <-e.Serving():
-		if err := e.Detach(ctx); err != nil {
-			return true, err
-		}
-	default:
-	}
-	if err := k.host.config.Truth.EndAttachment(ctx, k.volume, k.started.Attachment); err != nil {
-		return true, err
-	}
-	return false, nil
-}
-
 // afterStop decides what follows an engine that ended by itself.
-func (k *keeper) afterStop(ctx context.Context, e *Engine, device frontend.Device) (again bool, err error) {
-	k.mu.Lock()
-	over := k.revoked
-	k.mu.Unlock()
+func (k *keeper) afterStop(ctx context.Context, e *Engine, device frontend.Device) (over bool, err error) {
 	err = e.Err()
-	if !over && !errors.Is(err, block.ErrDetached) {
-		if device != nil {
-			return true, errors.Join(err, k.leave(device))
-		}
-		return true, err
-	}
 	if device != nil {
-		err = errors.Join(err, k.leave(device))
+		err = errors.Join(err, k.leave(ctx, device))
 	}
-	return false, errors.Join(err, k.removeStale(ctx))
-}
-
-// removeStale removes the device of an attachment that has ended, in use or not:
-// its I/O must fail rather than reach a newer attachment (rule 2).
-func (k *keeper) removeStale(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, unstageTimeout)
-	defer cancel()
-	id := frontend.Identity{Volume: k.volume, Attachment: k.attachment}
-	if err := k.host.config.Devices.Remove(ctx, id); err != nil {
-		return fmt.Errorf("remove device of ended attachment: %w", err)
+	k.mu.Lock()
+	k.revoked = k.revoked || errors.Is(e.Err(), block.ErrDetached) && ctx.Err() == nil
+	over = k.revoked
+	k.mu.Unlock()
+	if over {
+		k.removeStale(ctx)
 	}
-	return nil
+	return over, err
 }
 
 // observe ends the engine when Raft shows that its attachment is over, and
@@ -298,15 +331,45 @@ func (k *keeper) observe(view block.View) {
 	e.Observe(view)
 }
 
-func (k *keeper) device() (string, block.AttachmentID) {
+func (k *keeper) setEngine(e *Engine) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.path, k.attachment
+	k.engine = e
 }
 
-func (k *keeper) failure() error {
+func (k *keeper) setWaiting(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if err == nil {
+		err = block.ErrUnavailable
+	}
+	k.waiting = err
+}
+
+// device is what staging returns.
+func (k *keeper) device() (string, block.AttachmentID, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ending != nil || k.revoked || k.taken {
+		return "", block.AttachmentID{}, fmt.Errorf("its device is being removed: %w", block.ErrUnavailable)
+	}
+	return k.path, k.attachment, nil
+}
+
+// finish notes why the keeper has ended.
+func (k *keeper) finish(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.err = err
+}
+
+// whyGone is never nil: a volume that was unstaged can be staged again.
+func (k *keeper) whyGone() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.err == nil {
+		return fmt.Errorf("it was unstaged meanwhile: %w", block.ErrUnavailable)
+	}
 	return k.err
 }
 

@@ -11,11 +11,17 @@ import (
 	"github.com/holdfast-io/holdfast/internal/wire"
 )
 
-// dialTimeout bounds the making of one link.
+// dialTimeout bounds the making of one link, to the end of its handshake.
 const dialTimeout = 2 * time.Second
 
 // links are the connections of an engine, one for each replica at most.
+//
+// Nothing here waits for the network: a link only queues what is sent, and one
+// whose peer does not read is closed by the core when its deadline has passed.
 type links struct {
+	// ending are the links whose goroutines are not joined yet.
+	ending sync.WaitGroup
+
 	mu     sync.Mutex
 	byID   map[block.ReplicaID]*peer
 	closed bool
@@ -30,29 +36,31 @@ type peer struct {
 
 func (l *links) init() { l.byID = make(map[block.ReplicaID]*peer) }
 
-// want notes that session is the newest one with a replica and returns the link
-// of the one before, to be closed.
-func (l *links) want(id block.ReplicaID, session block.Session) wire.Link {
+// want notes that session is the newest one with a replica, and closes the link
+// of the one before.
+func (l *links) want(id block.ReplicaID, session block.Session) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	var old wire.Link
-	if p := l.byID[id]; p != nil {
-		old = p.link
-	}
+	old := l.byID[id]
 	l.byID[id] = &peer{session: session}
-	return old
+	l.mu.Unlock()
+	if old != nil && old.link != nil {
+		l.end(old.link)
+	}
 }
 
-// made keeps a new link if its session is still the newest.
+// made keeps a new link if its session is still the newest, else ends it.
 func (l *links) made(id block.ReplicaID, session block.Session, link wire.Link) bool {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	p := l.byID[id]
-	if l.closed || p == nil || p.session != session {
-		return false
+	wanted := !l.closed && p != nil && p.session == session
+	if wanted {
+		p.link = link
 	}
-	p.link = link
-	return true
+	l.mu.Unlock()
+	if !wanted {
+		l.end(link)
+	}
+	return wanted
 }
 
 func (l *links) send(id block.ReplicaID, req block.Request) {
@@ -80,10 +88,19 @@ func (l *links) drop(id block.ReplicaID, session block.Session) {
 	delete(l.byID, id)
 	l.mu.Unlock()
 	if p.link != nil {
-		p.link.Close()
+		l.end(p.link)
 	}
 }
 
+// end closes a link and joins its goroutines in closeAll.
+func (l *links) end(link wire.Link) {
+	link.Close()
+	if joined, ok := link.(interface{ Done() <-chan struct{} }); ok {
+		l.ending.Go(func() { <-joined.Done() })
+	}
+}
+
+// closeAll closes every link and joins them all.
 func (l *links) closeAll() {
 	l.mu.Lock()
 	l.closed = true
@@ -96,34 +113,35 @@ func (l *links) closeAll() {
 	clear(l.byID)
 	l.mu.Unlock()
 	for _, link := range open {
-		link.Close()
+		l.end(link)
 	}
+	l.ending.Wait()
 }
 
 // connect makes a link to a replica and sends open on it.
 func (e *Engine) connect(id block.ReplicaID, open block.Request) {
-	member := e.config.Core.View.Member(id)
-	if old := e.links.want(id, open.Session); old != nil {
-		old.Close()
-	}
+	e.links.want(id, open.Session)
 	recv := &receiver{engine: e, replica: id, session: open.Session}
-	e.work.Go(func() {
-		if member == nil {
-			recv.Lost(fmt.Errorf("connect replica %s: %w", id, block.ErrNotFound))
-			return
-		}
-		ctx, cancel := context.WithTimeout(e.ctx, dialTimeout)
+	// The view of now: replicas come and go within an epoch.
+	view := e.core.Status().View
+	member := view.Member(id)
+	if member == nil {
+		e.chores.add(func(context.Context) {
+			recv.Lost(fmt.Errorf("connect replica %s: it is not of the volume: %w", id, block.ErrNotFound))
+		})
+		return
+	}
+	e.chores.add(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
 		link, err := e.config.Dialer.Dial(ctx, *member, recv)
 		if err != nil {
 			recv.Lost(fmt.Errorf("connect replica %s: %w", id, err))
 			return
 		}
-		if !e.links.made(id, open.Session, link) {
-			link.Close()
-			return
+		if e.links.made(id, open.Session, link) {
+			link.Send(open)
 		}
-		link.Send(open)
 	})
 }
 

@@ -1,22 +1,10 @@
 package engine
 
-import (
-	"sync"
+import "github.com/holdfast-io/holdfast/engine/core"
 
-	"github.com/holdfast-io/holdfast/engine/core"
-)
-
-// notices counts what a core has reported.
-type notices struct {
-	mu     sync.Mutex
-	counts [core.NoticeDiffer + 1]uint64
-}
-
-// report logs a notice and passes it on.
+// report logs and counts what the core reports.
 func (e *Engine) report(n core.Notice) {
-	e.notices.mu.Lock()
-	e.notices.counts[n.Kind]++
-	e.notices.mu.Unlock()
+	e.config.Metrics.notice(n)
 	log := e.log.With("replica", n.Replica.String())
 	switch n.Kind {
 	case core.NoticeMemberLost:
@@ -35,8 +23,5 @@ func (e *Engine) report(n core.Notice) {
 		e.log.Info("requests flow again")
 	case core.NoticeDiffer:
 		log.Error("replicas differ with good checksums", "offset", n.Offset, "bytes", n.Bytes)
-	}
-	if e.config.Notice != nil {
-		e.config.Notice(n)
 	}
 }

@@ -1,15 +1,22 @@
 package engine
 
 import (
+	"fmt"
 	"sync"
+	"time"
 
 	"github.com/holdfast-io/holdfast/engine/core"
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/invariant"
 )
 
-// Completer is told the end of one request. For a read, buf holds the bytes and
-// one reference of it comes along.
+// waitingFactor bounds the requests that wait for a place in the core, in
+// multiples of the core's limit. Frontends hold back long before; one that does
+// not is refused with block.ErrUnavailable.
+const waitingFactor = 16
+
+// Completer is told the end of one request, exactly once. For a read, buf holds
+// the bytes and one reference of it comes along. It must not wait for the engine.
 type Completer interface {
 	Complete(err error, buf *block.Buffer)
 }
@@ -18,9 +25,19 @@ type Completer interface {
 // the core's limit waits here.
 type table struct {
 	mu      sync.Mutex
-	done    []Completer
+	slots   []slot
 	free    []uint32
 	waiting []waitingRequest
+	limit   int
+	// refused is why nothing is taken any more; nil before the end.
+	refused error
+}
+
+// slot is a request that has a tag.
+type slot struct {
+	done  Completer
+	kind  core.RequestKind
+	bytes int64
 }
 
 type waitingRequest struct {
@@ -29,60 +46,68 @@ type waitingRequest struct {
 }
 
 func (t *table) init(limit int) {
-	t.done = make([]Completer, limit)
+	t.slots = make([]slot, limit)
 	t.free = make([]uint32, limit)
+	t.limit = waitingFactor * limit
 	for i := range t.free {
 		t.free[i] = uint32(limit - 1 - i)
 	}
 }
 
-// take gives r a tag, or keeps it waiting.
-func (t *table) take(r *core.Request, done Completer) bool {
+// take gives r a tag, keeps it waiting, or says why not.
+func (t *table) take(r *core.Request, done Completer) (tagged bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.free) == 0 {
-		t.waiting = append(t.waiting, waitingRequest{request: *r, done: done})
-		return false
+	switch {
+	case t.refused != nil:
+		return false, t.refused
+	case len(t.free) > 0:
+		t.assign(r, done)
+		return true, nil
+	case len(t.waiting) >= t.limit:
+		return false, fmt.Errorf("more than %d requests wait: %w", t.limit, block.ErrUnavailable)
 	}
-	t.assign(r, done)
-	return true
+	t.waiting = append(t.waiting, waitingRequest{request: *r, done: done})
+	return false, nil
 }
 
 func (t *table) assign(r *core.Request, done Completer) {
 	tag := t.free[len(t.free)-1]
 	t.free = t.free[:len(t.free)-1]
-	t.done[tag] = done
+	t.slots[tag] = slot{done: done, kind: r.Kind, bytes: r.Length}
 	r.Tag = uint64(tag)
 }
 
 // give ends a tag. If a request was waiting it takes the place and is returned.
-func (t *table) give(tag uint64) (done Completer, next core.Request, more bool) {
+func (t *table) give(tag uint64) (ended slot, next core.Request, more bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	done = t.done[tag]
-	invariant.Assert(done != nil, "request %d completed twice", tag)
-	t.done[tag] = nil
+	ended = t.slots[tag]
+	invariant.Assert(ended.done != nil, "request %d completed twice", tag)
+	t.slots[tag] = slot{}
 	t.free = append(t.free, uint32(tag))
 	if len(t.waiting) == 0 {
-		return done, core.Request{}, false
+		return ended, core.Request{}, false
 	}
 	first := t.waiting[0]
 	t.waiting[0] = waitingRequest{}
 	t.waiting = t.waiting[1:]
 	t.assign(&first.request, first.done)
-	return done, first.request, true
+	return ended, first.request, true
 }
 
-// takeAll empties the table.
-func (t *table) takeAll() []Completer {
+// close empties the table and refuses everything from now on. It returns those
+// who were not told yet: their requests wait, or are still on their way to the
+// core, which will not see them.
+func (t *table) close(refused error) []Completer {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.refused = refused
 	var all []Completer
-	for tag, done := range t.done {
-		if done != nil {
+	for tag := range t.slots {
+		if done := t.slots[tag].done; done != nil {
 			all = append(all, done)
-			t.done[tag] = nil
-			t.free = append(t.free, uint32(tag))
+			t.slots[tag] = slot{}
 		}
 	}
 	for _, w := range t.waiting {
@@ -94,17 +119,27 @@ func (t *table) takeAll() []Completer {
 }
 
 // Submit hands a client request over; its Tag is ignored. Spans are whole
-// sectors within the volume. done is told the end, from any goroutine, possibly
-// before Submit returns.
+// sectors within the volume. It takes over one reference of the request's Buf.
+// done is told the end, from any goroutine, possibly before Submit returns.
 func (e *Engine) Submit(r core.Request, done Completer) {
-	if e.table.take(&r, done) {
+	var tagged bool
+	err := block.ErrInvalid
+	if r.Kind >= core.ReadRequest && r.Kind <= core.FlushRequest {
+		tagged, err = e.table.take(&r, done)
+	}
+	switch {
+	case err != nil:
+		r.Buf.Release()
+		done.Complete(err, nil)
+	case tagged:
 		e.post(job{event: core.Event{Kind: core.EventRequest, Request: r}})
 	}
 }
 
 func (e *Engine) complete(tag uint64, err error, buf *block.Buffer) {
-	done, next, more := e.table.give(tag)
-	done.Complete(err, buf)
+	ended, next, more := e.table.give(tag)
+	e.config.Metrics.request(&ended, time.Duration(e.now-e.began[tag]), err)
+	ended.done.Complete(err, buf)
 	if more {
 		e.post(job{event: core.Event{Kind: core.EventRequest, Request: next}})
 	}

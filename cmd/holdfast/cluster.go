@@ -31,7 +31,11 @@ func (a *app) clusterCommand() *cobra.Command {
 	return group("cluster", "Look at the cluster", &cobra.Command{
 		Use:   "status",
 		Short: "Show the cluster at a glance",
-		Args:  args(),
+		Long: `Show how many nodes and disks work, what space there is, and who leads. Without a
+leader nothing can be changed; volumes that are attached go on.`,
+		Example: `  holdfast cluster status
+  holdfast cluster status -o json | jq -e '.nodesAlive == .nodes and .disksFailed == 0'`,
+		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(ctx context.Context, s *session) error {
 				view, err := s.clusterStatus(ctx)

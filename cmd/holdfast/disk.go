@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -38,17 +40,24 @@ func (a *app) diskAddCommand() *cobra.Command {
 		Long: `Give a directory to the cluster, as a disk of the node whose daemon answers or
 of --node. The directory should be the root of a file system of its own (XFS):
 what else lies on it competes for space and bandwidth. Its content is not
-touched; a directory that holds something foreign is refused.`,
+touched; a directory that holds something foreign is refused.
+
+PATH is absolute, on that node. A directory that is a disk of this cluster already
+is taken back with everything on it.`,
 		Example: `  holdfast disk add /mnt/nvme0 --class nvme --tag fast
   holdfast disk add /mnt/ssd1 --node n2`,
 		Args: args("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			path := args[0]
+			if !filepath.IsAbs(path) {
+				return usageError{fmt.Errorf("PATH %q must be absolute: it is a directory of the node, which may not be this machine", path)}
+			}
 			return a.with(cmd.Context(), func(ctx context.Context, s *session) error {
 				nodes, err := s.nodes(ctx)
 				if err != nil {
 					return err
 				}
-				request.Path = args[0]
+				request.Path = path
 				if node != "" {
 					n, err := nodes.find(node)
 					if err != nil {
@@ -75,7 +84,12 @@ func (a *app) diskListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the disks",
-		Args:  args(),
+		Long: `List the disks of all nodes. PROVISIONED is what the replicas on a disk may grow
+to; it may exceed CAPACITY, and FREE is what is left now. STATE says why a disk
+does not work, in the words of its node.`,
+		Example: `  holdfast disk list -o wide
+  holdfast disk list -o json | jq '.[] | select(.failure != "") | .path'`,
+		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(ctx context.Context, s *session) error {
 				nodes, err := s.nodes(ctx)

@@ -24,7 +24,12 @@ func (a *app) nodeCommand() *cobra.Command {
 	return group("node", "Look at the nodes", &cobra.Command{
 		Use:   "list",
 		Short: "List the nodes",
-		Args:  args(),
+		Long: `List the nodes. STATE is alive while a node's heartbeats reach the leader. RAFT is
+its part in the cluster's decisions: voters have to agree, and a majority of them
+has to be up for anything to be changed; I/O goes on without.`,
+		Example: `  holdfast node list -o wide
+  holdfast node list -o json | jq '.[] | select(.alive | not) | .name'`,
+		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(ctx context.Context, s *session) error {
 				nodes, err := s.nodes(ctx)

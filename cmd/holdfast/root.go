@@ -17,6 +17,10 @@ const long = `The command line of Holdfast, replicated block storage for Kuberne
 Any daemon of the cluster answers for all of it. By default that is the one on
 this machine; --server or HOLDFAST_SERVER names another.
 
+Sizes are given and shown in KiB, MiB, GiB and TiB (powers of 1024); KB, MB, GB
+and TB (powers of 1000) and plain bytes are understood, too. -o json gives bytes,
+and names that scripts can rely on; -o wide gives what does not fit a terminal.
+
 Exit codes:
   0  done
   1  failed for another reason than those below
@@ -72,8 +76,11 @@ func (a *app) command() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.server, "server", control.DefaultServer(), "control address of a daemon: unix:///path or host:port (env "+control.ServerVariable+")")
 	flags.StringVarP(&a.output, "output", "o", "table", "table, wide or json")
-	flags.DurationVar(&a.timeout, "timeout", 2*time.Minute, "how long to wait for an answer")
+	flags.DurationVar(&a.timeout, "timeout", 2*time.Minute, "how long to wait for an answer, such as 30s or 5m")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if a.timeout <= 0 {
+			return usageError{fmt.Errorf("--timeout %s: want a duration above zero, such as 30s or 5m", a.timeout)}
+		}
 		return checkOutput(a.output)
 	}
 	return root

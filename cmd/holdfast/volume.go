@@ -90,9 +90,9 @@ one volume.`,
 			})
 		},
 	}
-	cmd.Flags().Var(&bytes, "size", "size, such as 10GiB")
+	cmd.Flags().Var(&bytes, "size", "size, such as 10GiB; rounded up to whole MiB")
 	cmd.Flags().Int32Var(&parameters.Replicas, "replicas", 3, "copies, each on another node")
-	cmd.Flags().Int32Var(&parameters.MinInSync, "min-in-sync", 1, "in-sync copies that a write needs after a failure")
+	cmd.Flags().Int32Var(&parameters.MinInSync, "min-in-sync", 1, "in-sync copies that writes need after a failure; they wait while there are fewer")
 	cmd.Flags().StringVar(&parameters.DiskClass, "disk-class", "", "nvme, ssd or hdd (default: any)")
 	cmd.Flags().StringSliceVar(&parameters.DiskTags, "disk-tag", nil, "tag that the disks must have; repeat for more")
 	cmd.Flags().StringSliceVar(&parameters.NodeTags, "node-tag", nil, "tag that the nodes must have; repeat for more")
@@ -103,7 +103,11 @@ func (a *app) volumeListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the volumes",
-		Args:  args(),
+		Long: `List the volumes. HEALTH is healthy while all copies are in sync, degraded while
+some are not, and frozen while I/O waits; volume show says for what.`,
+		Example: `  holdfast volume list -o wide
+  holdfast volume list -o json | jq '.[] | select(.health != "healthy") | .name'`,
+		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(ctx context.Context, s *session) error {
 				nodes, err := s.nodes(ctx)
@@ -132,7 +136,11 @@ func (a *app) volumeShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show NAME",
 		Short: "Show all about a volume",
-		Args:  args("NAME"),
+		Long: `Show a volume, where it is in use, what its I/O waits for if it does, and its
+replicas. NAME is its name or its ID.`,
+		Example: `  holdfast volume show db
+  holdfast volume show db -o json | jq -r .device`,
+		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withVolume(cmd.Context(), args[0], func(v volumeView) error {
 				return a.print(v, sections{v.details(), replicaTable(v.Copies)})
@@ -145,7 +153,11 @@ func (a *app) volumeReplicasCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "replicas NAME",
 		Short: "List the replicas of a volume",
-		Args:  args("NAME"),
+		Long: `List the copies of a volume. One that was away is resyncing: REMAINING is what has
+still to be compared, COPIED what differed and was copied.`,
+		Example: `  holdfast volume replicas db
+  holdfast volume replicas db -o json | jq '[.[] | select(.inSync)] | length'`,
+		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withVolume(cmd.Context(), args[0], func(v volumeView) error {
 				return a.print(v.Copies, replicaTable(v.Copies))

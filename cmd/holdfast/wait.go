@@ -15,20 +15,16 @@ import (
 const pollInterval = 500 * time.Millisecond
 
 func (a *app) volumeWaitCommand() *cobra.Command {
-	var inSync bool
-	cmd := &cobra.Command{
-		Use:   "wait NAME --in-sync",
+	return &cobra.Command{
+		Use:   "wait NAME",
 		Short: "Wait until a volume has all its copies again",
 		Long: `Wait until every replica of a volume is in sync. On a terminal, a bar shows how
 much is left, at which rate it goes, and how long it will take. Without
 --timeout it waits as long as it takes.`,
-		Example: `  holdfast volume wait db --in-sync
-  holdfast volume wait db --in-sync --timeout 10m || echo "still degraded"`,
+		Example: `  holdfast volume wait db
+  holdfast volume wait db --timeout 10m || echo "still degraded"`,
 		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !inSync {
-				return usageError{fmt.Errorf("say what to wait for: --in-sync; see %s --help", cmd.CommandPath())}
-			}
 			ctx := cmd.Context()
 			if cmd.Flags().Changed("timeout") {
 				var cancel context.CancelFunc
@@ -40,8 +36,6 @@ much is left, at which rate it goes, and how long it will take. Without
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&inSync, "in-sync", false, "wait until every replica is in sync")
-	return cmd
 }
 
 // waitInSync looks at a volume until all its replicas are in sync.

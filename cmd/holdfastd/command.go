@@ -5,9 +5,12 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"strings"
+	"path/filepath"
+	"strconv"
 
 	"github.com/spf13/cobra"
+
+	"github.com/holdfast-io/holdfast/internal/block"
 )
 
 // config is what the flags say.
@@ -48,7 +51,15 @@ A volume becomes a block device by the kernel's NBD client, or by FUSE where the
 kernel has none. With --frontend socket it becomes an NBD export on a unix socket
 instead, which only root reaches: the path of the device is then the URI to give
 to tools that speak NBD (qemu-img, nbdcopy, fio). It takes one client at a time,
-and it cannot be mounted.`
+and it cannot be mounted.
+
+It needs root: for devices, for its share of the I/O path (never swapped out,
+never killed for memory), and for the disks. Without it, it says what it lacks.
+
+Exit codes:
+  0  ended by a signal, in order; a second signal ends it at once
+  1  failed; starting it again may help
+  2  the command line is wrong; starting it again does not help`
 
 const example = `  # the first node
   holdfastd --bootstrap --data-dir /var/lib/holdfast --name node-1 \
@@ -65,24 +76,32 @@ const example = `  # the first node
 func newCommand() *cobra.Command {
 	var c config
 	root := &cobra.Command{
-		Use:           "holdfastd",
-		Short:         "Serve replicated block volumes from this node's disks",
-		Long:          long,
-		Example:       example,
-		Args:          cobra.NoArgs,
+		Use:     "holdfastd",
+		Short:   "Serve replicated block volumes from this node's disks",
+		Long:    long,
+		Example: example,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("argument %q is too many; see holdfastd --help", args[0])}
+			}
+			return nil
+		},
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			logger, err := c.logger()
-			if err != nil {
-				return err
+			if err == nil {
+				err = c.validate()
 			}
-			if err := c.validate(); err != nil {
-				return err
+			if err != nil {
+				return usageError{fmt.Errorf("%w; see holdfastd --help", err)}
 			}
 			return runDaemon(cmd.Context(), c, logger)
 		},
 	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see holdfastd --help", err)}
+	})
 	hostname, _ := os.Hostname()
 	f := root.Flags()
 	f.StringVar(&c.dataDir, "data-dir", "/var/lib/holdfast", "identity of the node and state of the cluster; must survive reboots")
@@ -127,24 +146,102 @@ func (c *config) validate() error {
 	if c.name == "" {
 		return fmt.Errorf("--name must not be empty")
 	}
-	for flag, address := range map[string]string{
-		"--listen-control": c.listenControl, "--listen-data": c.listenData, "--listen-raft": c.listenRaft,
-	} {
-		host, port, err := net.SplitHostPort(address)
-		if err != nil {
-			return fmt.Errorf("%s %q: want host:port: %w", flag, address, err)
-		}
-		if port == "0" || host == "" || strings.HasPrefix(host, "0.0.0.0") || host == "::" {
-			return fmt.Errorf("%s %q: other nodes use this address, so give the host and port by which they reach it", flag, address)
-		}
+	if err := c.validateAddresses(); err != nil {
+		return err
+	}
+	if err := c.validatePaths(); err != nil {
+		return err
 	}
 	switch c.frontend {
 	case frontendAuto, "nbd", "fuse", frontendSocket:
 	default:
 		return fmt.Errorf("--frontend %q: want auto, nbd, fuse or socket", c.frontend)
 	}
+	return nil
+}
+
+func (c *config) validateAddresses() error {
+	published := []struct{ flag, address string }{
+		{"--listen-control", c.listenControl}, {"--listen-data", c.listenData}, {"--listen-raft", c.listenRaft},
+	}
+	taken := map[string]string{}
+	for _, p := range published {
+		host, err := splitAddress(p.flag, p.address)
+		if err != nil {
+			return err
+		}
+		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+			return fmt.Errorf("%s %q: other nodes use this address, so give the host and port by which they reach it", p.flag, p.address)
+		}
+		if other := taken[p.address]; other != "" {
+			return fmt.Errorf("%s and %s are both %q: give each an address of its own", other, p.flag, p.address)
+		}
+		taken[p.address] = p.flag
+	}
+	for _, p := range []struct{ flag, address string }{{"--listen-metrics", c.listenMetrics}, {"--listen-debug", c.listenDebug}} {
+		if p.address == "" {
+			continue
+		}
+		if _, err := splitAddress(p.flag, p.address); err != nil {
+			return err
+		}
+	}
+	for _, address := range c.join {
+		host, err := splitAddress("--join", address)
+		if err == nil && host == "" {
+			err = fmt.Errorf("--join %q: want host:port, the control address of a member", address)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// splitAddress wants host:port with a port number from 1 to 65535.
+func splitAddress(flag, address string) (host string, err error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", fmt.Errorf("%s %q: want host:port, such as 192.0.2.1:7420", flag, address)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", fmt.Errorf("%s %q: the port must be a number from 1 to 65535", flag, address)
+	}
+	return host, nil
+}
+
+const (
+	// socketPathMax is what the kernel takes as the path of a unix socket, in bytes.
+	socketPathMax = 107
+	// deviceSocketMax is what the longest socket of a device adds to the run
+	// directory: /sockets/<attachment ID>.nbd.
+	deviceSocketMax = len("/sockets/") + 2*len(block.ID{}) + len(".nbd")
+)
+
+func (c *config) validatePaths() error {
+	if c.dataDir == "" || c.runDir == "" {
+		return fmt.Errorf("--data-dir and --run-dir must not be empty")
+	}
+	var err error
+	if c.dataDir, err = filepath.Abs(c.dataDir); err != nil {
+		return fmt.Errorf("--data-dir: %w", err)
+	}
+	if c.runDir, err = filepath.Abs(c.runDir); err != nil {
+		return fmt.Errorf("--run-dir: %w", err)
+	}
+	if c.dataDir == c.runDir {
+		return fmt.Errorf("--data-dir and --run-dir are both %s: what one keeps must survive reboots, what the other keeps must not", c.dataDir)
+	}
+	if runDirMax := socketPathMax - deviceSocketMax; len(c.runDir) > runDirMax {
+		return fmt.Errorf("--run-dir %s has %d bytes: the kernel's limit for the paths of its sockets leaves %d; choose a shorter one",
+			c.runDir, len(c.runDir), runDirMax)
+	}
 	if c.controlSocket == "" {
-		c.controlSocket = c.runDir + "/holdfastd.sock"
+		c.controlSocket = filepath.Join(c.runDir, "holdfastd.sock")
+	}
+	if len(c.controlSocket) > socketPathMax {
+		return fmt.Errorf("--control-socket %s has %d bytes: the kernel takes %d; choose a shorter one",
+			c.controlSocket, len(c.controlSocket), socketPathMax)
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -28,6 +27,7 @@ import (
 	"github.com/holdfast-io/holdfast/engine/frontend/nbd"
 	"github.com/holdfast-io/holdfast/engine/frontend/socket"
 	"github.com/holdfast-io/holdfast/internal/clock"
+	"github.com/holdfast-io/holdfast/internal/iopath"
 	"github.com/holdfast-io/holdfast/internal/wire"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 	"github.com/holdfast-io/holdfast/replica/server"
@@ -41,39 +41,38 @@ type daemon struct {
 	config   config
 	log      *slog.Logger
 	registry *prometheus.Registry
+	reserved *reserved
 	cluster  *cluster.Cluster
 	disks    *disks
-	data     net.Listener
+	devices  frontend.Driver
 }
 
 // runDaemon runs the node until ctx ends or it cannot go on.
 func runDaemon(ctx context.Context, c config, log *slog.Logger) (err error) {
-	markIOPath(log)
-	for _, dir := range []string{c.dataDir, c.runDir} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("make directory: %w", err)
-		}
-	}
+	iopath.Mark(log)
 	d := &daemon{config: c, log: log, registry: prometheus.NewRegistry()}
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if d.data, err = net.Listen("tcp", c.listenData); err != nil {
-		return fmt.Errorf("listen for replica traffic: %w", err)
+	if d.reserved, err = reserve(ctx, &c); err != nil {
+		return err
 	}
-	defer func() { err = errors.Join(err, closeListener(d.data)) }()
+	defer d.reserved.release()
+	d.disks = newDisks(c.dataDir, log)
+	defer func() { err = errors.Join(err, d.disks.close()) }()
+	if _, err := d.disks.list(); err != nil {
+		return err
+	}
 	if err := d.openCluster(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.cluster.Close(), d.disks.close()) }()
+	defer func() { err = errors.Join(err, d.cluster.Close()) }()
+	if d.devices, err = d.chooseFrontend(ctx); err != nil {
+		return err
+	}
 	return d.run(ctx)
 }
 
-// openCluster prepares the cluster member and the disks that it reports on.
-func (d *daemon) openCluster() error {
-	raftListener, err := net.Listen("tcp", d.config.listenRaft)
-	if err != nil {
-		return fmt.Errorf("listen for Raft: %w", err)
-	}
-	d.disks = newDisks(d.config.dataDir, d.log)
+// openCluster prepares the cluster member.
+func (d *daemon) openCluster() (err error) {
 	d.cluster, err = cluster.Open(cluster.Options{
 		Dir:            filepath.Join(d.config.dataDir, "cluster"),
 		Name:           d.config.name,
@@ -81,7 +80,7 @@ func (d *daemon) openCluster() error {
 		ControlAddress: d.config.listenControl,
 		DataAddress:    d.config.listenData,
 		RaftAddress:    d.config.listenRaft,
-		RaftListener:   raftListener,
+		RaftListener:   d.reserved.raft,
 		Bootstrap:      d.config.bootstrap,
 		Join:           d.config.join,
 		Replicas:       d.disks,
@@ -92,9 +91,15 @@ func (d *daemon) openCluster() error {
 		Random:         rand.Reader,
 	})
 	if err != nil {
-		return errors.Join(err, closeListener(raftListener))
+		return err
 	}
-	d.disks.node = d.cluster.NodeID()
+	if d.cluster.ClusterID().IsZero() && !d.config.bootstrap && len(d.config.join) == 0 {
+		return usageError{errors.Join(
+			fmt.Errorf("the node in %s belongs to no cluster yet: give --join and the control address of a member, "+
+				"or --bootstrap if it is to be the first of a new cluster", d.config.dataDir),
+			d.cluster.Close())}
+	}
+	d.disks.member = d.cluster
 	return nil
 }
 
@@ -103,6 +108,9 @@ func (d *daemon) openCluster() error {
 func (d *daemon) run(ctx context.Context) error {
 	outer, cancelOuter := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelOuter()
+	// Also when it is a part that fails.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var parts errgroup.Group
 	failed := make(chan error, 5)
 	start := func(ctx context.Context, name string, run func(context.Context) error) {
@@ -120,16 +128,21 @@ func (d *daemon) run(ctx context.Context) error {
 	agent := &nodeAgent{config: d.config, cluster: d.cluster}
 	// A new node answers the control API before it is a member: joining needs it.
 	api := newControlAPI(d.cluster, agent)
-	start(ctx, "control API", func(ctx context.Context) error { return api.serve(ctx, d.config) })
-	if address := d.config.listenMetrics; address != "" {
-		start(ctx, "metrics", func(ctx context.Context) error { return serveHTTP(ctx, address, metricsHandler(d.registry)) })
+	start(ctx, "control API", func(ctx context.Context) error { return api.serve(ctx, d.reserved.control, d.reserved.socket) })
+	if listener := d.reserved.metrics; listener != nil {
+		start(ctx, "metrics", func(ctx context.Context) error { return serveHTTP(ctx, listener, metricsHandler(d.registry)) })
 	}
-	if address := d.config.listenDebug; address != "" {
-		start(ctx, "profiles", func(ctx context.Context) error { return serveHTTP(ctx, address, profileHandler()) })
+	if listener := d.reserved.debug; listener != nil {
+		start(ctx, "profiles", func(ctx context.Context) error { return serveHTTP(ctx, listener, profileHandler()) })
 	}
 	err := d.serveVolumes(ctx, outer, agent, start, failed)
+	cancel()
 	cancelOuter()
-	return errors.Join(err, parts.Wait())
+	if partErr := parts.Wait(); err == nil {
+		// Otherwise it is the same, or a consequence.
+		err = partErr
+	}
+	return err
 }
 
 // serveVolumes serves replicas and engines as soon as the node is a member, and
@@ -147,8 +160,7 @@ func (d *daemon) serveVolumes(ctx, outer context.Context, agent *nodeAgent,
 		}
 	case err := <-failed:
 		cancel()
-		<-ready
-		return err
+		return errors.Join(err, ignoreCanceled(<-ready))
 	}
 	host, err := server.NewHost(d.cluster.ClusterID(), server.DefaultLimits())
 	if err != nil {
@@ -167,8 +179,8 @@ func (d *daemon) serveVolumes(ctx, outer context.Context, agent *nodeAgent,
 	if err != nil {
 		return err
 	}
-	start(outer, "replica traffic", func(ctx context.Context) error { return data.Serve(ctx, d.data) })
-	engines, err := d.newEngines(ctx, host)
+	start(outer, "replica traffic", func(ctx context.Context) error { return data.Serve(ctx, d.reserved.data) })
+	engines, err := d.newEngines(host)
 	if err != nil {
 		return err
 	}
@@ -186,14 +198,10 @@ func (d *daemon) member(ctx context.Context) error {
 	return d.cluster.Ready(ctx)
 }
 
-func (d *daemon) newEngines(ctx context.Context, host *server.Host) (*engine.Host, error) {
+func (d *daemon) newEngines(host *server.Host) (*engine.Host, error) {
 	metrics, err := engine.NewMetrics(d.registry)
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
-	}
-	devices, err := d.chooseFrontend(ctx)
-	if err != nil {
-		return nil, err
 	}
 	return engine.NewHost(engine.HostConfig{
 		Node:    d.cluster.NodeID(),
@@ -202,11 +210,11 @@ func (d *daemon) newEngines(ctx context.Context, host *server.Host) (*engine.Hos
 		Limits:  core.Limits{}.Default(),
 		Truth:   truth{d.cluster},
 		Dialer:  dialer{cluster: d.cluster, local: host},
-		Devices: devices,
+		Devices: d.devices,
 		Clock:   clock.System{},
 		Logger:  d.log,
 		Metrics: metrics,
-	}), nil
+	})
 }
 
 // chooseFrontend takes the kernel's NBD client where there is one, unless a flag
@@ -235,7 +243,8 @@ func (d *daemon) chooseFrontend(ctx context.Context) (frontend.Driver, error) {
 	}
 	driver, err := frontend.Choose(ctx, override, drivers...)
 	if err != nil {
-		return nil, fmt.Errorf("choose frontend: %w", err)
+		return nil, fmt.Errorf("volumes cannot be shown as devices here: %w: run as root, on a machine with the kernel module nbd, "+
+			"or with /dev/fuse and /dev/loop-control", err)
 	}
 	d.log.Info("frontend chosen", "frontend", driver.Name())
 	return driver, nil
@@ -269,18 +278,7 @@ func newControlAPI(member *cluster.Cluster, agent *nodeAgent) *controlAPI {
 
 // serve answers on the TCP address, for other nodes, and on the unix socket, for
 // this one.
-func (a *controlAPI) serve(ctx context.Context, c config) error {
-	tcp, err := net.Listen("tcp", c.listenControl)
-	if err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
-	if err := os.Remove(c.controlSocket); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(err, tcp.Close())
-	}
-	unix, err := net.Listen("unix", c.controlSocket)
-	if err != nil {
-		return errors.Join(fmt.Errorf("listen: %w", err), tcp.Close())
-	}
+func (a *controlAPI) serve(ctx context.Context, tcp, unix net.Listener) error {
 	stop := context.AfterFunc(ctx, a.stop)
 	defer stop()
 	var both errgroup.Group
@@ -304,11 +302,4 @@ func ignoreCanceled(err error) error {
 		return nil
 	}
 	return err
-}
-
-func closeListener(l net.Listener) error {
-	if err := l.Close(); !errors.Is(err, net.ErrClosed) {
-		return err
-	}
-	return nil
 }

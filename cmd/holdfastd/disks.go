@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -29,9 +30,11 @@ const diskExecutorJobs = 16
 // has a leader. It is the disk host and the replica host of the cluster member.
 type disks struct {
 	listPath string
-	node     block.NodeID
+	// member is nil until the node's cluster member is open.
+	member   *cluster.Cluster
 	executor *vfs.GoExecutor
 	log      *slog.Logger
+	opened   chan struct{} // closed when the node belongs to a cluster and its list is served
 
 	mu     sync.Mutex
 	host   *server.Host // nil until the node belongs to a cluster
@@ -54,6 +57,7 @@ func newDisks(dataDir string, log *slog.Logger) *disks {
 		listPath: filepath.Join(dataDir, "disks.json"),
 		executor: vfs.NewGoExecutor(diskExecutorJobs),
 		log:      log,
+		opened:   make(chan struct{}),
 		stores:   make(map[block.DiskID]*openDisk),
 		failed:   make(map[string]error),
 	}
@@ -77,6 +81,7 @@ func (d *disks) open(id block.ClusterID, host *server.Host) error {
 			d.mu.Unlock()
 		}
 	}
+	close(d.opened)
 	return nil
 }
 
@@ -104,14 +109,19 @@ func (d *disks) openOne(id block.ClusterID, path string) (*openDisk, error) {
 	return disk, nil
 }
 
-// AddDisk implements cluster.DiskHost.
-func (d *disks) AddDisk(_ context.Context, id block.ClusterID, path string) (cluster.AddedDisk, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return cluster.AddedDisk{}, fmt.Errorf("add disk %s: %w: %w", path, block.ErrInvalid, err)
+// AddDisk implements cluster.DiskHost. A node that has just joined is about to
+// open its disks: that is waited for.
+func (d *disks) AddDisk(ctx context.Context, id block.ClusterID, path string) (cluster.AddedDisk, error) {
+	if !filepath.IsAbs(path) {
+		return cluster.AddedDisk{}, fmt.Errorf("the path must be absolute: %w", block.ErrInvalid)
 	}
+	select {
+	case <-d.opened:
+	case <-ctx.Done():
+		return cluster.AddedDisk{}, fmt.Errorf("the disks of this node are not served yet: %w", block.ErrUnavailable)
+	}
+	path = filepath.Clean(path)
 	d.mu.Lock()
-	ready := d.host != nil
 	var disk *openDisk
 	for _, known := range d.stores {
 		if known.path == path {
@@ -119,10 +129,8 @@ func (d *disks) AddDisk(_ context.Context, id block.ClusterID, path string) (clu
 		}
 	}
 	d.mu.Unlock()
-	if !ready {
-		return cluster.AddedDisk{}, fmt.Errorf("add disk %s: node is not a member of a cluster yet: %w", path, block.ErrUnavailable)
-	}
 	if disk == nil {
+		var err error
 		if disk, err = d.formatOrOpen(id, path); err != nil {
 			return cluster.AddedDisk{}, err
 		}
@@ -144,7 +152,7 @@ func (d *disks) formatOrOpen(id block.ClusterID, path string) (*openDisk, error)
 	if err != nil {
 		return nil, err
 	}
-	identity := store.Identity{Cluster: id, Node: d.node, Disk: block.DiskID{ID: drawn}}
+	identity := store.Identity{Cluster: id, Node: d.member.NodeID(), Disk: block.DiskID{ID: drawn}}
 	if err := store.FormatDisk(path, d.options(id), identity); err != nil {
 		return nil, err
 	}
@@ -157,12 +165,22 @@ func (d *disks) Disks() []cluster.DiskReport {
 	defer d.mu.Unlock()
 	reports := make([]cluster.DiskReport, 0, len(d.stores))
 	for id, disk := range d.stores {
+		measured := disk.store.MeasureSpace()
 		space := disk.store.Space()
 		report := cluster.DiskReport{ID: id, Capacity: space.Capacity, Free: space.Free}
-		if err := disk.store.Failed(); err != nil {
+		if err := cmp.Or(disk.store.Failed(), measured); err != nil {
 			report.Failure = err.Error()
 		}
 		reports = append(reports, report)
+	}
+	if len(d.failed) == 0 || d.member == nil {
+		return reports
+	}
+	// What cannot be opened is known by its path alone.
+	for known := range d.member.State().Disks() {
+		if err := d.failed[known.Path]; err != nil && known.Node == d.member.NodeID() && d.stores[known.ID] == nil {
+			reports = append(reports, cluster.DiskReport{ID: known.ID, Capacity: known.Capacity, Failure: err.Error()})
+		}
 	}
 	return reports
 }
@@ -223,7 +241,8 @@ func (d *disks) list() ([]string, error) {
 	}
 	var paths []string
 	if err := json.Unmarshal(data, &paths); err != nil {
-		return nil, fmt.Errorf("list of disks %s: %w: %w", d.listPath, block.ErrCorrupt, err)
+		return nil, fmt.Errorf("list of disks %s: %w: %w: restore it, or write the directories of this node's disks anew, as a JSON list of strings",
+			d.listPath, block.ErrCorrupt, err)
 	}
 	return paths, nil
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-io/holdfast/engine/frontend/fuse"
@@ -38,7 +40,7 @@ func newVersionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) {
-			cmd.Println("holdfastd", version.String())
+			fmt.Fprintln(cmd.OutOrStdout(), "holdfastd", version.String())
 		},
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/pprof"
 	"time"
@@ -14,12 +15,12 @@ import (
 // headerTimeout bounds how long a client may take to say what it wants.
 const headerTimeout = 5 * time.Second
 
-// serveHTTP serves an address until ctx ends.
-func serveHTTP(ctx context.Context, address string, handler http.Handler) error {
-	srv := &http.Server{Addr: address, Handler: handler, ReadHeaderTimeout: headerTimeout}
+// serveHTTP serves a listener until ctx ends.
+func serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler) error {
+	srv := &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
-	if err := srv.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

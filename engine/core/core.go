@@ -91,7 +91,7 @@ func New(cfg Config, now block.Instant) (*Core, error) {
 		requests: make([]request, cfg.Limits.Requests),
 		writes:   make([]write, cfg.Limits.Requests+cfg.Limits.Copies),
 		jobs:     make([]job, cfg.Limits.Copies),
-		nextPing: now,
+		nextPing: now + block.Instant(cfg.Timing.PingInterval),
 		ticked:   now,
 	}
 	for i := len(c.requests) - 1; i >= 0; i-- {
@@ -144,7 +144,7 @@ func (c *Core) peerOf(id block.ReplicaID) int {
 // member is what the view says of the peer at position i.
 func (c *Core) member(i int) *block.Member {
 	m := c.view.Member(c.peers[i].id)
-	invariant.Assert(m != nil, "replica %s is not in the view", c.peers[i].id)
+	invariant.Assert(m != nil, "replica %s is not in the view", &c.peers[i].id)
 	return m
 }
 

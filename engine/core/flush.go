@@ -12,6 +12,8 @@ type flushState struct {
 	number block.FlushNumber
 	// began is the serial at its begin.
 	began uint64
+	// confirmed goes along with it.
+	confirmed []block.Confirmed
 	// sent and has are the replicas that were asked and that finished.
 	sent, has set
 	// wanted: the core itself wants one to begin. waiters: clients do.
@@ -40,6 +42,7 @@ func (c *Core) driveFlush() {
 	f.wanted, f.waiters = false, false
 	f.number = block.FlushNumber{Epoch: c.view.Epoch, N: f.number.N + 1}
 	f.began = c.serial
+	f.confirmed = c.confirmations()
 	f.sent, f.has = 0, 0
 	for i := range c.need().all() {
 		c.sendFlush(i)
@@ -60,7 +63,7 @@ func (c *Core) sendFlush(i int) {
 		t.flushSent(f.number.N, f.began)
 	}
 	c.call(i, forFlush, 0, f.number.N, block.Request{
-		Op: block.OpFlush, Flush: f.number, Confirmed: c.confirmations(),
+		Op: block.OpFlush, Flush: f.number, Confirmed: f.confirmed,
 	})
 }
 

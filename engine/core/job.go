@@ -70,13 +70,9 @@ func (c *Core) startJob(target int, chunk int64) int {
 		if j.used {
 			continue
 		}
-		hashes := j.hashes
-		for len(hashes) < len(c.peers) {
-			hashes = append(hashes, [block.ExtentsPerChunk]block.ExtentHash{})
-		}
 		*j = job{
 			used: true, stamp: j.stamp + 1, target: target, chunk: chunk,
-			span: c.chunkSpan(chunk), hashes: hashes, source: -1,
+			span: c.chunkSpan(chunk), hashes: j.hashes, source: -1,
 		}
 		return i
 	}
@@ -239,6 +235,9 @@ func (c *Core) hash(i int, who set) {
 	j := &c.jobs[i]
 	j.state = jobHashing
 	j.asked, j.hashed = who, 0
+	for len(j.hashes) < len(c.peers) {
+		j.hashes = append(j.hashes, [block.ExtentsPerChunk]block.ExtentHash{})
+	}
 	for k := range who.all() {
 		var flags block.Flags
 		if c.peers[k].acceptSuspect {

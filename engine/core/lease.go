@@ -21,7 +21,7 @@ func (c *Core) leased() bool {
 	return true
 }
 
-// leasedBy reports whether the lease of one replica lasts.
+// leasedBy reports whether one replica has its part in the lease.
 func (c *Core) leasedBy(i int) bool {
 	p := &c.peers[i]
 	return p.leased && c.now < p.leaseFrom+block.Instant(c.cfg.Timing.Lease)
@@ -49,8 +49,8 @@ func (c *Core) pong(i int, e *call) {
 	}
 }
 
-// renewLease pings those whose answer a waiting read needs. (Whoever has answered
-// is left alone: each answer makes the read ask again.)
+// renewLease pings those whose answer a waiting read needs. The others are not
+// asked: while one of them cannot answer, they would be asked without end.
 func (c *Core) renewLease() {
 	for i := range c.need().all() {
 		if !c.leasedBy(i) {

@@ -66,7 +66,7 @@ func (t *lockTable) release(ticket uint64, grants []lockOwner) []lockOwner {
 			break
 		}
 	}
-	invariant.Assert(at >= 0, "release of lock %d, which nobody has", ticket)
+	invariant.Assert(at >= 0, "release of a lock that nobody has")
 	gone := t.entries[at]
 	t.entries = append(t.entries[:at], t.entries[at+1:]...)
 	for i := at; i < len(t.entries); i++ {

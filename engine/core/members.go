@@ -93,7 +93,9 @@ func (c *Core) memberRemoved(i int) {
 	p.leased = false
 	p.dirtyHeld = false
 	p.want = nil
+	// Its new set must not go with the one that its admission left to drop.
 	c.meta.dirtyOwed |= bit(i)
+	c.meta.dropOwed &^= bit(i)
 	c.disconnect(p)
 	c.cancelCalls(i)
 	p.retryAt = c.now + block.Instant(c.cfg.Timing.ConnectRetry)
@@ -109,6 +111,7 @@ func (c *Core) memberAdmitted(i int) {
 	p.target = nil
 	p.dirty, p.dirtyHeld, p.want, p.needAll, p.heldDirty = nil, false, nil, false, nil
 	c.meta.dropOwed |= bit(i)
+	c.meta.dirtyOwed &^= bit(i)
 	for r := range p.log.All() {
 		if _, ok := c.log.regions[r]; !ok {
 			c.log.regions[r] = regionState{ended: c.serial, endedAt: c.now}

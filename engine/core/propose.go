@@ -72,6 +72,7 @@ func (c *Core) outcome(ev *Event) {
 	if sameProposal(&ev.Proposal, &c.proposal.asked) {
 		// It was refused for what it asks, and was handed in only once.
 		c.proposal = proposalState{notBefore: retryAt}
+		c.dropFailedTargets()
 		c.wake, c.kick = true, true
 		return
 	}
@@ -132,19 +133,25 @@ func (c *Core) adopt(v *block.View) {
 		}
 	}
 	for i := range c.peers {
-		p := &c.peers[i]
-		switch {
-		case p.gone && p.link != linkDown:
+		if p := &c.peers[i]; p.gone && p.link != linkDown {
 			c.fail(i, block.ErrNotFound)
-		case !p.gone && !c.iss.has(i) && p.failed != nil:
-			// A target whose admission did not land.
+		}
+	}
+	c.dropFailedTargets()
+	if c.view.Attachment != c.cfg.View.Attachment {
+		c.stop(fmt.Errorf("volume %s: attachment %s: %w", v.Volume, c.cfg.View.Attachment, block.ErrDetached))
+	}
+}
+
+// dropFailedTargets lets those go that failed while their admission was open,
+// and whose admission did not land.
+func (c *Core) dropFailedTargets() {
+	for i := range c.peers {
+		if p := &c.peers[i]; !p.gone && !c.iss.has(i) && p.failed != nil {
 			p.failed = nil
 			c.endTarget(i)
 			c.cancelCalls(i)
 		}
-	}
-	if c.view.Attachment != c.cfg.View.Attachment {
-		c.stop(fmt.Errorf("volume %s: attachment %s: %w", v.Volume, c.cfg.View.Attachment, block.ErrDetached))
 	}
 }
 

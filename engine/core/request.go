@@ -60,7 +60,7 @@ func (r *request) piece() block.Span {
 
 // arrive takes a client request in.
 func (c *Core) arrive(q *Request) {
-	invariant.Assert(len(c.freeRequests) > 0, "more than %d requests in flight", len(c.requests))
+	invariant.Assert(len(c.freeRequests) > 0, "more requests in flight than Limits.Requests")
 	n := len(c.freeRequests) - 1
 	i := int(c.freeRequests[n])
 	c.freeRequests = c.freeRequests[:n]

@@ -269,6 +269,11 @@ func (c *Core) reply(ev *Event) {
 		rep.Buf.Release()
 		return
 	}
+	if rep.Op != p.calls.slots[at].req.Op {
+		rep.Buf.Release()
+		c.fail(i, block.ErrProtocol)
+		return
+	}
 	switch rep.Op {
 	case block.OpWrite, block.OpZero, block.OpPing:
 		p.free = rep.Free
@@ -291,7 +296,7 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 	switch {
 	case rep.Err == nil:
 		return false
-	case errors.Is(rep.Err, block.ErrNoSpace) && e.purpose == forWrite && c.need().has(i):
+	case errors.Is(rep.Err, block.ErrNoSpace) && e.purpose == forWrite && c.waitsForSpace(i):
 		return false
 	case errors.Is(rep.Err, block.ErrChecksum) && rep.Op == block.OpRead:
 		return false
@@ -313,6 +318,13 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 	}
 	c.fail(i, rep.Err)
 	return true
+}
+
+// waitsForSpace reports whether a full replica is asked again (rule 31). One
+// that only counts may still refuse a write that has ended long ago, which
+// nobody would send again.
+func (c *Core) waitsForSpace(i int) bool {
+	return c.iss.has(i) || c.proposal.open && c.proposal.joining.has(i)
 }
 
 // answered hands a reply to the one who waits for it.
@@ -349,6 +361,10 @@ func (c *Core) opened(i int, rep *block.Reply) {
 		return
 	}
 	o := rep.Opened
+	if !c.wellFormed(o) {
+		c.fail(i, block.ErrProtocol)
+		return
+	}
 	if o.View.Epoch > c.view.Epoch || o.View.Epoch == c.view.Epoch && o.View.Revision > c.view.Revision {
 		c.fenced("replica %s holds view (%d, %d) above (%d, %d)", p.id,
 			o.View.Epoch, o.View.Revision, c.view.Epoch, c.view.Revision)
@@ -384,6 +400,18 @@ func (c *Core) opened(i int, rep *block.Reply) {
 	case c.phase == serving:
 		c.startTarget(i)
 	}
+}
+
+// wellFormed reports whether a replica speaks of regions that the volume has:
+// others would end up in updates that every replica refuses.
+func (c *Core) wellFormed(o *block.Opened) bool {
+	all := block.AllRegions(c.view.Size)
+	for i := range o.Dirty {
+		if !all.Contains(o.Dirty[i].Regions) {
+			return false
+		}
+	}
+	return all.Contains(o.Log)
 }
 
 // memberOpened goes on where the last session of a member ended.

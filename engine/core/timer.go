@@ -51,9 +51,13 @@ func (c *Core) timer() block.Instant {
 // tick does what is due.
 func (c *Core) tick() {
 	c.ticked = c.now
-	if c.now >= c.nextPing && c.pingsWanted() {
+	if c.now >= c.nextPing {
+		// Moved on even if no ping is wanted: else it would not be due any more
+		// when one is.
 		c.nextPing = c.now + block.Instant(c.cfg.Timing.PingInterval)
-		c.beat()
+		if c.pingsWanted() {
+			c.beat()
+		}
 	}
 	if c.spaceRetry != 0 && c.now >= c.spaceRetry {
 		c.spaceRetry = 0

@@ -160,8 +160,9 @@ func (c *Core) checkWrite(i int) {
 	}
 	invariant.Assert(c.iss&^w.has == 0, "write ends without member")
 	c.leaveLog(w.span)
-	for k := range w.missed.all() {
-		// A copy may have read its source before the write got there.
+	for k := range (w.missed | w.full).all() {
+		// A copy may have read its source before the write got there. A full one
+		// was to be admitted, and was not.
 		c.missed(k, w.span)
 	}
 	ended := c.endWrite(i)

@@ -192,7 +192,7 @@ func optionRefused(err error) bool {
 // server has.
 func (h *ClientHandshake) SelectContexts(export string, queries []string) ([]MetaContext, error) {
 	request := contextRequest{name: export, queries: queries}
-	replies, err := h.Option(OptSetMetaContext, request.append(nil))
+	replies, err := h.Option(OptSetMetaContext, request.encode())
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +203,7 @@ func (h *ClientHandshake) SelectContexts(export string, queries []string) ([]Met
 // ListContexts names the meta contexts that an export offers.
 func (h *ClientHandshake) ListContexts(export string) ([]string, error) {
 	request := contextRequest{name: export}
-	replies, err := h.Option(OptListMetaContext, request.append(nil))
+	replies, err := h.Option(OptListMetaContext, request.encode())
 	if err != nil {
 		return nil, err
 	}

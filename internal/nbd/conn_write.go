@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -40,7 +41,8 @@ func (c *Conn) formError(r *Request, err error) {
 		c.abort(fmt.Errorf("%s request: %w", r.Kind, err))
 		return
 	}
-	if _, refused := err.(Errno); !refused {
+	var refused Errno
+	if !errors.As(err, &refused) {
 		c.log.Warn("NBD request failed", "kind", r.Kind.String(), "offset", r.Offset, "length", r.Length, "err", err)
 	}
 	if !c.config.Structured || (r.Kind != KindRead && r.Kind != KindStatus) {

@@ -102,7 +102,8 @@ func verdicts() []verdict {
 
 // judge looks an error up. An error of no sentinel is an I/O error.
 func judge(err error) (errno Errno, hold bool) {
-	if direct, ok := err.(Errno); ok {
+	var direct Errno
+	if errors.As(err, &direct) {
 		return direct, false
 	}
 	for _, v := range verdicts() {

@@ -130,7 +130,7 @@ func (h *replyHeader) decode(b []byte) error {
 
 // validateChunk refuses what no chunk of its type can be.
 func (h *replyHeader) validateChunk() error {
-	ok := true
+	var ok bool
 	switch h.chunk {
 	case chunkNone:
 		ok = h.length == 0 && h.flags&chunkFlagDone != 0
@@ -160,7 +160,7 @@ func decodeErrorChunk(b []byte) (Errno, string, error) {
 	errno := Errno(binary.BigEndian.Uint32(b))
 	n := int(binary.BigEndian.Uint16(b[4:]))
 	if errno == 0 || n > len(b)-errorChunkPrefix {
-		return 0, "", fmt.Errorf("decode error chunk: error %d, text of %d bytes: %w", errno, n, block.ErrProtocol)
+		return 0, "", fmt.Errorf("decode error chunk: error %d, text of %d bytes: %w", uint32(errno), n, block.ErrProtocol)
 	}
 	return errno, string(b[errorChunkPrefix : errorChunkPrefix+n]), nil
 }

@@ -152,8 +152,8 @@ func (r *contextRequest) decode(b []byte) error {
 	return nil
 }
 
-func (r *contextRequest) append(b []byte) []byte {
-	b = appendString(b, r.name)
+func (r *contextRequest) encode() []byte {
+	b := appendString(nil, r.name)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(r.queries)))
 	for _, q := range r.queries {
 		b = appendString(b, q)

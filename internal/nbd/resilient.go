@@ -84,11 +84,13 @@ func (r *Resilient) Run(ctx context.Context) error {
 	backoff := r.config.BackoffMin
 	for {
 		served, err := r.once(ctx)
-		switch {
-		case ctx.Err() != nil:
+		select {
+		case <-ctx.Done():
 			r.table.end(fmt.Errorf("NBD client: %w", block.ErrClosed))
 			return nil
-		case exportGone(err):
+		default:
+		}
+		if exportGone(err) {
 			r.table.end(fmt.Errorf("export %q: %w", r.config.Export, block.ErrDetached))
 			return fmt.Errorf("export %q: %w", r.config.Export, block.ErrDetached)
 		}

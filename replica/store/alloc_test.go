@@ -6,7 +6,6 @@
 package store
 
 import (
-	"io"
 	"log/slog"
 	"testing"
 
@@ -21,7 +20,7 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	executor := vfs.NewGoExecutor(2)
 	defer executor.Close()
 	dev := newRAMDevice(32 << 20)
-	o := Options{Dir: pebblevfs.NewMem(), Path: "disk", Device: dev, Executor: executor, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	o := Options{Dir: pebblevfs.NewMem(), Path: "disk", Device: dev, Executor: executor, Logger: slog.New(slog.DiscardHandler)}
 	s := formatRAM(t, o, dev)
 	defer s.Close()
 	if err := s.Create(ReplicaSpec{Replica: replicaID(1), Volume: block.VolumeID{ID: testID(2)}, Size: 8 << 20}); err != nil {

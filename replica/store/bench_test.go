@@ -83,11 +83,11 @@ const benchSize = 256 << 20
 
 // benchStore is a replica with every block written, on a RAM device or in a
 // directory of the real disk (HOLDFAST_BENCH_DIR, else the temporary one).
-func benchStore(b *testing.B, real bool, fillIt bool) *Replica {
+func benchStore(b *testing.B, onDisk bool, fillIt bool) *Replica {
 	b.Helper()
 	o := diskOptions(b)
 	var s *Store
-	if real {
+	if onDisk {
 		path := b.TempDir()
 		if dir := os.Getenv("HOLDFAST_BENCH_DIR"); dir != "" {
 			var err error
@@ -179,7 +179,7 @@ func load(b *testing.B, r *Replica, depth int, next func(op *Op)) {
 	b.StopTimer()
 }
 
-func each(b *testing.B, run func(b *testing.B, real bool)) {
+func each(b *testing.B, run func(b *testing.B, onDisk bool)) {
 	b.Run("ram", func(b *testing.B) { run(b, false) })
 	b.Run("disk", func(b *testing.B) { run(b, true) })
 }
@@ -194,18 +194,18 @@ func random4K(kind Kind) func(op *Op) {
 }
 
 func BenchmarkOverwrite4K(b *testing.B) {
-	each(b, func(b *testing.B, real bool) { load(b, benchStore(b, real, true), 16, random4K(Write)) })
+	each(b, func(b *testing.B, onDisk bool) { load(b, benchStore(b, onDisk, true), 16, random4K(Write)) })
 }
 
 func BenchmarkRead4K(b *testing.B) {
-	each(b, func(b *testing.B, real bool) { load(b, benchStore(b, real, true), 16, random4K(Read)) })
+	each(b, func(b *testing.B, onDisk bool) { load(b, benchStore(b, onDisk, true), 16, random4K(Read)) })
 }
 
 // BenchmarkWriteFlush alternates an overwrite and a flush, one at a time.
 func BenchmarkWriteFlush(b *testing.B) {
-	each(b, func(b *testing.B, real bool) {
+	each(b, func(b *testing.B, onDisk bool) {
 		write, n := random4K(Write), uint64(0)
-		load(b, benchStore(b, real, true), 1, func(op *Op) {
+		load(b, benchStore(b, onDisk, true), 1, func(op *Op) {
 			if n++; n%2 == 1 {
 				write(op)
 				return
@@ -218,9 +218,9 @@ func BenchmarkWriteFlush(b *testing.B) {
 // BenchmarkFirstWrite writes blocks that were never written, in order; each
 // time the volume is full it is zeroed.
 func BenchmarkFirstWrite4K(b *testing.B) {
-	each(b, func(b *testing.B, real bool) {
+	each(b, func(b *testing.B, onDisk bool) {
 		at := int64(0)
-		load(b, benchStore(b, real, false), 16, func(op *Op) {
+		load(b, benchStore(b, onDisk, false), 16, func(op *Op) {
 			if at == benchSize {
 				*op = Op{Kind: Zero, Length: benchSize, Buf: op.Buf, Done: op.Done}
 				at = 0
@@ -243,16 +243,16 @@ func sequential(kind Kind) func(op *Op) {
 }
 
 func BenchmarkWrite1M(b *testing.B) {
-	each(b, func(b *testing.B, real bool) {
+	each(b, func(b *testing.B, onDisk bool) {
 		b.SetBytes(1 << 20)
-		load(b, benchStore(b, real, true), 4, sequential(Write))
+		load(b, benchStore(b, onDisk, true), 4, sequential(Write))
 	})
 }
 
 func BenchmarkRead1M(b *testing.B) {
-	each(b, func(b *testing.B, real bool) {
+	each(b, func(b *testing.B, onDisk bool) {
 		b.SetBytes(1 << 20)
-		load(b, benchStore(b, real, true), 4, sequential(Read))
+		load(b, benchStore(b, onDisk, true), 4, sequential(Read))
 	})
 }
 

@@ -201,7 +201,7 @@ func (s *Store) buildLogs(c *commit) {
 		c.logs = append(c.logs, logChange{replica: r, regions: r.logWanted})
 		r.logWanted = nil
 		s.putRegions(c.batch, before, r.logNext, func(b []byte, page uint32) []byte {
-			return pageKey(b, keyLog, r.record.handle, page)
+			return logPageKey(b, r.record.handle, page)
 		})
 	}
 	s.logWanting = s.logWanting[:0]
@@ -355,7 +355,7 @@ func (s *Store) clearLog(c *commit, r *Replica, regions block.Regions) {
 		r.suspect.Remove(g)
 	}
 	s.putRegions(c.batch, before, r.logNext, func(b []byte, page uint32) []byte {
-		return pageKey(b, keyLog, r.record.handle, page)
+		return logPageKey(b, r.record.handle, page)
 	})
 }
 

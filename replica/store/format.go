@@ -180,8 +180,8 @@ func splitMapKey(key []byte) (h handle, extent uint32, err error) {
 	return handle(binary.BigEndian.Uint32(key[1:])), binary.BigEndian.Uint32(key[9:]), nil
 }
 
-func pageKey(b []byte, kind byte, h handle, page uint32) []byte {
-	return binary.BigEndian.AppendUint32(handleKey(b, kind, h), page)
+func logPageKey(b []byte, h handle, page uint32) []byte {
+	return binary.BigEndian.AppendUint32(handleKey(b, keyLog, h), page)
 }
 
 func dirtyKey(b []byte, h handle, replica block.ReplicaID) []byte {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -187,7 +188,7 @@ func (s *Store) replayFile(path string, content []byte, apply func(r *journalRec
 	for rest := content[journalHeaderLength:]; len(rest) > 0; {
 		at := len(content) - len(rest)
 		rest, err = decodeJournalRecord(rest, &r)
-		if err == io.ErrUnexpectedEOF {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
 			return nil
 		}
 		if err == nil {

@@ -333,7 +333,7 @@ func (s *Store) loadReplica(r *Replica) error {
 	if r.next.dirty, err = s.loadDirty(h); err != nil {
 		return err
 	}
-	if r.log, err = s.loadRegions(pageKey(nil, keyLog, h, 0), pageKey(nil, keyLog, h, ^uint32(0))); err != nil {
+	if r.log, err = s.loadRegions(logPageKey(nil, h, 0), logPageKey(nil, h, ^uint32(0))); err != nil {
 		return err
 	}
 	r.logNext, r.suspect = r.log.Clone(), r.log.Clone()

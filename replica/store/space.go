@@ -30,6 +30,29 @@ func (s *Store) Space() Space {
 	return sp
 }
 
+// MeasureSpace asks the file system how far the data file may still grow: others
+// may have taken or given back room there. It blocks on the disk, and is for a
+// caller that comes by every second or so.
+func (s *Store) MeasureSpace() error {
+	s.mu.Lock()
+	busy := s.abandoned || s.growing
+	s.mu.Unlock()
+	if busy {
+		return nil // who grows the file measures as well
+	}
+	size := s.options.Device.Size()
+	room, err := s.roomToGrow(size)
+	if err != nil {
+		return fmt.Errorf("measure space of disk %s: %w", s.identity.Disk, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.growing && size == s.options.Device.Size() {
+		s.room = room
+	}
+	return nil
+}
+
 // awaitSpace gives an extent to each piece of a Write that has none. If there
 // are too few it reports true, and t goes on or fails later.
 func (s *Store) awaitSpace(t *task) bool {

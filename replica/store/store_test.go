@@ -302,3 +302,26 @@ func TestSimulatedStoreGoesOn(t *testing.T) {
 		t.Fatalf("removal %d", n)
 	}
 }
+
+// TestMeasureSpace: what others take or give back on the file system is reported
+// before the data file grows.
+func TestMeasureSpace(t *testing.T) {
+	g := newRig(t)
+	before := g.store.Space()
+	const more = 32 << 20
+	g.device.SetCapacity(64<<20 + more)
+	if err := g.store.MeasureSpace(); err != nil {
+		t.Fatal(err)
+	}
+	after := g.store.Space()
+	if after.Capacity != before.Capacity+more || after.Free != before.Free+more || after.Used != before.Used {
+		t.Errorf("%d bytes more turn %+v into %+v", int64(more), before, after)
+	}
+	g.device.SetCapacity(g.device.Size())
+	if err := g.store.MeasureSpace(); err != nil {
+		t.Fatal(err)
+	}
+	if full := g.store.Space(); full.Capacity >= before.Capacity || full.Used != before.Used {
+		t.Errorf("a full file system turns %+v into %+v", before, full)
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"slices"
 	"testing"
@@ -11,8 +12,9 @@ import (
 // runLimit bounds the tests of whole runs, the build included.
 const runLimit = 5 * time.Minute
 
-// TestRun measures one workload for a second: every contender comes up, is measured
-// and has gone without a trace. What the figures are is nobody's promise.
+// TestRun measures one workload for a second: every contender comes up and is
+// measured, what is interrupted ends at once, and all is gone without a trace. What
+// the figures are is nobody's promise.
 func TestRun(t *testing.T) {
 	dir, err := os.MkdirTemp("/var/tmp", "hf")
 	if err != nil {
@@ -25,12 +27,21 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	results, err := measure(ctx, o, newProgress(os.Stderr))
+	s, err := newStage(o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := s.set(ctx, newProgress(os.Stderr)); err != nil {
+		t.Fatal(errors.Join(err, s.strike(t.Context())))
+	}
 	var measured []string
-	for _, m := range results {
+	turns := schedule(o.Workloads, s.contenders, o.Rounds)
+	for _, turn := range turns {
+		m, err := turn.measure(ctx, s.fio, o)
+		if err != nil {
+			t.Error(err)
+			break
+		}
 		measured = append(measured, m.Contender)
 		if m.Operations == 0 || m.P50 <= 0 || (m.Contender != rawFile && m.ServerCPU <= 0) {
 			t.Errorf("%+v", m)
@@ -39,25 +50,25 @@ func TestRun(t *testing.T) {
 	if !slices.Equal(measured, []string{rawFile, qemuNBD, holdfast1, holdfast3}) {
 		t.Errorf("measured were %v", measured)
 	}
-	wantEmpty(t, dir)
-
-	// Interrupted in the middle, it cleans up as well.
-	ctx, cancel = context.WithCancel(ctx)
-	s, err := newStage(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.set(ctx, newProgress(os.Stderr)); err != nil {
-		t.Error(err)
-	}
 	cancel()
-	if _, err := schedule(o.Workloads, s.contenders, 1)[3].measure(ctx, s.fio, o); err == nil {
-		t.Error("it was not interrupted")
+	if _, err := turns[len(turns)-1].measure(ctx, s.fio, o); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
 	}
 	if err := s.strike(t.Context()); err != nil {
 		t.Error(err)
 	}
 	wantEmpty(t, dir)
+}
+
+// TestInterruptedBeforeItBegan: what was prepared by then is cleaned up.
+func TestInterruptedBeforeItBegan(t *testing.T) {
+	o := options{Rounds: 1, Runtime: time.Second, SizeBytes: 64 << 20, Dir: t.TempDir(), Workloads: workloads()}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := measure(ctx, o, newProgress(os.Stderr)); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	wantEmpty(t, o.Dir)
 }
 
 func wantEmpty(t *testing.T, dir string) {

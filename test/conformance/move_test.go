@@ -134,7 +134,7 @@ func TestCommandLine(t *testing.T) {
 		if err != nil || info.Mode()&os.ModeDevice == 0 {
 			t.Errorf("the device %s is %v, %v", device, info, err)
 		}
-		holdfast("volume", "wait", "db", "--in-sync")
+		holdfast("volume", "wait", "db")
 		if list := holdfast("volume", "list"); !strings.Contains(list, device) || !strings.Contains(list, "healthy") {
 			t.Errorf("while attached to %s the list is\n%s", node, list)
 		}

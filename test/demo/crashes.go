@@ -74,31 +74,30 @@ func (d *demo) crashReplica(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	d.missed = differing(d.before, after)
+	d.missed = len(d.before.Differing(after))
 	return fmt.Sprintf("the database went on, its longest pause was %d ms; %d extents of 64 KiB differ now", gap.Milliseconds(), d.missed), nil
 }
 
 // stillCopy holds the database, and reads the extents of a replica that is
 // there.
-func (d *demo) stillCopy(ctx context.Context) ([][32]byte, error) {
+func (d *demo) stillCopy(ctx context.Context) (harness.Sums, error) {
 	defer d.ledger.resume()
 	if err := d.ledger.hold(ctx); err != nil {
-		return nil, err
+		return harness.Sums{}, err
 	}
 	if err := syncFileSystem(d.targetPath(d.engineNode())); err != nil {
-		return nil, err
+		return harness.Sums{}, err
 	}
-	all, err := d.copies(ctx)
+	all, err := d.cluster.Copies(ctx, d.volume)
 	if err != nil {
-		return nil, err
+		return harness.Sums{}, err
 	}
 	for _, c := range all {
-		if c.node == d.otherNode().Name {
-			_, extents, err := c.extents(ctx)
-			return extents, err
+		if c.Node == d.otherNode() {
+			return c.Sums(ctx)
 		}
 	}
-	return nil, fmt.Errorf("no replica on %s", d.otherNode().Name)
+	return harness.Sums{}, fmt.Errorf("no replica on %s", d.otherNode().Name)
 }
 
 func syncFileSystem(path string) error {
@@ -107,24 +106,6 @@ func syncFileSystem(path string) error {
 		return err
 	}
 	return errors.Join(unix.Syncfs(int(dir.Fd())), dir.Close())
-}
-
-// copies are the replicas of the volume on nodes that run.
-func (d *demo) copies(ctx context.Context) ([]replicaCopy, error) {
-	var all []replicaCopy
-	for _, n := range d.cluster.Nodes {
-		if !n.Running() {
-			continue
-		}
-		list, err := n.Agent().ListReplicas(ctx, &holdfastv1.ListReplicasRequest{VolumeId: d.volume})
-		if err != nil {
-			return nil, fmt.Errorf("list replicas on %s: %w", n.Name, err)
-		}
-		for _, r := range list.GetReplicas() {
-			all = append(all, replicaCopy{node: n.Name, address: n.DataAddress, export: r.GetExportName()})
-		}
-	}
-	return all, nil
 }
 
 func (d *demo) resync(ctx context.Context) (string, error) {

@@ -36,7 +36,7 @@ type demo struct {
 	volume  string
 	ledger  *ledger
 	dataSum [32]byte
-	before  [][32]byte
+	before  harness.Sums
 	missed  int
 }
 

@@ -43,7 +43,7 @@ func (d *demo) move(ctx context.Context) (string, error) {
 }
 
 func (d *demo) compareReplicas(ctx context.Context) (string, error) {
-	all, err := d.copies(ctx)
+	all, err := d.cluster.Copies(ctx, d.volume)
 	if err != nil {
 		return "", err
 	}
@@ -63,17 +63,17 @@ func (d *demo) compareReplicas(ctx context.Context) (string, error) {
 	result := ""
 	var first [32]byte
 	for i, c := range all {
-		sum, _, err := c.extents(ctx)
+		sums, err := c.Sums(ctx)
 		if err != nil {
 			return "", err
 		}
 		if i == 0 {
-			first = sum
+			first = sums.Whole
 		}
-		if sum != first {
-			return "", fmt.Errorf("the replica on %s has SHA-256 %x, that on %s %x", c.node, sum, all[0].node, first)
+		if sums.Whole != first {
+			return "", fmt.Errorf("the replica on %s has SHA-256 %x, that on %s %x", c.Node.Name, sums.Whole, all[0].Node.Name, first)
 		}
-		result += fmt.Sprintf("%s  sha256 %x\n", c.node, sum)
+		result += fmt.Sprintf("%s  sha256 %x\n", c.Node.Name, sums.Whole)
 	}
 	return result + "qemu-img compare: identical", nil
 }

@@ -46,6 +46,8 @@ type Options struct {
 	// Prefix is what a daemon is started by, such as ["nsenter", "--net=..."]; it
 	// must become the daemon by execve, so that signals reach it.
 	Prefix func(n *Node) []string
+	// Dial reaches the nodes from the test, if Hosts are not of this machine.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Cluster is a set of daemons that form one Holdfast cluster.
@@ -63,6 +65,9 @@ func Start(ctx context.Context, options Options) (*Cluster, error) {
 	defer cancel()
 	if options.Nodes == 0 {
 		options.Nodes = 3
+	}
+	if options.Dial == nil {
+		options.Dial = new(net.Dialer).DialContext
 	}
 	c, err := prepare(ctx, options)
 	if err != nil {

@@ -34,8 +34,8 @@ type Device struct {
 	closing bool
 }
 
-// serve listens for the helper.
-func serve(driver *Driver, config Config, spec frontend.Spec) (*Device, error) {
+// serve listens for the helper. ctx bounds only the beginning.
+func serve(ctx context.Context, driver *Driver, config Config, spec frontend.Spec) (*Device, error) {
 	d := &Device{driver: driver, config: config, spec: spec, log: spec.Log(driver.Logger)}
 	server, err := nbd.NewServer(nbd.ServerConfig{Exports: only{d}, HoldErrors: true, Logger: d.log})
 	if err != nil {
@@ -46,13 +46,13 @@ func serve(driver *Driver, config Config, spec frontend.Spec) (*Device, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove old socket: %w", err)
 	}
-	listener, err := net.Listen("unix", path)
+	listener, err := new(net.ListenConfig).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	lifetime, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	d.server, d.listener, d.cancel = server, listener, cancel
-	d.loops.Go(func() { d.accept(ctx) })
+	d.loops.Go(func() { d.accept(lifetime) })
 	return d, nil
 }
 
@@ -172,7 +172,7 @@ func (d *Device) detach(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer h.close()
+	defer h.release()
 	if err := detachLoop(ctx, d.loop, d.config.Attachment); err != nil {
 		return err
 	}

@@ -45,11 +45,11 @@ func (d *Driver) Available(context.Context) error {
 		return fmt.Errorf("FUSE devices need a helper command and an absolute run directory: %w", block.ErrInvalid)
 	}
 	for _, path := range []string{"/dev/fuse", loopControl} {
-		if _, err := os.Stat(path); err != nil {
+		if err := unix.Access(path, unix.R_OK|unix.W_OK); err != nil {
 			return fmt.Errorf("FUSE devices need %s: %w: %w", path, block.ErrUnavailable, err)
 		}
 	}
-	return nil
+	return frontend.Privileged()
 }
 
 func (d *Driver) dir(a block.AttachmentID) string { return filepath.Join(d.RunDir, a.String()) }
@@ -94,7 +94,7 @@ func (d *Driver) Attach(ctx context.Context, spec frontend.Spec) (frontend.Devic
 	if err := writeJSON(config.path(configName), config); err != nil {
 		return nil, fmt.Errorf("attach volume %s: %w", spec.Volume, err)
 	}
-	device, err := serve(d, config, spec)
+	device, err := serve(ctx, d, config, spec)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("attach volume %s: %w", spec.Volume, err), d.Remove(ctx, spec.Identity()))
 	}
@@ -147,8 +147,8 @@ func (d *Driver) start(ctx context.Context, config Config) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("open log of helper: %w", err), write.Close())
 	}
-	// Not CommandContext: the helper outlives ctx and this process.
-	command := exec.Command(d.Helper[0], append(d.Helper[1:len(d.Helper):len(d.Helper)], config.path(configName))...)
+	// The helper outlives ctx and this process.
+	command := exec.CommandContext(context.WithoutCancel(ctx), d.Helper[0], append(d.Helper[1:len(d.Helper):len(d.Helper)], config.path(configName))...)
 	command.Dir = "/"
 	command.Stdout, command.Stderr = log, log
 	command.ExtraFiles = []*os.File{write}
@@ -203,7 +203,7 @@ func (d *Driver) Adopt(ctx context.Context, spec frontend.Spec) (frontend.Device
 			d.Remove(ctx, spec.Identity()),
 		)
 	}
-	device, err := serve(d, config, spec)
+	device, err := serve(ctx, d, config, spec)
 	if err != nil {
 		return nil, fmt.Errorf("adopt device of volume %s: %w", spec.Volume, err)
 	}
@@ -273,7 +273,7 @@ func endProcess(ctx context.Context, p process) error {
 	if err != nil {
 		return err
 	}
-	defer h.close()
+	defer h.release()
 	if err := h.signal(unix.SIGTERM); err != nil {
 		return err
 	}

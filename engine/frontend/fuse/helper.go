@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/iopath"
 	"github.com/holdfast-io/holdfast/internal/nbd"
 )
 
@@ -52,7 +53,7 @@ type helper struct {
 
 // run brings the file system up, says so, and waits for its end.
 func (h *helper) run(ctx context.Context) error {
-	markIOPath(h.log)
+	iopath.Mark(h.log)
 	client, err := nbd.NewResilient(nbd.ResilientConfig{
 		ClientConfig: nbd.ClientConfig{Export: h.config.Attachment.String(), MaxInFlight: 2 * maxBackground},
 		Size:         h.config.Size,

@@ -44,7 +44,7 @@ func attachLoop(path string, a block.AttachmentID, blockSize int) (string, error
 		return "", fmt.Errorf("open %s: %w", path, err)
 	}
 	// The loop device has a reference of its own.
-	defer unix.Close(file)
+	defer func() { _ = unix.Close(file) }()
 	control, err := os.OpenFile(loopControl, os.O_RDWR, 0)
 	if err != nil {
 		return "", fmt.Errorf("open loop control: %w: %w", block.ErrUnavailable, err)
@@ -150,7 +150,7 @@ func detachLoop(ctx context.Context, path string, a block.AttachmentID) error {
 			if err == nil {
 				err = block.ErrInUse
 			}
-			return fmt.Errorf("detach %s: %w (%v)", path, err, pauseErr)
+			return fmt.Errorf("detach %s: %w: %w", path, err, pauseErr)
 		}
 	}
 }

@@ -83,6 +83,9 @@ func (p process) open() (handle, error) {
 	return h, nil
 }
 
+// release closes a handle that has served.
+func (h handle) release() { _ = h.close() }
+
 func (h handle) close() error { return unix.Close(h.fd) }
 
 func (h handle) signal(s unix.Signal) error {

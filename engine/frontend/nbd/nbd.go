@@ -65,7 +65,7 @@ func (d *Driver) Available(context.Context) error {
 	if err != nil {
 		return err
 	}
-	return client.Close()
+	return errors.Join(frontend.Privileged(), client.Close())
 }
 
 // identifier is what the kernel keeps of a device.

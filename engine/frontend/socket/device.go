@@ -79,7 +79,7 @@ func (d *Device) take(ctx context.Context) error {
 	case d.use <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("another client is connected: %w", context.Cause(ctx))
+		return fmt.Errorf("a client is connected: %w", context.Cause(ctx))
 	}
 }
 
@@ -136,7 +136,8 @@ func (d *Device) accept(ctx context.Context) {
 		}
 		d.loops.Go(func() {
 			defer func() { <-tokens }()
-			if err := d.negotiate(ctx, socket); err != nil && ctx.Err() == nil {
+			// A client may hang up without a farewell.
+			if err := d.negotiate(ctx, socket); err != nil && !errors.Is(err, block.ErrClosed) && ctx.Err() == nil {
 				d.log.Info("client's connection ended", "err", err)
 			}
 		})

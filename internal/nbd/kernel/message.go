@@ -139,8 +139,11 @@ func decodeIndex(b []byte) (int, error) {
 			index = int(d.Uint32())
 		}
 	}
-	if err := d.Err(); err != nil || index < 0 {
-		return 0, fmt.Errorf("decode NBD index: %w (%v)", block.ErrProtocol, err)
+	if err := d.Err(); err != nil {
+		return 0, fmt.Errorf("decode NBD index: %w: %w", block.ErrProtocol, err)
+	}
+	if index < 0 {
+		return 0, fmt.Errorf("decode NBD index: there is none: %w", block.ErrProtocol)
 	}
 	return index, nil
 }

@@ -1,4 +1,5 @@
-package fuse
+// Package iopath marks a process as part of the machine's I/O path.
+package iopath
 
 import (
 	"log/slog"
@@ -11,11 +12,11 @@ import (
 // oomScoreMin keeps the kernel from killing the process for memory.
 const oomScoreMin = "-1000"
 
-// markIOPath tells the kernel that this process is part of the I/O path (rule
-// 32): memory reclaim must not wait for it, and it must be neither swapped out
-// nor killed for memory. What the machine does not permit is logged: the device
-// works without it as long as memory is not short.
-func markIOPath(log *slog.Logger) {
+// Mark tells the kernel that this process is part of the I/O path (rule 32):
+// reclaim must not wait for a process that waits for reclaim, and it must be
+// neither swapped out nor killed for memory. What the machine does not permit is
+// logged: the process works without it as long as memory is not short.
+func Mark(log *slog.Logger) {
 	// The mark is one of each thread, and threads made later inherit it.
 	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_IO_FLUSHER, 1, 0); errno != 0 {
 		log.Warn("process is not marked as I/O flusher", "err", errno, "needs", "CAP_SYS_RESOURCE")
@@ -25,6 +26,6 @@ func markIOPath(log *slog.Logger) {
 	}
 	// On fault: Go reserves far more address space than it ever uses.
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
-		log.Warn("memory is not locked", "err", err, "needs", "CAP_IPC_LOCK")
+		log.Warn("memory is not locked", "err", err, "needs", "CAP_IPC_LOCK or RLIMIT_MEMLOCK")
 	}
 }

@@ -1,0 +1,76 @@
+package core
+
+import (
+	"testing"
+	"time"
+)
+
+func TestFlushCoversWhatWasAcknowledgedBeforeItBegan(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	s.flush(1)
+	s.expect("A: flush 1", "B: flush 1")
+	s.write(2, 'w', 0, 4*kib)
+	s.drop()
+	s.flush(3) // waits for the next, which begins after the write
+	s.expect()
+	s.reply(0, 1)
+	s.reply(1, 1)
+	s.expect("done 2")
+	s.answer("A")
+	s.expect()
+	s.answer("B")
+	s.expect("done 1", "A: flush 2", "B: flush 2")
+	s.flush(4)
+	s.answer("A B")
+	s.expect("done 3", "A: flush 3", "B: flush 3")
+	s.answer("A B")
+	s.expect("done 4")
+}
+
+func TestFlushOutlivesTheRemovalOfAMember(t *testing.T) {
+	s := beginServing(t, scene{members: "A B C"})
+	s.flush(1)
+	s.answer("A B")
+	s.lose("C")
+	s.expectNone("done")
+	s.commit()
+	s.expectNone("done")
+	s.answer("A")
+	s.expectNone("done")
+	s.answer("B")
+	s.expectAmong("done 1")
+}
+
+// Members keep the highest number that each replica confirmed (rule 10).
+func TestFlushTellsWhatOthersConfirmed(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	for tag := range uint64(2) {
+		s.flush(tag)
+		s.settle()
+	}
+	s.expectAmong("done 1")
+	want := s.replica("B").flush
+	want.N--
+	if got := s.replica("A").confirmed[replicaID(1)]; got != want {
+		t.Errorf("A knows of B's flush %+v, want %+v", got, want)
+	}
+}
+
+func TestFlushOfALoneMemberThatIsOpenedAgain(t *testing.T) {
+	s := beginServing(t, scene{members: "A"})
+	s.flush(1)
+	s.lose("A")
+	s.expectNone("done")
+	s.pass(500 * time.Millisecond)
+	s.settle()
+	s.expectAmong("A: open session 2", "A: flush 1", "done 1")
+}
+
+// A flush joins the need of a target that begins to count while it runs.
+func TestFlushIsSentToATargetThatBeginsToCount(t *testing.T) {
+	s := beginServing(t, scene{members: "A", absent: "B"})
+	s.wake("B")
+	s.pass(500 * time.Millisecond)
+	s.settle()
+	s.expectAmong("resync B 64M", "admitted B, 0 copied")
+}

@@ -1,0 +1,61 @@
+package core
+
+import (
+	"testing"
+	"time"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+func TestDeadlineIsNeverBehindTheLastTick(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	for range 100 {
+		at := s.core.Deadline()
+		if at <= s.now {
+			t.Fatalf("deadline %d at instant %d", at, s.now)
+		}
+		s.now = at
+		s.step(Event{Kind: EventTick})
+	}
+}
+
+func TestDeadlineOfAStoppedCore(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	s.step(Event{Kind: EventAbort})
+	if s.core.Deadline() != never {
+		t.Error("a stopped core waits for something")
+	}
+}
+
+func TestPingsGoOutAtTheirInterval(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	s.showPings = true
+	s.pass(499 * time.Millisecond)
+	s.expect()
+	s.pass(time.Millisecond)
+	s.expect("A: ping", "B: ping")
+	s.answer("A")
+	s.pass(500 * time.Millisecond)
+	s.expect("A: ping") // one at a time
+}
+
+// Pings were not wanted for long, and are again: a member that is silent must be
+// noticed at the deadline, not at the next tick that comes along.
+func TestPingsGoOnAfterAPause(t *testing.T) {
+	s := beginServing(t, scene{members: "A"})
+	s.pass(time.Hour)
+	s.silent = bit(0)
+	s.write(1, 'w', 0, 4*kib)
+	s.expect("A: write 'w' 0+4K")
+	s.pass(8500 * time.Millisecond)
+	s.expectAmong("A: close", "frozen: unavailable")
+}
+
+// Time never goes back, whatever the events say.
+func TestTimeNeverGoesBack(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	s.core.Step(Event{Kind: EventTick, Now: s.now - block.Instant(second)})
+	if s.core.now != s.now {
+		t.Errorf("now is %d, want %d", s.core.now, s.now)
+	}
+}

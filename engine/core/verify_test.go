@@ -1,0 +1,77 @@
+package core
+
+import (
+	"testing"
+	"time"
+)
+
+// A lone member comes back from a kill: it lacks nothing, but has no checksums
+// of its latest overwrites. They are taken as found before the region leaves
+// the log, after which they would count as damage.
+func TestLoneMemberIsVerified(t *testing.T) {
+	s := beginAttach(t, scene{members: "A", size: mib, before: func(s *script) {
+		s.replica("A").plant('w', 0, 4*kib)
+		s.replica("A").suspect[0] = true
+	}})
+	s.answer("A A")
+	s.expectAmong("serving", "A: hash 0+1M accepting")
+	s.read(1, 0, 4*kib)
+	s.expect("A: read 0+4K accepting")
+	s.pass(5 * time.Second)
+	s.expectNone("A: store clear")
+	s.answer("A")
+	s.expect("A: read 0+64K accepting resync")
+	s.settle()
+	s.expectAmong("done 1 'w'")
+	s.await("A: flush", time.Minute)
+	s.settle()
+	s.expectAmong("A: store clear log{0}")
+	s.read(2, 0, 4*kib)
+	s.settle()
+	s.expectAmong("A: read 0+4K", "done 2 'w'")
+}
+
+// A lone member that is killed while the core serves.
+func TestLoneMemberIsVerifiedAfterEachOpening(t *testing.T) {
+	s := beginServing(t, scene{members: "A", size: mib})
+	s.write(1, 'w', 0, 4*kib)
+	s.settle()
+	s.lose("A")
+	s.replica("A").suspect[0] = true
+	s.pass(500 * time.Millisecond)
+	s.answer("A A")
+	s.expectAmong("A: hash 0+1M accepting", "A: read 0+64K accepting resync")
+	s.lose("A") // in the middle of it
+	s.pass(500 * time.Millisecond)
+	s.settle()
+	s.expectAmong("A: hash 0+1M accepting", "A: read 0+64K accepting resync")
+	if s.replica("A").suspect[0] {
+		t.Error("a block was not verified")
+	}
+}
+
+// Two members were killed, one after the other: what is verified of the first
+// says nothing about the second.
+func TestBothMembersAreVerified(t *testing.T) {
+	s := beginServing(t, scene{members: "A B", size: mib})
+	s.write(1, 'w', 0, 4*kib)
+	s.settle()
+	s.silent = bit(0) | bit(1)
+	s.pass(10 * time.Second)
+	s.lose("A")
+	s.lose("B")
+	s.replica("A").suspect[0] = true
+	s.replica("B").suspect[0] = true
+	s.wake("A")
+	s.drop()
+	s.pass(time.Second)
+	s.answer("A") // opened
+	s.expectAmong("A: open session 3")
+	s.wake("B")
+	s.settle()
+	s.pass(5 * time.Second)
+	s.settle()
+	if s.replica("A").suspect[0] || s.replica("B").suspect[0] {
+		t.Error("a block was not verified")
+	}
+}

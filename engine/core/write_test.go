@@ -1,0 +1,228 @@
+package core
+
+import (
+	"testing"
+	"time"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+func TestWriteIsAcknowledgedWhenAllMembersHaveIt(t *testing.T) {
+	s := beginServing(t, scene{members: "A B C"})
+	s.write(1, 'w', 8*kib, 4*kib)
+	s.expect("A: write 'w' 8K+4K", "B: write 'w' 8K+4K", "C: write 'w' 8K+4K")
+	s.answer("A C")
+	s.expect()
+	s.answer("B")
+	s.expect("done 1")
+}
+
+// A removal has committed; until the view and B's dirty set are stored on the
+// survivors, no write is sent and none is acknowledged (rules 3 and 16).
+func TestWriteWaitsWhileTheViewIsNotStored(t *testing.T) {
+	s := beginServing(t, scene{members: "A B C"})
+	s.write(1, 'w', 0, 4*kib)
+	s.answer("A C")
+	s.lose("B")
+	s.commit()
+	s.expectAmong("A: store view 21 dirty B{0}", "C: store view 21 dirty B{0}")
+	s.write(2, 'x', mib, 4*kib)
+	s.answer("A")
+	s.expect()
+	s.answer("C")
+	s.expect("done 1", "A: write 'x' 1M+4K", "C: write 'x' 1M+4K")
+}
+
+func TestWriteWithForceUnitAccessIsFlushed(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	s.request(Request{
+		Tag: 1, Kind: WriteRequest, ForceUnitAccess: true, Length: 4 * kib, Buf: s.letter('w', 4*kib),
+	})
+	s.drop()
+	s.answer("A B")
+	s.expect("A: flush 1", "B: flush 1")
+	s.answer("A")
+	s.expect()
+	s.answer("B")
+	s.expect("done 1")
+}
+
+// A zeroing goes a region at a time, so that it never holds more than one.
+func TestZeroGoesRegionByRegion(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	s.zero(1, 15*mib, 18*mib)
+	s.expect("A: zero 15M+1M", "B: zero 15M+1M")
+	s.answer("A B")
+	s.expect("A: zero 16M+16M", "B: zero 16M+16M")
+	s.answer("A B")
+	s.expect("A: zero 32M+1M", "B: zero 32M+1M")
+	s.answer("A B")
+	s.expect("done 1")
+}
+
+// Two requests overlap when they touch the same block (rule 11).
+func TestWritesToOneBlockGoOneAfterTheOther(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	s.write(1, 'v', 0, 512)
+	s.write(2, 'w', 512, 512)
+	s.expect("A: write 'v' 0+512", "B: write 'v' 0+512")
+	s.answer("A B")
+	s.expect("done 1", "A: write 'w' 512+512", "B: write 'w' 512+512")
+	s.write(3, 'x', 4*kib, 512)
+	s.expect("A: write 'x' 4K+512", "B: write 'x' 4K+512")
+}
+
+func TestWriteWaitsForEnoughMembers(t *testing.T) {
+	s := beginServing(t, scene{members: "A B", config: func(c *Config) { c.MinInSync = 2 }})
+	s.write(1, 'w', 0, 4*kib)
+	s.answer("A")
+	s.lose("B")
+	s.silent = bit(1)
+	s.settle()
+	s.expectNone("done")
+	s.write(2, 'x', mib, 4*kib)
+	s.flush(3)
+	s.settle()
+	s.expectNone("done")
+	s.read(4, 0, 4*kib)
+	s.settle() // reads of what no write holds go on
+	s.read(5, 2*mib, 4*kib)
+	s.settle()
+	s.expectAmong("done 5 '.'")
+
+	// B comes back, is made equal, and everything that waited is acknowledged.
+	s.wake("B")
+	s.pass(10 * time.Second)
+	for range 20 {
+		s.settle()
+		s.pass(time.Second)
+	}
+	s.expectAmong("admitted B, 0 copied", "done 1")
+	if got := s.core.Status().InFlight; got != 0 {
+		t.Errorf("%d requests are still in flight", got)
+	}
+	if s.content("B", 0, 4*kib) != "'w'" || s.content("B", mib, 4*kib) != "'x'" {
+		t.Error("B lacks a write")
+	}
+}
+
+func TestInvalidRequestsAreRefused(t *testing.T) {
+	s := beginServing(t, scene{members: "A", size: 64 * mib})
+	for tag, q := range []Request{
+		{Kind: ReadRequest, Offset: 64 * mib, Length: 512},
+		{Kind: ReadRequest, Offset: 0, Length: 0},
+		{Kind: ReadRequest, Offset: 100, Length: 512},
+		{Kind: ReadRequest, Offset: 0, Length: 2 * mib},
+		{Kind: ZeroRequest, Offset: -512, Length: 1024},
+		{Kind: WriteRequest, Offset: 0, Length: 512},
+		{Kind: WriteRequest, Offset: 0, Length: 1024, Buf: s.letter('w', 512)},
+		{Kind: 99, Length: 512},
+	} {
+		q.Tag = uint64(tag)
+		s.request(q)
+		s.expect("done " + size(int64(tag)) + ": invalid argument")
+	}
+}
+
+// Rule 31: a full disk removes its member only if another one took the write and
+// reports free space.
+func TestFullDiskOfOneMemberRemovesIt(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	s.write(1, 'w', 0, 4*kib)
+	s.drop()
+	s.refuse("B", block.ErrNoSpace)
+	s.expect("frozen: no space on disk")
+	s.answer("A")
+	s.expectAmong("B: close", "propose remove B")
+	s.silent = bit(1)
+	s.settle()
+	s.expectAmong("lost B: no space on disk", "done 1")
+}
+
+func TestFullDisksOfAllMembersMakeTheWriteWait(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	s.write(1, 'w', 0, 4*kib)
+	s.drop()
+	s.refuse("A", block.ErrNoSpace)
+	s.refuse("B", block.ErrNoSpace)
+	s.expect("frozen: no space on disk")
+	s.pass(time.Second)
+	s.expect("A: write 'w' 0+4K", "B: write 'w' 0+4K")
+	s.zero(2, mib, 4*kib) // trims pass
+	s.drop()
+	s.refuse("A", block.ErrNoSpace)
+	s.refuse("B", block.ErrNoSpace)
+	s.answer("A B")
+	s.expect("done 2")
+	s.pass(time.Second)
+	s.drop()
+	s.answer("A B")
+	s.expect("done 1", "thawed")
+}
+
+// The last member takes no more writes: they wait, reads go on.
+func TestFailedDiskOfTheLastMember(t *testing.T) {
+	s := beginServing(t, scene{members: "A"})
+	s.write(1, 'w', 0, 4*kib)
+	s.drop()
+	s.refuse("A", block.ErrDiskFailed)
+	s.expect("frozen: disk failed")
+	s.read(2, mib, 4*kib)
+	s.answer("A")
+	s.expect("A: read 1M+4K", "done 2 '.'")
+	s.read(3, mib, 4*kib)
+	s.refuse("A", block.ErrDiskFailed)
+	s.expect("A: read 1M+4K", "done 3: input/output error")
+	s.pass(time.Minute)
+	s.expectNone("done")
+	// The disk was replaced under it: a new session takes the write.
+	s.lose("A")
+	s.pass(time.Second)
+	s.settle()
+	s.expectAmong("A: open session 2", "A: write 'w' 0+4K", "done 1")
+}
+
+// A part of a block cannot be written where the other part does not verify. The
+// only member fails the write, as it would fail a read (rule 19).
+func TestPartialWriteToADamagedBlockOfALoneMember(t *testing.T) {
+	s := beginServing(t, scene{members: "A", before: func(s *script) { s.replica("A").bad[0] = true }})
+	s.write(1, 'w', 0, 512)
+	s.answer("A")
+	s.expect("A: write 'w' 0+512", "done 1: input/output error")
+	s.write(2, 'x', 0, 4*kib) // all of it can
+	s.write(3, 'y', 512, 512)
+	s.settle()
+	s.expectAmong("done 2", "done 3")
+}
+
+// Any other member is removed, for others have the block, and comes back whole.
+func TestPartialWriteToADamagedBlockOfOneMember(t *testing.T) {
+	s := beginServing(t, scene{members: "A B", before: func(s *script) { s.replica("B").bad[0] = true }})
+	s.write(1, 'w', 0, 512)
+	s.answer("B")
+	s.expectAmong("B: close", "propose remove B")
+	s.settle()
+	s.expectAmong("lost B: checksum mismatch", "done 1")
+	s.pass(time.Second)
+	s.settle()
+	s.expectAmong("resync B 16M", "admitted B, 64K copied")
+	if got := s.content("B", 0, 8*kib); got != "'w.'" {
+		t.Errorf("B has %s", got)
+	}
+}
+
+// A target misses the write: the copy of the chunk brings the block whole.
+func TestPartialWriteToADamagedBlockOfATarget(t *testing.T) {
+	s := beginServing(t, scene{members: "A", absent: "B", size: 2 * mib, before: dirtyFor("B", "A"), config: func(c *Config) {
+		c.Limits.Copies = 1
+	}})
+	s.replica("B").bad[mib/(4*kib)] = true
+	s.wake("B")
+	s.answer("B")
+	s.write(1, 'w', mib, 512)
+	s.settle()
+	s.expectAmong("B: write 'w' 1M+512", "done 1", "A: read 1M+64K resync", "admitted B, 64K copied")
+	if got := s.content("B", mib, 8*kib); got != "'w.'" {
+		t.Errorf("B has %s", got)
+	}
+}

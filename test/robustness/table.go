@@ -1,0 +1,70 @@
+package robustness
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// sample is what one fault cost: the longest time without an acknowledged write
+// from the fault to its mending and from there on, and how long after the mending
+// all replicas were in sync (zero: that was not waited for).
+type sample struct{ during, after, sync time.Duration }
+
+// table collects samples by kind of fault. It is safe for concurrent use.
+type table struct {
+	mu    sync.Mutex
+	kinds map[string][]sample
+}
+
+func (t *table) add(kind string, s sample) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.kinds == nil {
+		t.kinds = map[string][]sample{}
+	}
+	t.kinds[kind] = append(t.kinds[kind], s)
+}
+
+// String is the table for people, in milliseconds.
+func (t *table) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	kinds := make([]string, 0, len(t.kinds))
+	for kind := range t.kinds {
+		kinds = append(kinds, kind)
+	}
+	slices.Sort(kinds)
+	var text strings.Builder
+	fmt.Fprintf(&text, "%-34s %5s  %19s  %19s  %19s\n", "longest pause of writes, ms", "n", "during median/max", "after median/max", "in sync median/max")
+	for _, kind := range kinds {
+		samples := t.kinds[kind]
+		column := func(of func(sample) time.Duration) string {
+			var values []time.Duration
+			for _, s := range samples {
+				if v := of(s); v > 0 {
+					values = append(values, v)
+				}
+			}
+			if len(values) == 0 {
+				return ""
+			}
+			slices.Sort(values)
+			return fmt.Sprintf("%d / %d", values[len(values)/2].Milliseconds(), values[len(values)-1].Milliseconds())
+		}
+		fmt.Fprintf(&text, "%-34s %5d  %19s  %19s  %19s\n", kind, len(samples),
+			column(func(s sample) time.Duration { return s.during }),
+			column(func(s sample) time.Duration { return s.after }),
+			column(func(s sample) time.Duration { return s.sync }))
+	}
+	return text.String()
+}
+
+func ms(d time.Duration) string {
+	if d == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d ms", d.Milliseconds())
+}
