@@ -5,9 +5,10 @@
 SHELL := /bin/bash
 
 # SEED and STEPS choose a run of the simulator, DURATION bounds it when SEED does
-# not; SEED and ROUNDS choose the rounds of `make robustness`. SABOTAGE is a step of
-# the demo that must then fail. RUN chooses among the tests of `make test`, `make
-# robustness` and `make e2e`, PKG the packages of the first.
+# not; a run that fails prints what was violated and how to replay it (see
+# test/sim/doc.go). SEED and ROUNDS choose the rounds of `make robustness`. SABOTAGE
+# is a step of the demo that must then fail. RUN chooses among the tests of `make
+# test`, `make robustness` and `make e2e`, PKG the packages of the first.
 SEED     ?=
 ROUNDS   ?=
 STEPS    ?=

@@ -82,6 +82,9 @@ func (r *replica) carryOut(req *block.Request, rep *block.Reply) error {
 	case block.OpRead:
 		return r.read(req, rep)
 	case block.OpWrite:
+		if !r.merges(req.Span()) {
+			return block.ErrChecksum
+		}
 		r.write(req.Span(), req.Buf.Data)
 	case block.OpZero:
 		r.write(req.Span(), make([]byte, req.Length))
@@ -155,6 +158,18 @@ func (r *replica) copyOut(span block.Span, to []byte) {
 			copy(to[at+from:], data[from:])
 		}
 	}
+}
+
+// merges reports whether the blocks of which the span is a part can be read, to
+// be written whole.
+func (r *replica) merges(span block.Span) bool {
+	for b := range blocksOf(span) {
+		whole := span.Offset <= b*block.BlockSize && span.End() >= (b+1)*block.BlockSize
+		if r.bad[b] && !whole {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *replica) write(span block.Span, data []byte) {

@@ -523,7 +523,7 @@ func describeRequest(r *block.Request) string {
 		b.WriteString("hash ")
 	}
 	if r.Length > 0 {
-		b.WriteString(bytes(r.Offset) + "+" + bytes(r.Length))
+		b.WriteString(size(r.Offset) + "+" + size(r.Length))
 	}
 	if r.Flags&block.FlagAcceptSuspect != 0 {
 		b.WriteString(" accepting")
@@ -587,17 +587,17 @@ func describeNotice(n *Notice) string {
 	case NoticeMemberLost:
 		return "lost " + nameOf(n.Replica) + describeError(n.Err)
 	case NoticeResyncStarted:
-		return fmt.Sprintf("resync %s %s", nameOf(n.Replica), bytes(n.Bytes))
+		return fmt.Sprintf("resync %s %s", nameOf(n.Replica), size(n.Bytes))
 	case NoticeAdmitted:
-		return fmt.Sprintf("admitted %s, %s copied", nameOf(n.Replica), bytes(n.Copied))
+		return fmt.Sprintf("admitted %s, %s copied", nameOf(n.Replica), size(n.Copied))
 	case NoticeRepaired:
-		return fmt.Sprintf("repaired %s", bytes(n.Bytes))
+		return fmt.Sprintf("repaired %s", size(n.Bytes))
 	case NoticeFrozen:
 		return "frozen" + describeError(n.Err)
 	case NoticeThawed:
 		return "thawed"
 	case NoticeDiffer:
-		return fmt.Sprintf("differ %s at %s%s", nameOf(n.Replica), bytes(n.Offset), describeError(n.Err))
+		return fmt.Sprintf("differ %s at %s%s", nameOf(n.Replica), size(n.Offset), describeError(n.Err))
 	default:
 		return ""
 	}
@@ -617,8 +617,8 @@ func describeError(err error) string {
 
 func nameOf(id block.ReplicaID) string { return name(int(id.ID[0]) - 1) }
 
-// bytes prints a number of bytes in the largest unit that divides it.
-func bytes(n int64) string {
+// size prints a number of bytes in the largest unit that divides it.
+func size(n int64) string {
 	switch {
 	case n != 0 && n%mib == 0:
 		return fmt.Sprintf("%dM", n/mib)

@@ -120,7 +120,7 @@ func TestInvalidRequestsAreRefused(t *testing.T) {
 	} {
 		q.Tag = uint64(tag)
 		s.request(q)
-		s.expect("done " + bytes(int64(tag)) + ": invalid argument")
+		s.expect("done " + size(int64(tag)) + ": invalid argument")
 	}
 }
 
@@ -180,4 +180,49 @@ func TestFailedDiskOfTheLastMember(t *testing.T) {
 	s.pass(time.Second)
 	s.settle()
 	s.expectAmong("A: open session 2", "A: write 'w' 0+4K", "done 1")
+}
+
+// A part of a block cannot be written where the other part does not verify. The
+// only member fails the write, as it would fail a read (rule 19).
+func TestPartialWriteToADamagedBlockOfALoneMember(t *testing.T) {
+	s := beginServing(t, scene{members: "A", before: func(s *script) { s.replica("A").bad[0] = true }})
+	s.write(1, 'w', 0, 512)
+	s.answer("A")
+	s.expect("A: write 'w' 0+512", "done 1: input/output error")
+	s.write(2, 'x', 0, 4*kib) // all of it can
+	s.write(3, 'y', 512, 512)
+	s.settle()
+	s.expectAmong("done 2", "done 3")
+}
+
+// Any other member is removed, for others have the block, and comes back whole.
+func TestPartialWriteToADamagedBlockOfOneMember(t *testing.T) {
+	s := beginServing(t, scene{members: "A B", before: func(s *script) { s.replica("B").bad[0] = true }})
+	s.write(1, 'w', 0, 512)
+	s.answer("B")
+	s.expectAmong("B: close", "propose remove B")
+	s.settle()
+	s.expectAmong("lost B: checksum mismatch", "done 1")
+	s.pass(time.Second)
+	s.settle()
+	s.expectAmong("resync B 16M", "admitted B, 64K copied")
+	if got := s.content("B", 0, 8*kib); got != "'w.'" {
+		t.Errorf("B has %s", got)
+	}
+}
+
+// A target misses the write: the copy of the chunk brings the block whole.
+func TestPartialWriteToADamagedBlockOfATarget(t *testing.T) {
+	s := beginServing(t, scene{members: "A", absent: "B", size: 2 * mib, before: dirtyFor("B", "A"), config: func(c *Config) {
+		c.Limits.Copies = 1
+	}})
+	s.replica("B").bad[mib/(4*kib)] = true
+	s.wake("B")
+	s.answer("B")
+	s.write(1, 'w', mib, 512)
+	s.settle()
+	s.expectAmong("B: write 'w' 1M+512", "done 1", "A: read 1M+64K resync", "admitted B, 64K copied")
+	if got := s.content("B", mib, 8*kib); got != "'w.'" {
+		t.Errorf("B has %s", got)
+	}
 }

@@ -27,8 +27,9 @@ type volume struct {
 	hosts []*host
 	// current is the host of the highest epoch that was started.
 	current *host
-	// starting: a command to start an engine is on its way.
-	starting bool
+	// starting is the process that has asked for an engine and not been answered;
+	// nil for none.
+	starting *process
 	start    block.StartID
 }
 
@@ -50,7 +51,7 @@ func (w *World) superviseOnce(v *volume) {
 		w.paths.count("attach: start lands late")
 		w.truth.hint(v)
 	}
-	if v.starting {
+	if v.starting != nil && !v.starting.dead {
 		return
 	}
 	if v.target == nil || v.target.process == nil && w.loop.chance(20) {
@@ -97,7 +98,7 @@ func (w *World) detach(h *host) {
 // startEngine asks Raft for an epoch and then starts a host by it.
 func (w *World) startEngine(v *volume) {
 	n, p := v.target, v.target.process
-	v.starting = true
+	v.starting = p
 	if v.start.IsZero() || w.loop.chance(50) {
 		v.start = block.StartID{ID: w.loop.id()}
 	}
@@ -105,19 +106,13 @@ func (w *World) startEngine(v *volume) {
 	attachment := block.AttachmentID{ID: w.loop.id()}
 	var result state.Result
 	w.truth.command(n, p, func() { result = w.assign(v, n, start, attachment) }, func(known bool) {
-		v.starting = false
+		v.starting = nil
 		if !known || result.Err != nil {
 			w.loop.log("start of %s on node %d: known %v: %v", v.name, n.index, known, result.Err)
 			return
 		}
 		v.start = block.StartID{}
 		w.launch(v, n, result.View().Clone())
-	})
-	// A node that dies meanwhile answers nobody.
-	w.loop.after(nil, 4*second, func() {
-		if p.dead && v.start == start {
-			v.starting = false
-		}
 	})
 }
 

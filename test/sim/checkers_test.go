@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -269,6 +270,31 @@ func TestMemoryRefusesEndlessQueue(t *testing.T) {
 	c.out.queue = make([]parcel, queueMax+1)
 	w.memory.look(w)
 	w.expect(t, "memory")
+}
+
+func TestAnswersRefuseErrorWithoutCause(t *testing.T) {
+	w := bareWorld()
+	h := &host{world: w, node: &node{}}
+	read := &operation{kind: core.ReadRequest}
+	w.answeredError(h, read, fmt.Errorf("read: %w", block.ErrDetached))
+	w.rotten = true
+	w.answeredError(h, read, fmt.Errorf("read: %w", block.ErrIO))
+	w.expect(t, "")
+	w.rotten = false
+	w.answeredError(h, read, fmt.Errorf("read: %w", block.ErrIO))
+	w.expect(t, "answers")
+}
+
+// unknownCommand is one that the state machine does not have.
+type unknownCommand struct{}
+
+// Kind implements state.Command.
+func (unknownCommand) Kind() string { return "unknown" }
+
+func TestTruthRefusesCommandThatCannotBeEncoded(t *testing.T) {
+	w := bareWorld()
+	w.truth.apply(unknownCommand{})
+	w.expect(t, "raft")
 }
 
 func TestTallyReportsWhatIsMissing(t *testing.T) {

@@ -17,8 +17,8 @@
 //	network   a connection delivers in order and connections overtake each other;
 //	          it loses only by ending, at any point, of which the far end may
 //	          learn much later; links are cut in one direction or both, and slow
-//	disk      slow; full; a sync that fails once; bits that flip at rest (on one
-//	          node only, for what rots everywhere is nobody's to give back)
+//	disk      slow; full; a sync that fails once; bits that flip at rest, in data
+//	          (on one node only, for what rots everywhere is nobody's to give back)
 //	Raft      commands are lost before they land, land late, land after their
 //	          proposer called them unknown, or land unanswered; the leader cannot
 //	          be reached by a node; the quorum is lost, and what waited in the
@@ -26,32 +26,61 @@
 //	engine    killed alone; aborted; the volume moved to another node with the
 //	          old engine drained, or left running with its clients (a zombie)
 //
-// Outside the model: disks that lie about a sync, disks put back to an older
-// state, and more than one cluster.
+// A seed chooses the size of the cluster (3 to 6 nodes), the replicas of its two
+// volumes (1 to 5), how busy the clients are, and how often faults come, how long
+// they last and whether they like to strike at the protocol's important steps.
+// One seed in five has faults that destroy data. Scenarios add disks that are put
+// back to an older state. Outside the model: disks that lie about a sync, and more
+// than one cluster.
 //
 // # Checkers
 //
-// One file each, and each is shown a bad history by a test:
+// Each is shown a bad run by a test of its own (checkers_test.go, mirror_test.go),
+// and planted bugs by TestPlanted:
 //
 //	check_linear.go    every read of a sector can be explained by one order of
 //	                   the writes; unacknowledged ones may be in it or not, but
 //	                   are settled when the next engine serves
 //	check_flushed.go   after an attachment that ended because every copy lost its
-//	                   memory, nothing older than the last flush shows
+//	                   memory, nothing older than the last flush shows; it ends for
+//	                   no other reason
 //	check_equal.go     at rest all in-sync replicas hold the same bytes, and those
 //	                   that the history allows
 //	check_acks.go      at most one engine acknowledges, at any instant
-//	check_progress.go  once healed, everything is answered and every replica
-//	                   admitted, within a bounded time
+//	check_progress.go  once healed, everything is answered, every replica admitted
+//	                   and every intent log emptied, within a bounded time
 //	check_doors.go     epochs, sessions, revisions and flush numbers of a replica
 //	                   only rise, through crashes too; older sessions get nothing
 //	check_memory.go    what an engine leaves queued is bounded
+//	check_store.go     each extent of a disk belongs to one place, whenever a store
+//	                   is opened and at the end
 //	payload.go         every sector's bytes are of a write to that very place;
 //	                   two volumes share the disks, and neither shows the other's
+//	world.go           a client gets no error but those that a fault allows
+//	run.go             no assertion of the code under test fails
 //
 // The paths that a run took, faults and steps of the protocol, are counted
 // (paths.go). A set of runs that never took an expected one fails: it would
 // prove nothing about it.
+//
+// # Use
+//
+//	make sim                        new seeds for a minute, then a table
+//	make sim DURATION=1h            for longer
+//	make sim SEED=7 STEPS=15000     one run again, as the report of a failure says
+//
+// To see all of a run that failed, give the test -sim.trace a file; its last lines
+// are in the report. Lines are: step, seconds, what happened; A, B, C are the
+// replicas of a volume in the order of the view, E2@n0 is the engine of epoch 2 on
+// node 0, s3 its third session with a replica, and a value is the number of the
+// request that wrote it. The code under test and this package make one program:
+// after a change to either, a seed stands for another run, so what a seed has shown
+// is kept as a scenario (scenario_test.go), which scripts the interleaving.
+//
+// To add a checker: give it a file, feed it from where it has to look (client,
+// doors, committed, compare), let it call World.fail, and show it a bad run. To
+// add a fault: a function in nemesis.go and a line in its list; what it breaks,
+// heal must mend.
 //
 // # Structure
 //

@@ -219,14 +219,7 @@ func TestHarness(t *testing.T) {
 
 // TestEqualRefusesDifference writes to one replica behind everybody's back.
 func TestEqualRefusesDifference(t *testing.T) {
-	w, err := NewWorld(mirrorOptions(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.close()
-	w.advance(func() bool { return w.loop.steps > 500 })
-	w.heal()
-	w.settle()
+	w := quietWorld(t)
 	v := w.volumes[0]
 	r, err := w.nodeOf(v.replicas[1]).storage.store.Replica(v.replicas[1])
 	if err != nil {
@@ -259,6 +252,85 @@ func TestProgressRefusesSilence(t *testing.T) {
 	if r.Violation == nil || r.Violation.Checker != "progress" {
 		t.Fatalf("violation %v, want one of progress", r.Violation)
 	}
+}
+
+// brittle is a core that fails an assertion after some steps.
+type brittle struct {
+	machine
+	steps int
+}
+
+// Step implements machine.
+func (b *brittle) Step(ev core.Event) {
+	if b.steps--; b.steps == 0 {
+		panic("brittle")
+	}
+	b.machine.Step(ev)
+}
+
+func TestRunReportsFailedAssertion(t *testing.T) {
+	o := mirrorOptions(1)
+	o.NewCore = func(cfg core.Config, now block.Instant) (machine, error) {
+		m, err := newPlainMirror(cfg, now)
+		return &brittle{machine: m, steps: 100}, err
+	}
+	r, err := Run(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Violation == nil || r.Violation.Checker != "assertion" {
+		t.Fatalf("violation %v, want one of assertion", r.Violation)
+	}
+}
+
+// quietWorld is a world of the plain mirror, at rest.
+func quietWorld(t *testing.T) *World {
+	t.Helper()
+	w, err := NewWorld(mirrorOptions(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.close)
+	w.advance(func() bool { return w.loop.steps > 500 })
+	w.heal()
+	w.settle()
+	w.expect(t, "")
+	return w
+}
+
+func TestRestartRefusesDamagedSuperblock(t *testing.T) {
+	w := quietWorld(t)
+	w.nodes[0].kill(false, loseNothing)
+	w.nodes[0].storage.device.Flip(0, 0)
+	w.nodes[0].restart()
+	w.expect(t, "restart")
+}
+
+// TestStoreRefusesWorkWithoutEnd pauses a daemon in the middle of a write.
+func TestStoreRefusesWorkWithoutEnd(t *testing.T) {
+	w := quietWorld(t)
+	v := w.volumes[0]
+	n := w.nodeOf(v.replicas[0])
+	r, err := n.storage.store.Replica(v.replicas[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := block.NewBuffer(block.SectorSize)
+	defer buf.Release()
+	n.process.paused = true
+	r.Submit(&store.Op{Kind: store.Write, Length: block.SectorSize, Buf: buf, Done: func(*store.Op) {}})
+	w.checkStore(n)
+	w.expect(t, "store")
+}
+
+// TestLossRefusesNeedlessEnd ends an attachment although nobody lost anything.
+func TestLossRefusesNeedlessEnd(t *testing.T) {
+	w := quietWorld(t)
+	v := w.volumes[0]
+	view := w.truth.view(v.id)
+	w.truth.propose(v.current, block.Proposal{Volume: v.id, Epoch: view.Epoch, Revision: view.Revision, EndAttachment: true})
+	w.advance(func() bool { return w.truth.view(v.id).Revision > view.Revision })
+	w.expect(t, "flushed-data")
 }
 
 // TestEqualSeesUnrepairedCrash: the plain mirror repairs nothing, so that the

@@ -1,10 +1,14 @@
 package sim
 
 import (
+	"math/rand/v2"
 	"testing"
+
+	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/holdfast-io/holdfast/engine/core"
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/vfs"
 )
 
 // scene is a world whose events a test scripts. Replica A is on node 0, B on
@@ -208,11 +212,15 @@ func TestScenario(t *testing.T) {
 		{"repair-unlogged", repairUnlogged},
 		{"clear-divergent", clearDivergent},
 		{"takeover-logs", takeoverLogs},
+		{"admission-queued", admissionQueued},
+		{"repair-flip", repairFlip},
+		{"rollback", rollback},
+		{"rollback-twice", rollbackTwice},
 		{"restart-container", restartContainer},
 		{"quorum-lost", quorumLostScene},
 	} {
 		t.Run(sc.name, func(t *testing.T) {
-			for seed := uint64(1); seed <= 5; seed++ {
+			for seed := uint64(1); seed <= 3; seed++ {
 				sc.play(newScene(t, seed))
 			}
 		})
@@ -686,6 +694,127 @@ func takeoverLogs(s *scene) {
 	s.inSync(1, 2)
 	s.want(s.read(0), z.shown())
 	s.rest()
+}
+
+func admissionQueued(s *scene) {
+	s.v.target = s.nodes[3]
+	s.wait(500 * millisecond)
+	s.serving()
+	s.kill(1)
+	s.kill(2)
+	s.inSync(0)
+	s.write(0, block.ExtentSize)
+	s.nodes[1].storage.drive.slow = 50
+	s.restart(1)
+	for s.v.current.core.Status().Targets == nil {
+		s.wait(millisecond)
+	}
+	var ops []*operation
+	for i := range int64(s.options.Limits.TargetWindow) {
+		ops = append(ops, s.end(s.begin(core.WriteRequest, i*block.BlockSize, block.BlockSize)))
+	}
+	s.inSync(0, 1)
+	s.power(0)
+	s.inSync(1)
+	for _, op := range ops {
+		s.want(s.read(op.offset), value(op.id))
+	}
+	s.restart(0, 2)
+	s.rest()
+}
+
+// repairFlip: a write is on one member alone when the engine dies. Whatever the
+// next read returns stays, although the member that was read from dies then.
+func repairFlip(s *scene) {
+	s.write(0, block.BlockSize)
+	s.flush()
+	s.v.target = s.nodes[3]
+	s.wait(500 * millisecond)
+	s.serving()
+	s.cut(3, 1, true)
+	s.cut(3, 2, true)
+	s.begin(core.WriteRequest, 0, block.BlockSize)
+	s.wait(20 * millisecond)
+	s.killEngine(3)
+	s.cut(3, 1, false)
+	s.cut(3, 2, false)
+	s.wait(500 * millisecond)
+	s.serving()
+	got := s.read(0)
+	s.wait(s.loop.between(0, 2*millisecond))
+	s.kill(0)
+	s.want(s.read(0), got)
+	s.killEngine(2)
+	s.wait(500 * millisecond)
+	s.serving()
+	s.want(s.read(0), got)
+	s.restart(0)
+	s.rest()
+	s.want(s.read(0), got)
+}
+
+// image is a disk as it once was.
+type image struct {
+	device    *vfs.MemDevice
+	directory *pebblevfs.MemFS
+}
+
+// save copies the disk of a node whose daemon does not run.
+func (s *scene) save(i int) image {
+	d := s.nodes[i].storage
+	all := pebblevfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(0, 0))}
+	return image{device: d.device.Fork(), directory: d.directory.CrashClone(all)}
+}
+
+// putBack gives a node that is down its disk as it was. To the checker of doors it
+// is another disk.
+func (s *scene) putBack(i int, old image) {
+	d := s.nodes[i].storage
+	d.device = old.device.Kill(d.executor, func(int, vfs.UnsyncedWrite, int) bool { return true })
+	d.directory = old.directory
+	delete(s.doors.replicas, s.v.replicas[i])
+}
+
+// rolledBackDisk puts B's disk back behind writes that every log has forgotten.
+func rolledBackDisk(s *scene) *operation {
+	s.write(2*block.RegionSize, block.ExtentSize)
+	s.flush()
+	s.wait(4 * second)
+	s.kill(1)
+	old := s.save(1)
+	s.restart(1)
+	s.inSync(0, 1, 2)
+	w := s.write(2*block.RegionSize, block.ExtentSize)
+	s.flush()
+	s.flush()
+	s.wait(4 * second)
+	s.power(1)
+	s.inSync(0, 2)
+	s.putBack(1, old)
+	s.restart(1)
+	return w
+}
+
+func rollback(s *scene) {
+	w := rolledBackDisk(s)
+	s.rest()
+	s.want(s.read(2*block.RegionSize), value(w.id))
+}
+
+func rollbackTwice(s *scene) {
+	flushed := false
+	s.options.Plant.request = func(c *conn, req *block.Request) bool {
+		flushed = flushed || c.to.index == 1 && req.Op == block.OpFlush
+		return true
+	}
+	w := rolledBackDisk(s)
+	flushed = false
+	s.until("a flush of the disk that was put back", func() bool { return flushed })
+	s.wait(2 * millisecond)
+	s.killEngine(0)
+	s.wait(200 * millisecond)
+	s.rest()
+	s.want(s.read(2*block.RegionSize), value(w.id))
 }
 
 func restartContainer(s *scene) {

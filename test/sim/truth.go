@@ -34,15 +34,16 @@ func newTruth(w *World) *truth {
 // apply carries a command to the state machine in its encoded form.
 func (t *truth) apply(c state.Command) state.Result {
 	data, err := state.Encode(c)
+	var decoded state.Command
 	if err == nil {
-		c, err = state.Decode(data)
+		decoded, err = state.Decode(data)
 	}
 	if err != nil {
 		t.world.fail("raft", fmt.Sprintf("command %s: %v", c.Kind(), err))
 		return state.Result{Err: err}
 	}
 	t.index++
-	next, result := t.state.Apply(t.index, c)
+	next, result := t.state.Apply(t.index, decoded)
 	t.state = next
 	if err := next.Check(); err != nil {
 		t.world.fail("raft", fmt.Sprintf("after %s: %v", c.Kind(), err))

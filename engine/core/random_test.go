@@ -1,0 +1,609 @@
+package core
+
+import (
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+var (
+	randomSeed = flag.Uint64("core.seed", 0, "run TestRandom with this seed only")
+	randomTime = flag.Duration("core.time", 6*time.Second, "how long TestRandom tries seeds")
+)
+
+// The failures of a random run: links that break, replicas that are killed, lose
+// power, hang, are slow or run out of space, proposals whose outcome gets lost and that
+// land late, engines that crash, detach, or are replaced while they still run,
+// cut off with the replica of their own node.
+// What is judged: every read by history, every buffer given back, no effect
+// after the end, bounded queues, and that all replicas are equal in the end.
+
+// storm is one random run: one volume, its replicas, and the engines that serve
+// it one after the other, sometimes a while side by side.
+type storm struct {
+	t       *testing.T
+	seed    uint64
+	random  *rand.Rand
+	now     block.Instant
+	view    block.View
+	nodes   []*stormNode
+	engines []*stormEngine
+	links   []*stormLink
+	// late are proposals that nobody waits for any more, and that may still land.
+	late    []block.Proposal
+	buffers ledger
+	history *history
+	value   uint64
+	starts  byte
+	calm    bool
+	reads   int
+	full    block.Instant
+}
+
+type stormNode struct {
+	*replica
+	// downUntil, frozenUntil and slowUntil end what is wrong with it.
+	downUntil, frozenUntil, slowUntil block.Instant
+}
+
+type stormEngine struct {
+	number    int
+	core      *Core
+	proposals []block.Proposal
+	ops       map[uint64]*stormOp
+	tag       uint64
+	stopped   bool
+	detaching bool
+	// cut are the nodes, and alone says that Raft, too, cannot be reached until
+	// cutUntil.
+	cut      set
+	alone    bool
+	cutUntil block.Instant
+}
+
+type stormOp struct {
+	kind     RequestKind
+	span     block.Span
+	begun    int64
+	versions []*version
+}
+
+// stormLink is a connection. One that ended may still have requests that arrive.
+type stormLink struct {
+	engine         *stormEngine
+	node           int
+	session        block.Session
+	inbox, running []block.Request
+	replies        []block.Reply
+	up, lost       bool
+}
+
+const stormSize = 16*mib + 64*kib
+
+// stormPlaces are where requests go: few, so that they meet, at borders of
+// blocks, chunks and regions.
+var stormPlaces = []int64{0, mib - 8*kib, 16*mib - 8*kib, stormSize - 32*kib}
+
+func newStorm(t *testing.T, seed uint64) *storm {
+	w := &storm{t: t, seed: seed, random: rand.New(rand.NewPCG(seed, 4)), now: hour, history: newHistory()}
+	w.view = block.View{
+		Volume: block.VolumeID{ID: block.ID{3: 1}}, Cluster: 1, Generation: 1, Epoch: 5, Revision: 20, Size: stormSize,
+	}
+	for i := range 2 + w.random.IntN(2) {
+		r := newReplica(i, stormSize, &w.buffers)
+		w.nodes = append(w.nodes, &stormNode{replica: r})
+		w.view.Replicas = append(w.view.Replicas, block.Member{ID: r.id, Node: r.node, InSync: true, Incarnation: r.incarnation})
+		node := w.nodes[i]
+		r.faults = append(r.faults, func(req *block.Request) error {
+			if req.Op == block.OpWrite && w.now < w.full && node.node == nodeID(int(seed)%2) {
+				return block.ErrNoSpace
+			}
+			return nil
+		})
+	}
+	w.start()
+	return w
+}
+
+func (w *storm) fatal(format string, args ...any) {
+	w.t.Helper()
+	w.t.Fatalf("seed %d: %s", w.seed, fmt.Sprintf(format, args...))
+}
+
+// start makes the next engine; Raft gives it an epoch and, if there is none, an
+// attachment.
+func (w *storm) start() {
+	w.starts++
+	w.view = w.view.Clone()
+	w.view.Epoch++
+	w.view.Revision++
+	w.view.Start = block.StartID{ID: block.ID{5: w.starts}}
+	w.view.Owner = nodeID(w.random.IntN(len(w.nodes)))
+	if w.view.Attachment.IsZero() {
+		w.view.Attachment = block.AttachmentID{ID: block.ID{4: w.starts}}
+	}
+	timing := Timing{}.Default()
+	if w.seed%2 == 0 {
+		timing.AttachWait = second // shorter than the leases of others
+	}
+	e := &stormEngine{number: len(w.engines) + 1, ops: map[uint64]*stormOp{}}
+	core, err := New(Config{
+		Node: w.view.Owner, View: w.view, MinInSync: 1, Timing: timing,
+		Limits: Limits{Requests: 8, TargetWindow: 4, Copies: 3, LogRegions: 1},
+	}, w.now)
+	if err != nil {
+		w.fatal("%v", err)
+	}
+	e.core = core
+	w.engines = append(w.engines, e)
+	w.carryOut(e)
+}
+
+func (w *storm) current() *stormEngine { return w.engines[len(w.engines)-1] }
+
+func (w *storm) step(e *stormEngine, ev Event) {
+	ev.Now = w.now
+	e.core.Step(ev)
+	w.carryOut(e)
+	w.checkBounds(e.core)
+}
+
+// checkBounds is rule 32 as far as the core can keep it.
+func (w *storm) checkBounds(c *Core) {
+	slots := c.cfg.Limits.Requests + c.cfg.Limits.Copies
+	if n := len(c.locks.entries); n > slots {
+		w.fatal("%d locks for %d slots", n, slots)
+	}
+	for i := range c.peers {
+		calls := &c.peers[i].calls
+		if n := calls.writes; n > slots+c.cfg.Limits.TargetWindow {
+			w.fatal("%d writes queued for one replica", n)
+		}
+		if n := calls.active; n > 2*slots+c.cfg.Limits.TargetWindow+8 {
+			w.fatal("%d calls to one replica", n)
+		}
+	}
+}
+
+func (w *storm) carryOut(e *stormEngine) {
+	for _, f := range e.core.Effects() {
+		if e.stopped {
+			w.fatal("effect after the end: %+v", f)
+		}
+		i := int(f.Replica.ID[0]) - 1
+		switch f.Kind {
+		case EffectConnect:
+			w.closeLink(e, i)
+			w.links = append(w.links, &stormLink{
+				engine: e, node: i, session: f.Request.Session, up: true,
+				inbox: []block.Request{f.Request}, lost: w.now < w.nodes[i].downUntil,
+			})
+		case EffectDisconnect:
+			w.closeLink(e, i)
+		case EffectSend:
+			w.send(e, i, f.Request)
+		case EffectPropose:
+			e.proposals = append(e.proposals, f.Proposal)
+		case EffectServing:
+			if e == w.current() {
+				w.history.settle(len(w.engines))
+			}
+		case EffectComplete:
+			w.complete(e, &f)
+		case EffectStopped:
+			e.stopped = true
+			if len(e.ops) != 0 {
+				w.fatal("%d requests are not completed at the end", len(e.ops))
+			}
+		}
+	}
+}
+
+func (w *storm) send(e *stormEngine, i int, req block.Request) {
+	for _, l := range w.links {
+		if l.engine == e && l.node == i && l.up && l.session == req.Session {
+			l.inbox = append(l.inbox, req)
+			return
+		}
+	}
+	req.Buf.Release()
+}
+
+// closeLink ends the connection at the engine; what was sent may still arrive.
+func (w *storm) closeLink(e *stormEngine, i int) {
+	for _, l := range w.links {
+		if l.engine == e && l.node == i {
+			l.up = false
+		}
+	}
+}
+
+func (w *storm) complete(e *stormEngine, f *Effect) {
+	op := e.ops[f.Tag]
+	if op == nil {
+		w.fatal("request %d was completed twice", f.Tag)
+	}
+	delete(e.ops, f.Tag)
+	switch {
+	case f.Err != nil:
+		if !errors.Is(f.Err, block.ErrDetached) && !errors.Is(f.Err, block.ErrStaleEpoch) {
+			w.fatal("request %+v failed: %v", op, f.Err)
+		}
+	case op.kind == ReadRequest:
+		w.reads++
+		if err := w.history.read(op.span, op.begun, f.Buf.Data); err != nil {
+			w.fatal("%v", err)
+		}
+	case op.kind == FlushRequest:
+		w.history.flushedAt = max(w.history.flushedAt, op.begun)
+	default:
+		w.history.acknowledge(op.span, op.versions)
+	}
+	f.Buf.Release()
+}
+
+// ask sends a random request of a client.
+func (w *storm) ask(e *stormEngine) {
+	if e.stopped || e.detaching || len(e.ops) >= e.core.cfg.Limits.Requests {
+		return
+	}
+	place := stormPlaces[w.random.IntN(len(stormPlaces))] + block.SectorSize*w.random.Int64N(24)
+	span := block.Span{Offset: place, Length: block.SectorSize * (1 + w.random.Int64N(20))}
+	e.tag++
+	q := Request{Tag: e.tag, Offset: span.Offset, Length: span.Length}
+	op := &stormOp{span: span}
+	switch n := w.random.IntN(20); {
+	case n < 9 || e != w.current(): // its writes would hang, and fill all slots
+		q.Kind = ReadRequest
+		op.begun = w.history.tick()
+	case n < 17:
+		q.Kind, q.ForceUnitAccess = WriteRequest, n == 9
+		w.value++
+		op.versions = w.history.begin(span, w.value, e.number)
+		q.Buf = w.buffers.take(int(span.Length))
+		for at := 0; at < len(q.Buf.Data); at += 8 {
+			binary.LittleEndian.PutUint64(q.Buf.Data[at:], w.value)
+		}
+	case n < 18:
+		q.Kind = ZeroRequest
+		op.versions = w.history.begin(span, 0, e.number)
+	default:
+		q = Request{Tag: e.tag, Kind: FlushRequest}
+		op.begun = w.history.tick()
+	}
+	op.kind = q.Kind
+	e.ops[e.tag] = op
+	w.step(e, Event{Kind: EventRequest, Request: q})
+}
+
+// network lets one thing happen on one link.
+func (w *storm) network() bool {
+	w.links = slices.DeleteFunc(w.links, func(l *stormLink) bool {
+		return !l.up && len(l.inbox)+len(l.running)+len(l.replies) == 0
+	})
+	if len(w.links) == 0 {
+		return false
+	}
+	for range 4 {
+		if w.linkStep(w.links[w.random.IntN(len(w.links))]) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *storm) linkStep(l *stormLink) bool {
+	node := w.nodes[l.node]
+	if w.now < l.engine.cutUntil && l.engine.cut.has(l.node) {
+		return false
+	}
+	works := w.now >= node.downUntil && w.now >= node.frozenUntil
+	if w.now < node.slowUntil && w.random.IntN(10) != 0 {
+		works = false
+	}
+	switch n := w.random.IntN(3); {
+	case l.lost && l.up:
+		l.up = false
+		w.drop(l)
+		w.step(l.engine, Event{Kind: EventLost, Replica: node.id, Session: l.session, Err: block.ErrUnavailable})
+	case n == 0 && len(l.replies) > 0:
+		rep := l.replies[0]
+		l.replies = l.replies[1:]
+		if !l.up {
+			rep.Buf.Release()
+			return true
+		}
+		w.step(l.engine, Event{Kind: EventReply, Replica: node.id, Reply: rep})
+	case n == 1 && len(l.inbox) > 0 && works:
+		l.running = append(l.running, l.inbox[0])
+		l.inbox = l.inbox[1:]
+	case n == 2 && len(l.running) > 0 && works:
+		l.replies = append(l.replies, w.execute(l))
+	default:
+		return false
+	}
+	return true
+}
+
+// execute carries out one of the requests that arrived, in any order but for
+// updates of metadata among themselves.
+func (w *storm) execute(l *stormLink) block.Reply {
+	k := w.random.IntN(len(l.running))
+	if l.running[k].Op == block.OpUpdate {
+		k = slices.IndexFunc(l.running, func(r block.Request) bool { return r.Op == block.OpUpdate })
+	}
+	req := l.running[k]
+	l.running = slices.Delete(l.running, k, k+1)
+	return w.nodes[l.node].handle(&req)
+}
+
+// drop loses what a link carries.
+func (w *storm) drop(l *stormLink) {
+	for _, req := range slices.Concat(l.inbox, l.running) {
+		req.Buf.Release()
+	}
+	for _, rep := range l.replies {
+		rep.Buf.Release()
+	}
+	l.inbox, l.running, l.replies = nil, nil, nil
+}
+
+func (w *storm) commit(p *block.Proposal) bool {
+	landed := commit(&w.view, p)
+	if landed && p.EndAttachment {
+		w.history.forget()
+	}
+	return landed
+}
+
+// raft deals with one proposal.
+func (w *storm) raft(e *stormEngine) {
+	if n := len(w.late); n > 0 && w.random.IntN(4) == 0 {
+		p := w.late[n-1]
+		w.late = w.late[:n-1]
+		w.commit(&p)
+	}
+	if len(e.proposals) == 0 || e.alone && w.now < e.cutUntil {
+		return
+	}
+	p := e.proposals[0]
+	e.proposals = e.proposals[1:]
+	verdict := block.Unknown
+	switch n := w.random.IntN(10); {
+	case n == 0 && !w.calm:
+		w.late = append(w.late, p)
+	case n == 1 && !w.calm:
+		w.commit(&p)
+	default:
+		if verdict = block.Conflict; w.commit(&p) {
+			verdict = block.Committed
+		}
+	}
+	w.step(e, Event{Kind: EventOutcome, Proposal: p, Verdict: verdict, View: w.view.Clone()})
+}
+
+// pass lets a little time go by, or all until a deadline.
+func (w *storm) pass() {
+	next := w.now + block.Instant(w.random.Int64N(300*millisecond))
+	if w.random.IntN(3) == 0 {
+		for _, e := range w.engines {
+			if !e.stopped && e.core.Deadline() < next {
+				next = max(w.now, e.core.Deadline())
+			}
+		}
+	}
+	w.now = next
+	for _, e := range w.engines {
+		if !e.stopped && e.core.Deadline() <= w.now {
+			w.step(e, Event{Kind: EventTick})
+		}
+	}
+}
+
+// trouble lets something go wrong.
+func (w *storm) trouble() {
+	i := w.random.IntN(len(w.nodes))
+	node := w.nodes[i]
+	until := w.now + block.Instant(w.random.Int64N(12*second))
+	switch w.random.IntN(10) {
+	case 0, 1: // a link breaks
+		if len(w.links) > 0 {
+			w.links[w.random.IntN(len(w.links))].lost = true
+		}
+	case 2:
+		w.kill(i, until)
+		node.kill(w.random)
+	case 3:
+		w.kill(i, until)
+		node.losePower(w.random)
+	case 4:
+		node.frozenUntil = until
+	case 8, 9:
+		node.slowUntil = until
+	case 5:
+		w.full = until
+	case 6: // the engine's daemon is restarted, or its node is given up
+		w.replaceEngine()
+	case 7:
+		if e := w.current(); !e.stopped && w.random.IntN(4) == 0 {
+			e.detaching = true
+			w.step(e, Event{Kind: EventDetach})
+		}
+	}
+}
+
+func (w *storm) kill(i int, until block.Instant) {
+	w.nodes[i].downUntil = until
+	for _, l := range w.links {
+		if l.node == i {
+			w.drop(l)
+			l.lost = true
+		}
+	}
+}
+
+// replaceEngine starts the next engine. The old one is gone, or does not know
+// because it is cut off, with the replica of its node.
+func (w *storm) replaceEngine() {
+	old := w.current()
+	apart := w.random.IntN(4)
+	if apart == 0 && !old.stopped {
+		w.step(old, Event{Kind: EventAbort})
+	}
+	w.late = append(w.late, old.proposals...)
+	old.proposals = nil
+	w.start()
+	if apart < 2 || len(w.nodes) < 2 {
+		return
+	}
+	own := bit(int(old.core.cfg.Node.ID[1]) - 1)
+	old.cutUntil = w.now + block.Instant(10*second)
+	old.cut, old.alone = ^own, true
+	w.current().cut, w.current().cutUntil = own, old.cutUntil
+}
+
+func (w *storm) act() {
+	e := w.engines[max(0, len(w.engines)-1-w.random.IntN(2))]
+	switch n := w.random.IntN(100); {
+	case n < 55:
+		w.network()
+	case n < 84:
+		w.ask(e)
+	case n < 92:
+		w.pass()
+	case n < 97:
+		w.raft(e)
+	case n < 98 && !w.calm:
+		w.trouble()
+	}
+	if w.current().stopped {
+		w.start()
+	}
+}
+
+// settle lets everything get well, and everybody come back.
+func (w *storm) settle() {
+	w.calm = true
+	for _, node := range w.nodes {
+		node.downUntil, node.frozenUntil, node.slowUntil = 0, 0, 0
+	}
+	for _, e := range w.engines {
+		e.cutUntil = 0
+	}
+	w.full, w.late = 0, nil
+	for n := 0; !w.well(); n++ {
+		if n > 100_000 {
+			w.fatal("does not get well: %+v", w.current().core.Status())
+		}
+		if !w.network() {
+			w.pass()
+		}
+		for _, e := range w.engines {
+			w.raft(e)
+		}
+		if w.current().stopped {
+			w.start()
+		}
+	}
+}
+
+// well reports that all replicas are in sync and nothing is left to do.
+func (w *storm) well() bool {
+	e := w.current()
+	return e.core.phase == serving && w.view.InSync() == len(w.nodes) && len(e.ops) == 0 &&
+		e.core.view.Revision == w.view.Revision && e.core.settled() && e.core.divide.count == 0 &&
+		e.core.healthy() == e.core.iss
+}
+
+// finish reads everything, detaches, and compares.
+func (w *storm) finish() {
+	w.settle()
+	e := w.current()
+	for _, place := range stormPlaces {
+		e.tag++
+		span := block.Span{Offset: place, Length: 32 * kib}
+		e.ops[e.tag] = &stormOp{kind: ReadRequest, span: span, begun: w.history.tick()}
+		w.step(e, Event{Kind: EventRequest, Request: Request{
+			Tag: e.tag, Kind: ReadRequest, Offset: span.Offset, Length: span.Length,
+		}})
+		w.settle()
+		e = w.current()
+	}
+	for _, old := range w.engines[:len(w.engines)-1] {
+		w.step(old, Event{Kind: EventAbort})
+	}
+	w.step(e, Event{Kind: EventDetach})
+	for n := 0; !e.stopped; n++ {
+		if n > 100_000 {
+			w.fatal("does not detach: %+v", e.core.Status())
+		}
+		if !w.network() {
+			w.pass()
+		}
+		w.raft(e)
+	}
+	for i := 1; i < len(w.nodes); i++ {
+		w.compare(w.nodes[0].replica, w.nodes[i].replica)
+	}
+	for _, l := range w.links {
+		w.drop(l)
+	}
+	if n := w.buffers.held(); n != 0 {
+		w.fatal("%d buffers were not given back", n)
+	}
+}
+
+func (w *storm) compare(a, b *replica) {
+	if !a.log.Empty() || !b.log.Empty() || len(a.dirty)+len(b.dirty) != 0 {
+		w.fatal("logs %v and %v, dirty sets %v and %v after a clean detach", a.log, b.log, a.dirty, b.dirty)
+	}
+	for _, place := range stormPlaces {
+		span := block.Span{Offset: place, Length: 32 * kib}
+		left, right := make([]byte, span.Length), make([]byte, span.Length)
+		a.copyOut(span, left)
+		b.copyOut(span, right)
+		if !slices.Equal(left, right) {
+			w.fatal("replicas %s and %s differ at %d", a.id, b.id, place)
+		}
+	}
+}
+
+func TestRandom(t *testing.T) {
+	if *randomSeed != 0 {
+		runStorm(t, *randomSeed)
+		return
+	}
+	end := time.Now().Add(*randomTime)
+	seeds, reads := 0, 0
+	for seed := uint64(1); time.Now().Before(end); seed++ {
+		reads += runStorm(t, seed)
+		seeds++
+	}
+	t.Logf("%d seeds, %d reads judged", seeds, reads)
+	if reads == 0 {
+		t.Error("no read was judged")
+	}
+}
+
+func runStorm(t *testing.T, seed uint64) int {
+	t.Helper()
+	w := newStorm(t, seed)
+	defer func() {
+		if p := recover(); p != nil {
+			t.Errorf("seed %d", seed)
+			panic(p)
+		}
+	}()
+	for range 3000 {
+		w.act()
+	}
+	w.finish()
+	return w.reads
+}
