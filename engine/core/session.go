@@ -312,6 +312,9 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 		c.kick = true
 		return true
 	}
+	if errors.Is(rep.Err, block.ErrNoSpace) && c.missesForSpace(i, at) {
+		return true
+	}
 	if errors.Is(rep.Err, block.ErrNoSpace) {
 		c.fail(i, rep.Err)
 		c.peers[i].retryAt = c.now + block.Instant(c.cfg.Timing.NoSpaceRetry)
