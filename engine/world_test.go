@@ -544,6 +544,14 @@ func await(t *testing.T, what string, c <-chan struct{}) {
 	}
 }
 
+// join waits for goroutines that may be stuck in a request.
+func join(t *testing.T, what string, group *sync.WaitGroup) {
+	t.Helper()
+	ended := make(chan struct{})
+	go func() { group.Wait(); close(ended) }()
+	await(t, what, ended)
+}
+
 // eventually polls what nothing tells of.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
