@@ -60,7 +60,7 @@ func TestTwoVolumes(t *testing.T) {
 			}
 		})
 	}
-	users.Wait()
+	join(t, "the users of both volumes to end", &users)
 	status, path, err := d.Status(within(t), a)
 	if err != nil || !status.Serving || path == "" {
 		t.Error(status, path, err)
@@ -112,8 +112,9 @@ func load(t *testing.T, d *device) (stop func() []byte, writes *atomic.Int64) {
 		})
 	}
 	return func() []byte {
+		t.Helper()
 		halt.Store(true)
-		users.Wait()
+		join(t, "the last writes to end", &users)
 		return want
 	}, writes
 }
@@ -240,12 +241,26 @@ func TestAttachmentIsTakenAway(t *testing.T) {
 	}
 	m.setRefuse(block.ErrUnavailable)
 	w.truth.must(state.Unpublish{Volume: id, Node: w.nodes[0].id, EndAttachment: true})
-	eventually(t, "I/O to fail", func() bool { _, err := client.WriteAt(noise(t, 4096), 0); return err != nil })
+	// It fails at once, or waits for a server until the device is gone.
+	data := noise(t, 4096)
+	var users sync.WaitGroup
+	users.Go(func() {
+		for {
+			if _, err := client.WriteAt(data, 0); err != nil {
+				return
+			}
+		}
+	})
+	eventually(t, "the engine to go", func() bool {
+		_, _, err := d.Stage(within(t), id)
+		return errors.Is(err, block.ErrUnavailable)
+	})
 	if len(m.all()) != 1 {
 		t.Error("the device is gone though the driver refused")
 	}
 	m.setRefuse(nil)
 	eventually(t, "the device to go", func() bool { return len(m.all()) == 0 })
+	join(t, "I/O to fail", &users)
 	if err := d.Unstage(within(t), id); err != nil {
 		t.Error(err)
 	}

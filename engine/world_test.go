@@ -35,7 +35,8 @@ const patience = 60 * time.Second
 func testTiming() core.Timing {
 	const ms = int64(time.Millisecond)
 	return core.Timing{
-		PingInterval: 100 * ms, Lease: 1000 * ms, LeaseMargin: 100 * ms, ReplicaDeadline: 2500 * ms, AttachWait: 1000 * ms,
+		PingInterval: 100 * ms, Lease: 1000 * ms, LeaseMargin: 100 * ms, PingDeadline: 2500 * ms, ReplicaDeadline: 2500 * ms,
+		AttachGrace: 500 * ms, AttachWait: 1000 * ms,
 		ConnectRetry: 50 * ms, ProposeRetry: 50 * ms, NoSpaceRetry: 100 * ms, LogIdle: 500 * ms,
 	}
 }
@@ -541,6 +542,14 @@ func await(t *testing.T, what string, c <-chan struct{}) {
 	case <-time.After(patience):
 		t.Fatal("waited in vain:", what)
 	}
+}
+
+// join waits for goroutines that may be stuck in a request.
+func join(t *testing.T, what string, group *sync.WaitGroup) {
+	t.Helper()
+	ended := make(chan struct{})
+	go func() { group.Wait(); close(ended) }()
+	await(t, what, ended)
 }
 
 // eventually polls what nothing tells of.

@@ -136,7 +136,7 @@ func (w *storm) start() {
 	e := &stormEngine{number: len(w.engines) + 1, ops: map[uint64]*stormOp{}}
 	core, err := New(Config{
 		Node: w.view.Owner, View: w.view, MinInSync: 1, Timing: timing,
-		Limits: Limits{Requests: 8, TargetWindow: 4, Copies: 3, LogRegions: 1},
+		Limits: Limits{Requests: 32, TargetWindow: 4, Copies: 3, LogRegions: 1},
 	}, w.now)
 	if err != nil {
 		w.fatal("%v", err)
@@ -260,7 +260,7 @@ func (w *storm) ask(e *stormEngine) {
 	q := Request{Tag: e.tag, Offset: span.Offset, Length: span.Length}
 	op := &stormOp{span: span}
 	switch n := w.random.IntN(20); {
-	case n < 9 || e != w.current(): // its writes would hang, and fill all slots
+	case n < 9 || e != w.current() || len(e.ops) >= 8: // writes that hang must not fill all slots
 		q.Kind = ReadRequest
 		op.begun = w.history.tick()
 	case n < 17:

@@ -177,6 +177,37 @@ func TestTargetForgetsOlderQueuedWrites(t *testing.T) {
 	}
 }
 
+// The forgotten write waits behind one that is under way in the chunk before, so
+// that nothing but forgetting it keeps it from being delivered after the copy.
+func TestTargetForgetsAWriteThatWaitsInAnotherChunk(t *testing.T) {
+	s := beginServing(t, scene{members: "A", absent: "B", size: 2 * mib, before: dirtyFor("B", "A"), config: func(c *Config) {
+		c.Limits.TargetWindow = 2
+	}})
+	s.wake("B")
+	s.answer("B A A B B") // compared; the flush is under way
+	s.expectAmong("resync B 2M", "A: flush 1", "B: flush 1")
+	s.write(1, 'u', mib-4*kib, 4*kib)
+	s.reply(0, 1)
+	s.write(2, 'v', mib-4*kib, 8*kib) // queued behind the first
+	s.reply(0, 1)
+	s.write(3, 'w', mib, 4*kib) // no room
+	s.reply(0, 1)
+	s.expectAmong("done 1", "done 2", "done 3")
+	for len(s.waiting[0]) > 1 || len(s.waiting[1]) > 2 {
+		// Everything but the flush and B's answer to the first write.
+		if len(s.waiting[0]) > 1 {
+			s.reply(0, 1)
+		} else {
+			s.reply(1, 2)
+		}
+	}
+	s.settle()
+	s.expectAmong("admitted B, 128K copied")
+	if a, b := s.content("A", mib-8*kib, 16*kib), s.content("B", mib-8*kib, 16*kib); a != b || a != "'.vw.'" {
+		t.Errorf("A has %s, B has %s", a, b)
+	}
+}
+
 // A target that counts is waited for, from then on.
 func TestTargetThatCountsIsNeededForAcknowledgements(t *testing.T) {
 	s := counting(t)
@@ -336,6 +367,40 @@ func TestTargetThatCountsHasNoSpaceForAnOlderWrite(t *testing.T) {
 	s.expectAmong("B: close", "A: store add dirty B{0}", "admitted B, 64K copied")
 	if s.content("B", 0, 4*kib) != "'w'" {
 		t.Error("the target was admitted without an acknowledged write")
+	}
+}
+
+// A full disk of a replica that is being resynced: what finds no room waits for the
+// next turn, and the rest goes on, because it may be a trim that gives room.
+func TestTargetWithoutRoomGoesOn(t *testing.T) {
+	s := beginServing(t, scene{members: "A", absent: "B", size: 2 * mib, before: func(s *script) {
+		dirtyFor("B", "A")(s)
+		s.replica("A").plant('a', 0, 4*kib)
+		s.replica("B").plant('b', mib, 4*kib)
+	}})
+	s.wake("B")
+	s.answer("B")
+	s.drop()
+	s.answer("A B A B")
+	s.expect("A: read 0+64K resync", "A: read 1M+64K resync")
+	s.write(1, 'w', 512*kib, 4*kib)
+	s.answer("A A A")
+	s.expectAmong("B: zero 1M+64K resync", "done 1")
+	s.refuse("B", block.ErrNoSpace)
+	s.answer("B")
+	s.expect("B: write 'w' 512K+4K")
+	s.refuse("B", block.ErrNoSpace)
+	s.settle()
+	s.expectNone("B: close")
+	s.expectNone("admitted")
+	if s.content("B", mib, 4*kib) != "'.'" {
+		t.Errorf("the trimmed place holds %s", s.content("B", mib, 4*kib))
+	}
+	s.pass(2 * time.Second)
+	s.settle()
+	s.expectAmong("admitted B, 256K copied")
+	if s.content("B", 0, 4*kib) != "'a'" || s.content("B", 512*kib, 4*kib) != "'w'" {
+		t.Error("the target lacks what found no room")
 	}
 }
 
