@@ -2,6 +2,7 @@ package explore
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 )
@@ -30,11 +31,38 @@ type Bounds struct {
 	Detaches uint8
 }
 
+// String names the bounds that are not zero, as Config.Set takes them.
+func (b Bounds) String() string {
+	var list []string
+	for _, n := range b.named() {
+		if *n.count > 0 {
+			list = append(list, fmt.Sprintf("%s=%d", n.name, *n.count))
+		}
+	}
+	return strings.Join(list, ",")
+}
+
+type namedBound struct {
+	name  string
+	count *uint8
+}
+
+func (b *Bounds) named() []namedBound {
+	return []namedBound{
+		{"engines", &b.Engines}, {"writes", &b.Writes}, {"reads", &b.Reads}, {"flushes", &b.Flushes},
+		{"links", &b.Links}, {"kills", &b.Kills}, {"losses", &b.Losses}, {"unknowns", &b.Unknowns},
+		{"clears", &b.Clears}, {"units", &b.Units}, {"pauses", &b.Pauses}, {"hints", &b.Hints},
+		{"detaches", &b.Detaches},
+	}
+}
+
 // Config is one exploration: how it begins, and its bounds.
 type Config struct {
 	Name string
 	// About says what the exploration is after.
 	About string
+	// Quick: it takes seconds.
+	Quick bool
 	// Replicas there are, of which the first Members are in sync at first. The
 	// others lack the last write, as the dirty sets of the members say.
 	Replicas, Members int

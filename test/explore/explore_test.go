@@ -5,19 +5,26 @@ import (
 	"testing"
 )
 
-func TestTry(t *testing.T) {
-	x, err := New(Config{Name: "try", Replicas: 2, Members: 2, MinInSync: 1, Blocks: 1, Window: 2,
-		Bounds: Bounds{Writes: 1, Reads: 1, Engines: 1}}, Options{Workers: 1, Bytes: 1 << 30})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := x.Run(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%+v", r)
-	if r.Violation != nil {
-		v, text := r.Violation.Shorten()
-		t.Errorf("%v\n%s", v.Err, text)
+// TestQuick explores the configurations that take seconds. `make explore` does
+// all of them.
+func TestQuick(t *testing.T) {
+	for _, config := range Configs() {
+		if !config.Quick {
+			continue
+		}
+		t.Run(config.Name, func(t *testing.T) {
+			r, err := explorerOf(t, config).Run(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d states, %d transitions, %d rests, depth %d in %v", r.States, r.Transitions, r.Rests, r.Depth, r.Elapsed)
+			if r.Violation != nil {
+				v, text := r.Violation.Shorten()
+				t.Fatalf("%v\n%s", v.Err, text)
+			}
+			if !r.Complete {
+				t.Error("not every state was visited")
+			}
+		})
 	}
 }

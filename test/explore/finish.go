@@ -5,8 +5,12 @@ import (
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
-// finishSteps bounds the way of a state to its rest.
-const finishSteps = 3000
+// finishSteps bounds the way of a state to its rest, finishLook is how often on
+// this way it is looked whether somebody has gone on from there before.
+const (
+	finishSteps = 3000
+	finishLook  = 8
+)
 
 // quiet reports whether nothing is under way that the newest engine or a client
 // of it waits for.
@@ -30,13 +34,30 @@ func (w *world) quiet() bool {
 	return true
 }
 
+// abandonOthers leaves the newest engine alone with the replicas: older ones do nothing
+// more, and nothing more is allowed to happen.
+func (w *world) abandonOthers() {
+	w.left = Bounds{}
+	for i := range w.count - 1 {
+		w.engines[i] = &engine{core: w.engines[i].core, epoch: w.engines[i].epoch, stopped: true}
+	}
+}
+
 // finish lets the newest engine go on without faults, in one order, and older
 // ones no more; another one is started if it has stopped, or if again says so.
 // In the end every replica must be in sync, and all must hold the same, which
 // must be what the history allows.
-func (w *world) finish(again bool) error {
+//
+// Known are the states from which a rest was reached; nil if there are none.
+func (w *world) finish(again bool, c *canon, known *visited) error {
 	n := w.copy()
-	for range finishSteps {
+	n.abandonOthers()
+	for step := range finishSteps {
+		if known != nil && step%finishLook == 0 && !again {
+			if fresh, room := known.add(n.key(c)); room && !fresh {
+				return nil
+			}
+		}
 		if n.violation != nil {
 			return n.violation
 		}
@@ -46,6 +67,7 @@ func (w *world) finish(again bool) error {
 				return nil
 			}
 			n.launch()
+			n.abandonOthers()
 			continue
 		}
 		if n.deliver() || n.elapse() {

@@ -19,7 +19,7 @@ type layout struct {
 	view, stamp, metaActive, metaStamp           uintptr
 	flushActive, flushNumber                     uintptr
 	requests, writes, jobs, lockEntries          uintptr
-	attachUntil, retryAt, notBefore, waiting     uintptr
+	attachSince, retryAt, notBefore, waiting     uintptr
 	proposalOpen, logNext, logRegions            uintptr
 	dark, darkSince, iss                         uintptr
 	requestSize, requestStamp                    uintptr
@@ -103,7 +103,7 @@ func newLayout() *layout {
 	at(&l.metaStamp, root, "meta", "stamp")
 	at(&l.flushActive, root, "flush", "active")
 	at(&l.flushNumber, root, "flush", "number", "N")
-	at(&l.attachUntil, root, "attach", "until")
+	at(&l.attachSince, root, "attach", "since")
 	at(&l.retryAt, root, "proposal", "retryAt")
 	at(&l.notBefore, root, "proposal", "notBefore")
 	at(&l.waiting, root, "proposal", "waiting")

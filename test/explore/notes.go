@@ -40,6 +40,7 @@ func (l *layout) notes() map[string]note {
 		"Core.serial":     serial,
 		"Core.jobs":       l.jobSlots,
 		"Core.darkSince":  l.darkDue,
+		"Core.beatAt":     skip,
 		"Core.nextPing":   skip,
 		"Core.ticked":     skip,
 		"Core.spaceRetry": skip,
@@ -60,7 +61,7 @@ func (l *layout) notes() map[string]note {
 		"write.buf":      bufferNote,
 		"write.retryAt":  skip,
 
-		"attachState.until":       due,
+		"attachState.since":       l.yearOver,
 		"proposalState.retryAt":   due,
 		"proposalState.notBefore": due,
 		"metaState.stamp":         skip,
@@ -249,8 +250,15 @@ func (l *layout) logged(c *canon, p unsafe.Pointer) {
 	c.byte(251)
 }
 
+// yearOver is whether the wait that began then is over.
+func (l *layout) yearOver(c *canon, p unsafe.Pointer) {
+	c.bool(*(*block.Instant)(p)+year <= get[block.Instant](c.core, l.now))
+}
+
 func (l *layout) darkDue(c *canon, p unsafe.Pointer) {
-	c.bool(get[bool](c.core, l.dark) && *(*block.Instant)(p)+year <= get[block.Instant](c.core, l.now))
+	if get[bool](c.core, l.dark) {
+		l.yearOver(c, p)
+	}
 }
 
 // attachAge matters until older leases are waited out.

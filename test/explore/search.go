@@ -45,7 +45,9 @@ type Explorer struct {
 	options Options
 	seeds   [2]maphash.Seed
 	visited *visited
-	started time.Time
+	// finished are the states from which a rest was reached.
+	finished *visited
+	started  time.Time
 
 	states, transitions, rests atomic.Uint64
 	depth                      atomic.Int64
@@ -79,7 +81,8 @@ func New(config Config, options Options) (*Explorer, error) {
 	if options.Workers < 1 || options.Bytes < 1<<20 {
 		return nil, fmt.Errorf("explore %s with %+v: %w", config.Name, options, block.ErrInvalid)
 	}
-	x := &Explorer{options: options, visited: newVisited(options.Bytes), setting: newSetting(config)}
+	x := &Explorer{options: options, visited: newVisited(options.Bytes),
+		finished: newVisited(options.Bytes / 8), setting: newSetting(config)}
 	x.changed = sync.NewCond(&x.mu)
 	x.seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 	return x, nil
@@ -246,7 +249,7 @@ func (s *worker) expand(it item) {
 	if it.world.quiet() {
 		x.rests.Add(1)
 		for _, again := range []bool{false, true} {
-			if err := it.world.finish(again); err != nil {
+			if err := it.world.finish(again, s.canon, x.finished); err != nil {
 				x.violated(it.way, err)
 				return
 			}

@@ -58,7 +58,7 @@ func (l *layout) armed(c *core.Core, t timer) bool {
 	now := get[block.Instant](p, l.now)
 	switch t {
 	case timerAttach:
-		return get[uint8](p, l.phase) == phaseAttaching && get[block.Instant](p, l.attachUntil) > now
+		return get[uint8](p, l.phase) == phaseAttaching && get[block.Instant](p, l.attachSince)+year > now
 	case timerDark:
 		return get[bool](p, l.dark) && get[block.Instant](p, l.darkSince)+year > now
 	case timerSettle:
@@ -97,7 +97,7 @@ func (w *world) fire(i int, t timer) {
 	w.now++
 	switch t {
 	case timerAttach:
-		set(p, l.attachUntil, w.now)
+		set(p, l.attachSince, w.now-year)
 	case timerDark:
 		set(p, l.darkSince, w.now-year)
 	case timerSettle:

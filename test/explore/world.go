@@ -285,7 +285,8 @@ func (w *world) coreConfig(on block.NodeID, view block.View) core.Config {
 		Node: on, Cluster: clusterID, View: view, MinInSync: w.setting.config.MinInSync,
 		Timing: core.Timing{
 			PingInterval: int64(unit), Lease: int64(leaseUnits * unit), LeaseMargin: int64(marginUnits * unit),
-			ReplicaDeadline: int64(year) * 1000, AttachWait: int64(year), ConnectRetry: int64(year),
+			PingDeadline: int64(year) * 1000, ReplicaDeadline: int64(year) * 1000,
+			AttachGrace: int64(year), AttachWait: int64(year), ConnectRetry: int64(year),
 			ProposeRetry: int64(year), NoSpaceRetry: int64(year), LogIdle: int64(year),
 		},
 		Limits: core.Limits{Requests: w.setting.config.requests(), TargetWindow: w.setting.config.Window, Copies: 1,
