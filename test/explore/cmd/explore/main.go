@@ -26,6 +26,7 @@ var errBroken = errors.New("a property is broken")
 type options struct {
 	configs, set, replay, trace string
 	list                        bool
+	walk                        uint64
 	workers                     int
 	memoryGiB                   float64
 	limit                       time.Duration
@@ -38,6 +39,7 @@ func main() {
 	flag.StringVar(&o.replay, "replay", "", "repeat the trace in this `file`")
 	flag.StringVar(&o.trace, "trace", "", "write the trace of a violation to this `file`")
 	flag.BoolVar(&o.list, "list", false, "list the configurations")
+	flag.Uint64Var(&o.walk, "walk", 0, "follow random ways with this seed for the time of -limit, instead of visiting every state")
 	flag.IntVar(&o.workers, "workers", runtime.NumCPU(), "how many states to expand at once")
 	flag.Float64Var(&o.memoryGiB, "memory", 6, "GiB for the set of visited states")
 	flag.DurationVar(&o.limit, "limit", 10*time.Minute, "stop after this time")
@@ -115,7 +117,12 @@ func search(ctx context.Context, o *options, configs []explore.Config) error {
 		if err != nil {
 			return err
 		}
-		r, err := x.Run(ctx)
+		var r explore.Result
+		if o.walk != 0 {
+			r, err = x.Walk(ctx, o.walk)
+		} else {
+			r, err = x.Run(ctx)
+		}
 		if err != nil {
 			return err
 		}
@@ -124,6 +131,8 @@ func search(ctx context.Context, o *options, configs []explore.Config) error {
 		case r.Violation != nil:
 			print(c.Name, r, "BROKEN")
 			return report(o, r.Violation)
+		case !r.Complete && o.walk != 0:
+			print(c.Name, r, "nothing found")
 		case !r.Complete:
 			print(c.Name, r, "not complete")
 			incomplete = true
