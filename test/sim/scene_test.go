@@ -124,7 +124,7 @@ func (s *scene) restart(nodes ...int) {
 	}
 }
 
-// isolate cuts what goes from one node to another, or heals it.
+// cut stops what goes from one node to another, or heals it.
 func (s *scene) cut(from, to int, on bool) {
 	if on {
 		s.network.cut[[2]int{from, to}] = true
