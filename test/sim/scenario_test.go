@@ -45,6 +45,7 @@ func TestScenario(t *testing.T) {
 		{"quorum-lost", quorumLostScene},
 	} {
 		t.Run(sc.name, func(t *testing.T) {
+			t.Parallel()
 			for seed := uint64(1); seed <= 3; seed++ {
 				sc.play(newScene(t, seed))
 			}
