@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/clock"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 )
 
@@ -85,4 +86,21 @@ func TestSilentLeader(t *testing.T) {
 	}
 	// The replica on the silent node is made all the same; it stops below.
 	leader.silent.Store(false)
+}
+
+// TestWhileAlive: what asks a node ends with the node's lease.
+func TestWhileAlive(t *testing.T) {
+	c := &Cluster{closed: make(chan struct{}), leases: newLeases(clock.System{}, 50*time.Millisecond)}
+	c.options.Timing.Heartbeat = 4 * time.Millisecond
+	node := block.NodeID{ID: placeID('n', 1)}
+	asked, stop := c.whileAlive(testContext(t), node)
+	defer stop()
+	c.leases.heard(node, 1, nil)
+	if asked.Err() != nil {
+		t.Error("a node that is alive is not asked")
+	}
+	<-asked.Done()
+	if c.leases.alive(node) {
+		t.Error("a node is given up within its lease")
+	}
 }

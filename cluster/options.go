@@ -61,7 +61,8 @@ type Options struct {
 type Timing struct {
 	// Election is how long a follower waits for a sign of the leader, up to twice
 	// that, before it asks for votes. It has to outlast a scheduler under full
-	// load: 1.5 s.
+	// load, and is most of the time for which nothing can be decided after the
+	// leader died: 1 s.
 	Election time.Duration
 	// Heartbeat is the interval of Peer.Heartbeat: 1 s.
 	Heartbeat time.Duration
@@ -85,7 +86,7 @@ func (t *Timing) setDefaults() {
 		field *time.Duration
 		value time.Duration
 	}{
-		{&t.Election, 1500 * time.Millisecond},
+		{&t.Election, time.Second},
 		{&t.Heartbeat, time.Second},
 		{&t.NodeLease, 5 * time.Second},
 		{&t.Unstage, 20 * time.Second},

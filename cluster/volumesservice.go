@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -218,15 +219,33 @@ func (c *Cluster) unstage(ctx context.Context, volume block.VolumeID, node block
 	}
 	asked, cancel := context.WithTimeout(ctx, c.options.Timing.Unstage)
 	defer cancel()
+	asked, stop := c.whileAlive(asked, node)
+	defer stop()
 	_, err = holdfastv1.NewNodeAgentClient(conn).UnstageVolume(asked, &holdfastv1.UnstageVolumeRequest{VolumeId: volume.String()})
 	switch {
 	case err == nil || ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, block.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, block.ErrUnavailable), asked.Err() != nil, errors.Is(err, context.DeadlineExceeded):
 		c.logger.Warn("a volume is taken from a node that does not let go of it", "volume", volume, "node", node, "error", err)
 		return nil
 	default:
 		return fmt.Errorf("node %s: %w", record.Name, err)
+	}
+}
+
+// whileAlive bounds a context by the lease of a node: one that has frozen or
+// vanished never answers. stop ends the watching.
+func (c *Cluster) whileAlive(ctx context.Context, node block.NodeID) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for c.leases.alive(node) && c.pause(ctx, c.options.Timing.Heartbeat/4) == nil {
+		}
+		cancel()
+	})
+	return ctx, func() {
+		cancel()
+		watching.Wait()
 	}
 }
 

@@ -35,7 +35,8 @@ const patience = 60 * time.Second
 func testTiming() core.Timing {
 	const ms = int64(time.Millisecond)
 	return core.Timing{
-		PingInterval: 100 * ms, Lease: 1000 * ms, LeaseMargin: 100 * ms, ReplicaDeadline: 2500 * ms, AttachWait: 1000 * ms,
+		PingInterval: 100 * ms, Lease: 1000 * ms, LeaseMargin: 100 * ms, PingDeadline: 2500 * ms, ReplicaDeadline: 2500 * ms,
+		AttachGrace: 500 * ms, AttachWait: 1000 * ms,
 		ConnectRetry: 50 * ms, ProposeRetry: 50 * ms, NoSpaceRetry: 100 * ms, LogIdle: 500 * ms,
 	}
 }

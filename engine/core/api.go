@@ -1,4 +1,3 @@
-// Package core is the mirroring protocol of one attached volume.
 package core
 
 import "github.com/holdfast-io/holdfast/internal/block"
@@ -22,15 +21,22 @@ type Config struct {
 
 // Timing are the protocol's durations in nanoseconds of CLOCK_BOOTTIME.
 type Timing struct {
-	PingInterval    int64
-	Lease           int64
-	LeaseMargin     int64
+	PingInterval int64
+	Lease        int64
+	LeaseMargin  int64
+	// PingDeadline is how long a replica may leave a ping unanswered,
+	// ReplicaDeadline anything else: a disk may take its time, a network or a
+	// machine may not.
+	PingDeadline    int64
 	ReplicaDeadline int64
-	AttachWait      int64
-	ConnectRetry    int64
-	ProposeRetry    int64
-	NoSpaceRetry    int64
-	LogIdle         int64
+	// AttachGrace is how long members are waited for at the start while there is
+	// one that lost no memory, AttachWait while there is none (rule 5).
+	AttachGrace  int64
+	AttachWait   int64
+	ConnectRetry int64
+	ProposeRetry int64
+	NoSpaceRetry int64
+	LogIdle      int64
 }
 
 // Limits bound a core's memory.

@@ -7,8 +7,8 @@ import (
 
 // attachState is the way from the first event to serving (rules 5, 7, 17, 18).
 type attachState struct {
-	// until is how long members that lost no memory are waited for.
-	until block.Instant
+	// since is when the wait for members began.
+	since block.Instant
 	// storing: the view is as it shall be served, and is being stored.
 	storing bool
 }
@@ -17,10 +17,10 @@ type attachState struct {
 // step that changes the view goes through Raft and comes back here.
 func (c *Core) driveAttach() {
 	open := c.openMembers()
-	if open != c.iss && c.now < c.attach.until || open == 0 {
+	healthy := c.healthy()
+	if open == 0 || open != c.iss && c.now < c.attachUntil() && (healthy == 0 || c.now < c.graceUntil()) {
 		return
 	}
-	healthy := c.healthy()
 	if healthy == 0 {
 		c.endAttachment(open)
 		return
@@ -48,6 +48,22 @@ func (c *Core) driveAttach() {
 	c.serve()
 }
 
+// attachUntil is how long members are waited for while none of those that are here
+// kept its memory.
+func (c *Core) attachUntil() block.Instant {
+	return c.attach.since + block.Instant(c.cfg.Timing.AttachWait)
+}
+
+// graceUntil is how long they are waited for when one did: from the moment at which
+// the first was here, because until then the trouble may be on this side.
+func (c *Core) graceUntil() block.Instant {
+	first := c.firstAcknowledged()
+	if first == never {
+		return never
+	}
+	return max(first, c.attach.since) + block.Instant(c.cfg.Timing.AttachGrace)
+}
+
 // openMembers are the members with a session, whatever they lost.
 func (c *Core) openMembers() set {
 	var s set
@@ -59,15 +75,21 @@ func (c *Core) openMembers() set {
 	return s
 }
 
-// waitedOutAt is when no older engine can hold a lease any more: lease and
-// margin after the first kept member acknowledged this epoch.
-func (c *Core) waitedOutAt() block.Instant {
+// firstAcknowledged is when the first kept member acknowledged this epoch.
+func (c *Core) firstAcknowledged() block.Instant {
 	first := never
 	for i := range c.iss.all() {
 		if p := &c.peers[i]; p.acknowledged && p.epochAt < first {
 			first = p.epochAt
 		}
 	}
+	return first
+}
+
+// waitedOutAt is when no older engine can hold a lease any more: lease and
+// margin after the first kept member acknowledged this epoch.
+func (c *Core) waitedOutAt() block.Instant {
+	first := c.firstAcknowledged()
 	if first == never {
 		return never
 	}

@@ -26,16 +26,32 @@ func TestAttachWaitsForAnAbsentMemberAndRemovesIt(t *testing.T) {
 	s.silent = bit(1)
 	s.settle()
 	s.expect("A: open session 1", "B: open session 1")
-	s.pass(4900 * time.Millisecond)
+	s.pass(1900 * time.Millisecond)
 	s.expect()
 	s.pass(200 * time.Millisecond)
 	s.expect("propose remove B")
 	s.commit()
-	// The removal is a mark to be waited out (rule 7): by now it is, because A
-	// acknowledged the epoch five seconds ago.
-	s.expect("B: close", "lost B: unavailable", "propose waited out")
+	// The removal is a mark to be waited out, from the moment at which A
+	// acknowledged the epoch (rule 7).
+	s.expect("B: close", "lost B: unavailable")
+	s.pass(300 * time.Millisecond)
+	s.expectNone("propose")
+	s.pass(200 * time.Millisecond)
+	s.expectAmong("propose waited out")
 	s.settle()
-	s.expect("A: store view 22 dirty B{}", "serving")
+	s.expectAmong("A: store view 22 dirty B{}", "serving")
+}
+
+// The grace of the others begins when the first is here: if that takes long, all
+// of them may be on their way.
+func TestAttachGraceBeginsWithTheFirstMember(t *testing.T) {
+	s := beginAttach(t, scene{members: "A B"})
+	s.pass(3 * time.Second)
+	s.answer("A")
+	s.expectNone("propose")
+	s.pass(time.Second)
+	s.answer("B")
+	s.expectNone("propose")
 }
 
 func TestAttachGoesOnAsSoonAsTheLastMemberIsHere(t *testing.T) {
@@ -220,9 +236,9 @@ func TestAttachMemberLostForGoodWhileStoring(t *testing.T) {
 	s.lose("B")
 	s.drop()
 	s.silent = bit(1)
-	s.pass(4 * time.Second)
+	s.pass(1900 * time.Millisecond)
 	s.expectNone("propose")
-	s.pass(2 * time.Second)
+	s.pass(200 * time.Millisecond)
 	s.expect("propose remove B")
 	s.settle()
 	s.expectAmong("lost B: unavailable", "propose waited out", "A: store view 22 dirty B{}", "serving")

@@ -17,10 +17,12 @@ func (Timing) Default() Timing {
 		PingInterval:    500 * millisecond,
 		Lease:           2 * second,
 		LeaseMargin:     500 * millisecond,
+		PingDeadline:    2500 * millisecond,
 		ReplicaDeadline: 8 * second,
+		AttachGrace:     2 * second,
 		AttachWait:      5 * second,
 		ConnectRetry:    500 * millisecond,
-		ProposeRetry:    500 * millisecond,
+		ProposeRetry:    100 * millisecond,
 		NoSpaceRetry:    second,
 		LogIdle:         30 * second,
 	}
@@ -29,7 +31,7 @@ func (Timing) Default() Timing {
 // Validate reports durations with which the protocol cannot work.
 func (t Timing) Validate() error {
 	for _, d := range []int64{
-		t.PingInterval, t.Lease, t.LeaseMargin, t.ReplicaDeadline, t.AttachWait,
+		t.PingInterval, t.Lease, t.LeaseMargin, t.PingDeadline, t.ReplicaDeadline, t.AttachGrace, t.AttachWait,
 		t.ConnectRetry, t.ProposeRetry, t.NoSpaceRetry, t.LogIdle,
 	} {
 		if d <= 0 {

@@ -13,6 +13,11 @@ func (c *Core) startCopy() bool {
 		}
 		chunk := c.nextMissing(i)
 		if chunk < 0 {
+			if t.full != nil {
+				// Only what found no room is left: another turn, after a while.
+				t.full = nil
+				t.blockedUntil = c.now + block.Instant(c.cfg.Timing.NoSpaceRetry)
+			}
 			continue
 		}
 		k := c.startJob(i, chunk)
@@ -33,7 +38,7 @@ func (c *Core) startCopy() bool {
 func (c *Core) nextMissing(i int) int64 {
 	t := c.peers[i].target
 	return t.nextChunk(func(chunk int64) bool {
-		return c.divide.has(chunk) || c.copyingChunk(i, chunk)
+		return c.divide.has(chunk) || t.isFull(chunk) || c.copyingChunk(i, chunk)
 	})
 }
 

@@ -59,6 +59,8 @@ type Core struct {
 	darkSince block.Instant
 	dark      bool
 	nextPing  block.Instant
+	// beatAt is when the regular pings were sent last.
+	beatAt block.Instant
 	// ticked is when the last tick ran; what was due then is done.
 	ticked block.Instant
 	// spaceRetry is when writes that found no space are tried again, or zero.
@@ -102,7 +104,7 @@ func New(cfg Config, now block.Instant) (*Core, error) {
 	}
 	c.log.regions = make(map[block.Region]regionState)
 	c.log.next = never
-	c.attach.until = now + block.Instant(cfg.Timing.AttachWait)
+	c.attach.since = now
 	c.divide.source = -1
 	c.indexReplicas()
 	c.kick = true

@@ -75,14 +75,17 @@ func (c *Core) pingsWanted() bool {
 }
 
 // beat sends the regular pings and gives up those who have been silent for too
-// long.
+// long. After a pause of the engine's own (a frozen process, a starved machine)
+// answers may be waiting to be taken in, so that nobody is given up at once.
 func (c *Core) beat() {
+	paused := c.now-c.beatAt >= 2*block.Instant(c.cfg.Timing.PingInterval)
+	c.beatAt = c.now
 	for i := range c.peers {
 		p := &c.peers[i]
 		if p.link == linkDown {
 			continue
 		}
-		if c.silent(p) {
+		if !paused && c.silent(p) {
 			c.fail(i, block.ErrUnavailable)
 			continue
 		}
@@ -94,11 +97,13 @@ func (c *Core) beat() {
 // deadline.
 func (c *Core) silent(p *peer) bool {
 	limit := c.now - block.Instant(c.cfg.Timing.ReplicaDeadline)
+	pingLimit := c.now - block.Instant(c.cfg.Timing.PingDeadline)
 	if p.link == linkOpening {
 		return p.openAt <= limit
 	}
 	for at := p.calls.head; at != 0; at = p.calls.slots[at-1].next {
-		if e := &p.calls.slots[at-1]; e.sent && e.sentAt <= limit {
+		e := &p.calls.slots[at-1]
+		if e.sent && (e.sentAt <= limit || e.purpose == forPing && e.sentAt <= pingLimit) {
 			return true
 		}
 	}

@@ -38,10 +38,33 @@ func TestMemberThatIsSilentIsRemovedAtTheDeadline(t *testing.T) {
 	s.silent = bit(1)
 	s.write(1, 'w', 0, 4*kib)
 	s.answer("A")
+	s.pass(2900 * time.Millisecond)
+	s.expectNone("propose")
+	s.pass(200 * time.Millisecond)
+	s.expect("B: close", "propose remove B", "frozen: unavailable")
+}
+
+// A disk may take longer over a request than a network over a ping.
+func TestMemberWithASlowDiskIsKeptForLonger(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	s.write(1, 'w', 0, 4*kib)
+	s.answer("A")
 	s.pass(7900 * time.Millisecond)
 	s.expectNone("propose")
 	s.pass(600 * time.Millisecond)
-	s.expect("B: close", "propose remove B", "frozen: unavailable")
+	s.expectAmong("propose remove B")
+}
+
+// A process that was stopped finds the answers waiting when it goes on.
+func TestPauseOfTheEngineIsNobodysSilence(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	s.silent = bit(1)
+	s.pass(time.Second)
+	s.now += block.Instant(20 * time.Second)
+	s.step(Event{Kind: EventTick})
+	s.expectNone("propose")
+	s.pass(time.Second)
+	s.expectAmong("propose remove B")
 }
 
 // Silence is noticed with nothing but pings under way, too.
@@ -257,7 +280,7 @@ func TestAllMembersAreLostAndBothComeBack(t *testing.T) {
 	s := beginServing(t, scene{members: "A B"})
 	s.write(1, 'w', 0, 4*kib)
 	s.silent = bit(0) | bit(1)
-	s.pass(10 * time.Second)
+	s.pass(4 * time.Second)
 	s.lose("A")
 	s.lose("B")
 	s.drop()
@@ -277,7 +300,7 @@ func TestAllMembersAreLostAndTheFirstToComeBackLostItsMemory(t *testing.T) {
 	s.write(1, 'w', 0, 4*kib)
 	s.settle()
 	s.silent = bit(0) | bit(1)
-	s.pass(10 * time.Second)
+	s.pass(4 * time.Second)
 	s.lose("A")
 	s.lose("B")
 	s.drop()

@@ -189,9 +189,9 @@ func (c *Core) linkFailed(i int, err error) {
 	p := &c.peers[i]
 	if p.link == linkOpen {
 		p.failures = 0
-		if c.phase == attaching && c.now >= c.attach.until {
+		if c.phase == attaching && c.now >= min(c.attachUntil(), c.graceUntil()) {
 			// It was here a moment ago: it gets the time to come back.
-			c.attach.until = c.now + block.Instant(c.cfg.Timing.AttachWait)
+			c.attach.since = c.now
 		}
 	}
 	p.link = linkDown
@@ -210,13 +210,14 @@ func (c *Core) linkFailed(i int, err error) {
 }
 
 // backoff is how long a replica is left alone after a link to it failed: longer
-// each time for one that only waits to come back.
+// for one that only waits to come back, but no longer than it is worth to be
+// redundant again.
 func (c *Core) backoff(i int) block.Instant {
 	retry := block.Instant(c.cfg.Timing.ConnectRetry)
 	if c.iss.has(i) {
 		return retry
 	}
-	return retry << min(c.peers[i].failures, 4)
+	return retry << min(c.peers[i].failures, 1)
 }
 
 // memberFailed keeps what the replica owes for the case that it must be opened
@@ -309,6 +310,9 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 		e.sent = false
 		p.calls.unsent++
 		c.kick = true
+		return true
+	}
+	if errors.Is(rep.Err, block.ErrNoSpace) && c.missesForSpace(i, at) {
 		return true
 	}
 	if errors.Is(rep.Err, block.ErrNoSpace) {

@@ -43,6 +43,9 @@ type target struct {
 	copied       int64
 	reported     int
 	blockedUntil block.Instant
+	// full has, like todo, a bit for each chunk for which its disk had no room in
+	// this turn through the volume; nil if there is none.
+	full []uint16
 }
 
 // flushRegions is how many compared regions make a flush worth its while.
@@ -362,6 +365,54 @@ func (c *Core) endTarget(i int) {
 		}
 	}
 	c.kick, c.wake = true, true
+}
+
+// missesForSpace deals with a write or copy for which the disk of a target that
+// does not count has no room, and reports whether it did. The target misses it and
+// goes on: what else it lacks may be trims, which give room, and to begin again
+// each time would never reach them.
+func (c *Core) missesForSpace(i int, at int32) bool {
+	p := &c.peers[i]
+	t, e := p.target, &p.calls.slots[at]
+	if t == nil || !t.active || t.counts || e.purpose != forWrite && e.purpose != forJob {
+		return false
+	}
+	if e.purpose == forJob {
+		j := &c.jobs[e.index]
+		if !j.used || j.stamp != e.stamp || j.target != i || j.state != jobWriting {
+			return false
+		}
+		gone := p.calls.remove(at)
+		t.noRoom(c.jobs[gone.index].span)
+		c.abortCopy(int(gone.index))
+	} else {
+		gone := p.calls.remove(at)
+		if w := &c.writes[gone.index]; w.used && w.stamp == gone.stamp {
+			w.sent &^= bit(i)
+			w.missed |= bit(i)
+		}
+		span := gone.req.Span()
+		c.missed(i, span)
+		c.forgetOlder(i, span)
+		t.noRoom(span)
+		c.pump(i)
+	}
+	c.kick = true
+	return true
+}
+
+// noRoom leaves the chunks of a span to the next turn.
+func (t *target) noRoom(span block.Span) {
+	if t.full == nil {
+		t.full = make([]uint16, len(t.todo))
+	}
+	for chunk := span.Offset / block.ChunkSize; chunk <= (span.End()-1)/block.ChunkSize; chunk++ {
+		t.full[chunk/block.ChunksPerRegion] |= 1 << uint(chunk%block.ChunksPerRegion)
+	}
+}
+
+func (t *target) isFull(chunk int64) bool {
+	return t.full != nil && t.full[chunk/block.ChunksPerRegion]&(1<<uint(chunk%block.ChunksPerRegion)) != 0
 }
 
 // progress reports how far a resync is.

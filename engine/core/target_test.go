@@ -370,6 +370,40 @@ func TestTargetThatCountsHasNoSpaceForAnOlderWrite(t *testing.T) {
 	}
 }
 
+// A full disk of a replica that is being resynced: what finds no room waits for the
+// next turn, and the rest goes on, because it may be a trim that gives room.
+func TestTargetWithoutRoomGoesOn(t *testing.T) {
+	s := beginServing(t, scene{members: "A", absent: "B", size: 2 * mib, before: func(s *script) {
+		dirtyFor("B", "A")(s)
+		s.replica("A").plant('a', 0, 4*kib)
+		s.replica("B").plant('b', mib, 4*kib)
+	}})
+	s.wake("B")
+	s.answer("B")
+	s.drop()
+	s.answer("A B A B")
+	s.expect("A: read 0+64K resync", "A: read 1M+64K resync")
+	s.write(1, 'w', 512*kib, 4*kib)
+	s.answer("A A A")
+	s.expectAmong("B: zero 1M+64K resync", "done 1")
+	s.refuse("B", block.ErrNoSpace)
+	s.answer("B")
+	s.expect("B: write 'w' 512K+4K")
+	s.refuse("B", block.ErrNoSpace)
+	s.settle()
+	s.expectNone("B: close")
+	s.expectNone("admitted")
+	if s.content("B", mib, 4*kib) != "'.'" {
+		t.Errorf("the trimmed place holds %s", s.content("B", mib, 4*kib))
+	}
+	s.pass(2 * time.Second)
+	s.settle()
+	s.expectAmong("admitted B, 256K copied")
+	if s.content("B", 0, 4*kib) != "'a'" || s.content("B", 512*kib, 4*kib) != "'w'" {
+		t.Error("the target lacks what found no room")
+	}
+}
+
 // The same for a write that its admission made wait, and that ends without it
 // when the admission does not land.
 func TestTargetHasNoSpaceWhileItsAdmissionIsProposed(t *testing.T) {

@@ -40,7 +40,8 @@ func (c *Core) timer() block.Instant {
 		at(c.darkUntil())
 	}
 	if c.phase == attaching {
-		at(c.attach.until)
+		at(c.attachUntil())
+		at(c.graceUntil())
 		if c.view.NotWaitedOut {
 			at(c.waitedOutAt())
 		}

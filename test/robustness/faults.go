@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/block"
@@ -36,6 +39,7 @@ var faults = []fault{
 	{"fill", 2, (*round).fillOne},
 	{"fill all", 1, (*round).fillAll},
 	{"no space", 1, (*round).noSpace},
+	{"busy", 2, (*round).busy},
 	{"move", 2, (*round).move},
 	{"move by force", 3, (*round).moveByForce},
 }
@@ -338,6 +342,49 @@ func (r *round) noSpace(ctx context.Context) error {
 			return n.Start(ctx)
 		},
 	})
+}
+
+// busy keeps all CPUs busy with something else. Nobody may be taken for dead for
+// that: every removal and every election is a false one, and counted.
+func (r *round) busy(ctx context.Context) error {
+	if err := r.stage.inSync(ctx, syncLimit); err != nil {
+		return err
+	}
+	revision, term, err := r.stage.changes(ctx)
+	if err != nil {
+		return err
+	}
+	var burning sync.WaitGroup
+	defer burning.Wait()
+	burn, stop := context.WithCancel(ctx)
+	defer stop()
+	const perCPU = 2
+	for range perCPU * runtime.NumCPU() {
+		burning.Go(func() {
+			cmd := exec.CommandContext(burn, "sh", "-c", "while :; do :; done")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+			_ = cmd.Run() // it ends by being killed
+		})
+	}
+	err = r.suffer(ctx, trouble{
+		kind: "busy CPUs", what: fmt.Sprintf("%d processes per CPU", perCPU), hold: r.between(5*time.Second, 10*time.Second),
+		inject: func(context.Context) error { return nil },
+		mend: func(context.Context) error {
+			stop()
+			burning.Wait()
+			return nil
+		},
+	})
+	if err != nil {
+		return err
+	}
+	newRevision, newTerm, err := r.stage.changes(ctx)
+	if err != nil {
+		return err
+	}
+	r.table.count("changes of the in-sync set while CPUs were busy", newRevision-revision)
+	r.table.count("elections while CPUs were busy", newTerm-term)
+	return nil
 }
 
 // elsewhere draws a node other than the volume's.

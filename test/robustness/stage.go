@@ -201,6 +201,18 @@ func (s *stage) leader(ctx context.Context) (leader int, term uint64, err error)
 	return leader, term, err
 }
 
+// changes are the revision of the volume and the term of the Raft group.
+func (s *stage) changes(ctx context.Context) (revision, term uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	v, err := s.node(s.home).Volumes().GetVolume(ctx, &holdfastv1.GetVolumeRequest{Id: s.volume})
+	if err != nil {
+		return 0, 0, fmt.Errorf("look at volume: %w", err)
+	}
+	_, term, err = s.leader(ctx)
+	return v.GetRevision(), term, err
+}
+
 // inSync waits until all replicas are.
 func (s *stage) inSync(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)

@@ -2,6 +2,7 @@ package robustness
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +18,18 @@ type sample struct{ during, after, sync time.Duration }
 type table struct {
 	mu    sync.Mutex
 	kinds map[string][]sample
+	// counts are what is counted over all rounds.
+	counts map[string]uint64
+}
+
+// count adds to what is counted over all rounds.
+func (t *table) count(what string, n uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.counts == nil {
+		t.counts = map[string]uint64{}
+	}
+	t.counts[what] += n
 }
 
 func (t *table) add(kind string, s sample) {
@@ -32,11 +45,7 @@ func (t *table) add(kind string, s sample) {
 func (t *table) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	kinds := make([]string, 0, len(t.kinds))
-	for kind := range t.kinds {
-		kinds = append(kinds, kind)
-	}
-	slices.Sort(kinds)
+	kinds := slices.Sorted(maps.Keys(t.kinds))
 	var text strings.Builder
 	fmt.Fprintf(&text, "%-34s %5s  %19s  %19s  %19s\n", "longest pause of writes, ms", "n", "during median/max", "after median/max", "in sync median/max")
 	for _, kind := range kinds {
@@ -58,6 +67,9 @@ func (t *table) String() string {
 			column(func(s sample) time.Duration { return s.during }),
 			column(func(s sample) time.Duration { return s.after }),
 			column(func(s sample) time.Duration { return s.sync }))
+	}
+	for _, what := range slices.Sorted(maps.Keys(t.counts)) {
+		fmt.Fprintf(&text, "%s: %d\n", what, t.counts[what])
 	}
 	return text.String()
 }
