@@ -26,12 +26,12 @@ func plantedBugs() []planted {
 		{"a removal releases acknowledgements before its commit is known",
 			[]string{"linearizable", "doors", "one-engine", "equal-replicas", "flushed-data", "progress"}, believeRemoval},
 		{"what an absent replica misses is not recorded",
-			[]string{"equal-replicas", "linearizable", "flushed-data"}, forgetMissed},
+			[]string{"equal-replicas", "linearizable", "flushed-data", "answers"}, forgetMissed},
 		{"a door lets older engines in", []string{"doors", "one-engine", "linearizable"}, openDoor},
 		{"divergent blocks are read before they are repaired",
 			[]string{"linearizable", "equal-replicas", "answers"}, hideLogs},
 		{"a flush is acknowledged without a sync", []string{"doors", "flushed-data", "linearizable"}, skipSync},
-		{"a loss of power goes unnoticed", []string{"linearizable", "equal-replicas", "payload"}, hideLoss},
+		{"a loss of power goes unnoticed", []string{"linearizable", "equal-replicas", "payload", "answers"}, hideLoss},
 		{"resync finds everything equal", []string{"equal-replicas", "linearizable"}, equalHashes},
 	}
 }
