@@ -137,14 +137,6 @@ func (l *loop) id() block.ID {
 	return id
 }
 
-// Read makes the loop the random source of whatever asks for an io.Reader.
-func (l *loop) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = byte(l.rng.Uint32())
-	}
-	return len(p), nil
-}
-
 // eventQueue implements heap.Interface.
 type eventQueue []*event
 

@@ -66,7 +66,7 @@ func (w *World) advance(done func() bool) {
 			return
 		}
 		if w.loop.steps%lookInterval == 0 {
-			w.memory.look(w)
+			w.checkMemory()
 		}
 	}
 }
