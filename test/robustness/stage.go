@@ -225,8 +225,8 @@ func (s *stage) changes(ctx context.Context) (revision, term uint64, err error) 
 }
 
 // inSync waits until all replicas are.
-func (s *stage) inSync(ctx context.Context, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+func (s *stage) inSync(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, syncLimit)
 	defer cancel()
 	return harness.Wait(ctx, "all replicas to be in sync", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
