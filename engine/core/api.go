@@ -1,4 +1,3 @@
-// Package core is the mirroring protocol of one attached volume.
 package core
 
 import "github.com/holdfast-io/holdfast/internal/block"

@@ -1,4 +1,5 @@
-// The core is a pure step machine: it is given events (client requests, replies
+// Package core is the mirroring protocol of one attached volume: a pure step
+// machine that is given events (client requests, replies
 // of replicas, lost links, outcomes of proposals, the passing of time) and
 // answers with effects (connect, send, propose, complete). It starts no
 // goroutine, reads no clock, draws no random number and iterates over no map

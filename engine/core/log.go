@@ -211,3 +211,14 @@ func (c *Core) logCleared() {
 	c.log.clearing = nil
 	c.scheduleLog()
 }
+
+// forgetLog forgets the regions that were in the log of a former member alone: the
+// others had cleared theirs while it was away.
+func (c *Core) forgetLog(i int) {
+	left := c.unionLogs()
+	for r := range c.peers[i].log.All() {
+		if !left.Has(r) && c.log.regions[r].busy == 0 {
+			delete(c.log.regions, r)
+		}
+	}
+}

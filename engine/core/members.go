@@ -99,6 +99,7 @@ func (c *Core) memberRemoved(i int) {
 	c.disconnect(p)
 	c.cancelCalls(i)
 	p.retryAt = c.now + block.Instant(c.cfg.Timing.ConnectRetry)
+	c.forgetLog(i)
 	c.emit(Effect{Kind: EffectNotice, Notice: Notice{Kind: NoticeMemberLost, Replica: p.id, Err: err}})
 }
 

@@ -5,15 +5,6 @@ import (
 	"time"
 )
 
-// divergent lets A and B begin with a write that an earlier engine brought to
-// one of them only, in a volume of two regions.
-func divergent(t testing.TB, config func(*Config)) *script {
-	t.Helper()
-	return beginServing(t, scene{members: "A B", size: 32 * mib, config: config, before: func(s *script) {
-		s.replica("B").plant('w', 17*mib, 4*kib)
-	}})
-}
-
 // Rule 18: no read of a divergent block is answered before all members hold the
 // same bytes, those of one fixed source.
 func TestDivergentChunkIsRepairedBeforeItIsRead(t *testing.T) {

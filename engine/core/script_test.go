@@ -115,8 +115,6 @@ func (s *script) index(n string) int { return int(n[0] - 'A') }
 
 func (s *script) replica(n string) *replica { return s.replicas[s.index(n)] }
 
-func (s *script) peer(n string) *peer { return &s.core.peers[s.index(n)] }
-
 // finish ends the core and looks whether every buffer was given back.
 func (s *script) finish() {
 	if s.t.Failed() {

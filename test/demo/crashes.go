@@ -41,7 +41,7 @@ func (d *demo) startDatabase(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	return "", d.ledger.advance(ctx, rowsPerStep)
+	return "", d.ledger.advance(ctx)
 }
 
 func (d *demo) crashReplica(ctx context.Context) (string, error) {
@@ -54,7 +54,7 @@ func (d *demo) crashReplica(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	if err := d.ledger.advance(ctx, rowsPerStep); err != nil {
+	if err := d.ledger.advance(ctx); err != nil {
 		return "", err
 	}
 	gap := d.ledger.longestPause()
@@ -67,7 +67,7 @@ func (d *demo) crashReplica(ctx context.Context) (string, error) {
 	if err := writeRandom(ctx, filepath.Join(d.targetPath(d.engineNode()), "missed"), missedBytes, io.Discard); err != nil {
 		return "", err
 	}
-	if err := d.ledger.advance(ctx, rowsPerStep); err != nil {
+	if err := d.ledger.advance(ctx); err != nil {
 		return "", err
 	}
 	after, err := d.stillCopy(ctx)
@@ -137,7 +137,7 @@ func (d *demo) resync(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("copied %d bytes where %d differ: %.2f times, want above 0 and at most %.1f", copied, differ, factor, copyFactor)
 	}
 	return fmt.Sprintf("in sync %.1f s after the start of the daemon; copied %d MiB where %d MiB differ: %.2f times",
-		took.Seconds(), copied>>20, differ>>20, factor), d.ledger.advance(ctx, rowsPerStep)
+		took.Seconds(), copied>>20, differ>>20, factor), d.ledger.advance(ctx)
 }
 
 // scramble overwrites the beginning of a stopped node's data file, so that
@@ -209,7 +209,7 @@ func (d *demo) crashEngine(ctx context.Context) (string, error) {
 	if err := d.engineNode().Start(ctx); err != nil {
 		return "", err
 	}
-	if err := d.ledger.advance(ctx, rowsPerStep); err != nil {
+	if err := d.ledger.advance(ctx); err != nil {
 		return "", err
 	}
 	gap := d.ledger.longestPause()

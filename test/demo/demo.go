@@ -199,7 +199,7 @@ func (d *demo) checkData(ctx context.Context, path string) error {
 		return fmt.Errorf("drop page cache of %s: %w", path, err)
 	}
 	sum := sha256.New()
-	n, err := io.Copy(sum, contextReader{ctx, file})
+	n, err := io.Copy(sum, until(ctx, file))
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
@@ -215,7 +215,7 @@ func writeRandom(ctx context.Context, path string, n int64, sum io.Writer) error
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyN(io.MultiWriter(file, sum), contextReader{ctx, rand.Reader}, n)
+	_, err = io.CopyN(io.MultiWriter(file, sum), until(ctx, rand.Reader), n)
 	err = errors.Join(err, file.Sync(), file.Close())
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -237,17 +237,19 @@ func damage(path string, offset int64) error {
 	return errors.Join(err, file.Sync(), file.Close())
 }
 
-// contextReader ends a long copy when its context ends.
-type contextReader struct {
-	ctx    context.Context
-	reader io.Reader
-}
+// readerFunc is a reader made of a function.
+type readerFunc func(p []byte) (int, error)
 
-func (r contextReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.reader.Read(p)
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// until ends a long copy from r when ctx ends.
+func until(ctx context.Context, r io.Reader) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return r.Read(p)
+	})
 }
 
 // endLedger kills the database. Its processes end when the engine answers them, so

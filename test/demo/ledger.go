@@ -67,7 +67,7 @@ func startLedger(ctx context.Context, dir, notes string) (*ledger, error) {
 	}
 	l.notes = file
 	for i := range ledgerWriters {
-		w, err := newLedgerWriter(l.database)
+		w, err := newLedgerWriter(ctx, l.database)
 		if err != nil {
 			return nil, err
 		}
@@ -81,8 +81,9 @@ func startLedger(ctx context.Context, dir, notes string) (*ledger, error) {
 	return l, nil
 }
 
-func newLedgerWriter(database string) (*ledgerWriter, error) {
-	w := &ledgerWriter{cmd: exec.Command("sqlite3", "-batch", "-bail", database)}
+// newLedgerWriter starts a process that outlives the step: cleaning up ends it.
+func newLedgerWriter(ctx context.Context, database string) (*ledgerWriter, error) {
+	w := &ledgerWriter{cmd: exec.CommandContext(context.WithoutCancel(ctx), "sqlite3", "-batch", "-bail", database)}
 	stdin, err := w.cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -197,8 +198,9 @@ func (l *ledger) longestPause() time.Duration {
 	return gap
 }
 
-// advance waits until n more rows are acknowledged.
-func (l *ledger) advance(ctx context.Context, n int) error {
+// advance waits until the database has committed what counts as going on.
+func (l *ledger) advance(ctx context.Context) error {
+	const n = rowsPerStep
 	start, err := l.rows()
 	for ctx.Err() == nil {
 		if err != nil {

@@ -74,7 +74,7 @@ func run(ctx context.Context, sabotage string) (err error) {
 			fmt.Printf("\n    (sabotaged) ")
 		}
 		from := time.Now()
-		result, err := s.once(d, ctx)
+		result, err := s.once(ctx, d)
 		if err != nil {
 			fmt.Println()
 			return fmt.Errorf("step %s: %w", s.name, err)
@@ -87,7 +87,7 @@ func run(ctx context.Context, sabotage string) (err error) {
 	return nil
 }
 
-func (s step) once(d *demo, ctx context.Context) (string, error) {
+func (s step) once(ctx context.Context, d *demo) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.limit)
 	defer cancel()
 	d.broken = d.sabotage == s.name

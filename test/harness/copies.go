@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 
@@ -64,8 +65,8 @@ func (c Copy) sums(ctx context.Context) (Sums, error) {
 	if err != nil {
 		return Sums{}, err
 	}
-	defer client.Close()
-	return SumsOf(ctx, io.NewSectionReader(client, 0, client.Info().Size))
+	sums, err := SumsOf(ctx, io.NewSectionReader(client, 0, client.Info().Size))
+	return sums, errors.Join(err, client.Close())
 }
 
 // SumsOf reads what there is to its end.

@@ -6,6 +6,7 @@ import (
 
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/holdfast-io/holdfast/cluster/state"
 	"github.com/holdfast-io/holdfast/engine/core"
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/vfs"
@@ -211,6 +212,7 @@ func TestScenario(t *testing.T) {
 		{"lost-removal", lostRemoval},
 		{"repair-unlogged", repairUnlogged},
 		{"clear-divergent", clearDivergent},
+		{"clear-but-one", clearButOne},
 		{"takeover-logs", takeoverLogs},
 		{"admission-queued", admissionQueued},
 		{"repair-flip", repairFlip},
@@ -443,17 +445,22 @@ func admissionUnknown(s *scene) {
 	}
 	s.until("a proposed admission", func() bool { return proposed })
 	first := s.v.current
+	s.cut(0, 2, true)
 	for range 5 {
 		first.client.send(core.Request{Kind: core.WriteRequest, Length: block.ExtentSize})
 	}
-	s.v.target = s.nodes[2]
-	s.wait(s.loop.between(millisecond, second))
+	s.wait(s.loop.between(millisecond, 50*millisecond))
 	for _, land := range late {
 		land()
 	}
+	s.wait(20 * millisecond)
+	s.kill(0)
+	s.v.target = s.nodes[2]
+	s.wait(500 * millisecond)
 	s.serving()
+	s.read(0)
 	s.write(0, block.BlockSize)
-	s.restart(1)
+	s.restart(0, 1)
 	s.rest()
 }
 
@@ -485,20 +492,25 @@ func subBlock(s *scene) {
 	s.rest()
 }
 
+// leaseOfSleeper: E1's machine is paused with a read queued, and hears nothing when
+// it wakes. Its own replica knows of no newer engine.
 func leaseOfSleeper(s *scene) {
 	s.write(0, block.BlockSize)
 	sleeper := s.v.current
+	s.truth.unreachable[0] = true
+	for from := 1; from < len(s.nodes); from++ {
+		s.cut(from, 0, true)
+	}
 	sleeper.process.paused = true
+	s.loop.after(sleeper.process, 0, func() {
+		sleeper.client.send(core.Request{Kind: core.ReadRequest, Length: block.BlockSize})
+	})
 	s.v.target = s.nodes[3]
 	s.wait(3 * second)
 	s.serving()
 	s.write(0, block.BlockSize)
-	// It wakes with a read queued and everything it was sent meanwhile.
-	s.loop.after(sleeper.process, 0, func() {
-		sleeper.client.send(core.Request{Kind: core.ReadRequest, Length: block.BlockSize})
-	})
 	s.loop.resume(sleeper.process)
-	s.wait(3 * second)
+	s.wait(second)
 	s.rest()
 }
 
@@ -614,23 +626,35 @@ func writeOverRot(s *scene) {
 	s.rest()
 }
 
+// lostRemoval: the removal of A was committed, and E1, beside A, has not heard of
+// it. E2 attaches with {B}, drops nobody, and writes, while E1 still has a lease.
 func lostRemoval(s *scene) {
+	s.kill(2)
+	s.inSync(0, 1)
 	s.write(0, block.BlockSize)
-	first := s.v.current
-	// E1 removes A's peer B and never hears of it.
-	s.cut(0, 1, true)
-	s.wait(s.loop.between(500*millisecond, second))
+	first, view := s.v.current, s.truth.view(s.v.id)
 	s.truth.unreachable[0] = true
-	s.v.target = s.nodes[3]
-	for range 20 {
-		if !first.stopped {
-			first.client.send(core.Request{Kind: core.ReadRequest, Length: block.BlockSize})
-		}
-		s.wait(200 * millisecond)
-		if c := s.v.current; c != first && c.serving && !c.stopped {
-			c.client.send(core.Request{Kind: core.WriteRequest, Length: block.BlockSize})
-		}
+	for from := 1; from < len(s.nodes); from++ {
+		s.cut(from, 0, true)
 	}
+	removal := block.Proposal{Volume: s.v.id, Epoch: view.Epoch, Revision: view.Revision,
+		Remove: []block.ReplicaID{s.v.replicas[0]}}
+	if r := s.truth.apply(state.Propose{Proposal: removal}); r.Verdict != block.Committed {
+		s.t.Fatalf("removal: %v", r.Err)
+	}
+	s.v.target = s.nodes[3]
+	written := false
+	for range 200 {
+		if c := s.v.current; c != first && c.serving && !written {
+			s.write(0, block.BlockSize)
+			written = true
+		}
+		if len(first.client.order) == 0 && !first.stopped {
+			first.client.send(core.Request{Kind: core.ReadRequest, Length: block.SectorSize})
+		}
+		s.wait(5 * millisecond)
+	}
+	s.restart(2)
 	s.rest()
 }
 
@@ -672,6 +696,30 @@ func clearDivergent(s *scene) {
 	s.wait(500 * millisecond)
 	s.serving()
 	s.read(0)
+	s.rest()
+}
+
+// clearButOne: a member dies as the logs are cleared, and is removed. Its log is not
+// the others' to remember.
+func clearButOne(s *scene) {
+	killed := false
+	s.options.Plant.request = func(c *conn, req *block.Request) bool {
+		if killed || c.to.index != 2 || req.Op != block.OpUpdate || req.Update.ClearLog.Empty() {
+			return true
+		}
+		killed = true
+		s.loop.after(nil, 0, func() { s.kill(2) })
+		return false
+	}
+	s.write(0, block.BlockSize)
+	s.flush()
+	s.until("a member that dies", func() bool { return killed })
+	s.inSync(0, 1)
+	s.wait(4 * second)
+	if n := s.v.current.core.Status().LogRegions; n != 0 {
+		s.t.Fatalf("%d regions are in the logs of nobody", n)
+	}
+	s.restart(2)
 	s.rest()
 }
 
