@@ -63,12 +63,12 @@ func newDamaged(t *testing.T) *damaged {
 	d.writes(ctx)
 	n := d.stage.node(d.node)
 	// A copy of the disk of a killed daemon is what a snapshot of a machine is.
-	err = errors.Join(n.Kill(), run("cp", "-a", d.disks[d.node].storePath(), d.saved), n.Start(ctx), d.inSync(ctx, syncLimit))
+	err = errors.Join(n.Kill(), run("cp", "-a", d.disks[d.node].storePath(), d.saved), n.Start(ctx), d.inSync(ctx))
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.writes(ctx)
-	if err := d.inSync(ctx, syncLimit); err != nil {
+	if err := d.inSync(ctx); err != nil {
 		t.Fatal(err)
 	}
 	d.want = d.readAll(ctx)
@@ -134,7 +134,7 @@ func (d *damaged) readAll(ctx context.Context) harness.Sums {
 func (d *damaged) repaired(ctx context.Context) {
 	d.t.Helper()
 	d.attach(ctx, d.node)
-	if err := d.inSync(ctx, syncLimit); err != nil {
+	if err := d.inSync(ctx); err != nil {
 		d.t.Fatal(err)
 	}
 	if differ := d.want.Differing(d.readAll(ctx)); len(differ) > 0 {

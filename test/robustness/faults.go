@@ -347,7 +347,7 @@ func (r *round) noSpace(ctx context.Context) error {
 // busy keeps all CPUs busy with something else. Nobody may be taken for dead for
 // that: every removal and every election is a false one, and counted.
 func (r *round) busy(ctx context.Context) error {
-	if err := r.stage.inSync(ctx, syncLimit); err != nil {
+	if err := r.stage.inSync(ctx); err != nil {
 		return err
 	}
 	revision, term, err := r.stage.changes(ctx)
@@ -504,7 +504,7 @@ func (r *round) readStaleOnce(ctx context.Context, dial func(context.Context) (n
 		return
 	}
 	defer context.AfterFunc(ctx, func() { _ = client.Close() })()
-	defer client.Close()
+	defer func() { _ = client.Close() }() // nobody asks how it ends
 	buf := make([]byte, block.BlockSize)
 	for i := 0; ctx.Err() == nil; i++ {
 		at := int64(i%clusters) * clusterStep

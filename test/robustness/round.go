@@ -98,7 +98,7 @@ func (r *round) makeTrouble(ctx context.Context) error {
 	if err := r.flows(ctx); err != nil {
 		return err
 	}
-	if err := r.stage.inSync(ctx, syncLimit); err != nil {
+	if err := r.stage.inSync(ctx); err != nil {
 		return err
 	}
 	var err error
@@ -170,7 +170,7 @@ func (r *round) recover(ctx context.Context, kind string, at, mended moment) err
 	}
 	s := sample{}
 	if r.draw.IntN(4) > 0 {
-		if err := r.stage.inSync(ctx, syncLimit); err != nil {
+		if err := r.stage.inSync(ctx); err != nil {
 			return err
 		}
 		s.sync = time.Duration(r.load.history.now() - mended)
@@ -211,7 +211,7 @@ func (r *round) lastLook(ctx context.Context) error {
 	if err := r.flows(ctx); err != nil {
 		return err
 	}
-	if err := r.stage.inSync(ctx, syncLimit); err != nil {
+	if err := r.stage.inSync(ctx); err != nil {
 		return err
 	}
 	if err := r.load.hold(ctx); err != nil {

@@ -12,6 +12,9 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/holdfast-io/holdfast/internal/block"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 	"github.com/holdfast-io/holdfast/replica/store"
@@ -147,7 +150,15 @@ func (s *stage) attach(ctx context.Context, node int) (func(context.Context) (ne
 	if _, err := n.Volumes().PublishVolume(ctx, &holdfastv1.PublishVolumeRequest{VolumeId: s.volume, NodeId: n.ID()}); err != nil {
 		return nil, fmt.Errorf("publish volume to %s: %w", n.Name, err)
 	}
-	staged, err := n.Agent().StageVolume(ctx, &holdfastv1.StageVolumeRequest{VolumeId: s.volume})
+	var staged *holdfastv1.StageVolumeResponse
+	err := harness.Wait(ctx, "staging", func(ctx context.Context) error {
+		var err error
+		staged, err = n.Agent().StageVolume(ctx, &holdfastv1.StageVolumeRequest{VolumeId: s.volume})
+		if err != nil && status.Code(err) != codes.Unavailable {
+			return harness.Stop(err)
+		}
+		return err // a daemon that has just been started opens its disks first
+	})
 	if err != nil {
 		return nil, fmt.Errorf("stage volume on %s: %w", n.Name, err)
 	}
@@ -214,8 +225,8 @@ func (s *stage) changes(ctx context.Context) (revision, term uint64, err error) 
 }
 
 // inSync waits until all replicas are.
-func (s *stage) inSync(ctx context.Context, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+func (s *stage) inSync(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, syncLimit)
 	defer cancel()
 	return harness.Wait(ctx, "all replicas to be in sync", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -243,12 +254,18 @@ func (s *stage) inSync(ctx context.Context, limit time.Duration) error {
 // compare reads every replica from its own disk and compares it with what the
 // volume reads as.
 func (s *stage) compare(ctx context.Context, want harness.Sums) error {
-	copies, err := s.cluster.Copies(ctx, s.volume)
+	var copies []harness.Copy
+	waiting, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	err := harness.Wait(waiting, "all replicas to be served", func(ctx context.Context) error {
+		var err error
+		if copies, err = s.cluster.Copies(ctx, s.volume); err == nil && len(copies) != replicas {
+			err = fmt.Errorf("%d are", len(copies))
+		}
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	if len(copies) != replicas {
-		return fmt.Errorf("%d replicas are there, want %d", len(copies), replicas)
 	}
 	var errs []error
 	for _, c := range copies {
