@@ -28,8 +28,12 @@ func TestMerge(t *testing.T) {
 				next := m.stack[n]
 				m.stack[n] = m.stack[len(m.stack)-1]
 				m.stack = m.stack[:len(m.stack)-1]
+				before := next.key(m.x.canon())
 				for _, s := range m.successors(next) {
 					m.visit(s)
+				}
+				if next.key(m.x.canon()) != before {
+					t.Fatal("a step changed the state that it began from")
 				}
 			}
 			t.Logf("%d states, %d compared", len(m.first), m.compared)
