@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -273,6 +274,7 @@ func (v *volumeView) where() string {
 	for _, r := range v.Copies {
 		names = append(names, r.Node)
 	}
+	slices.Sort(names)
 	return strings.Join(names, ", ")
 }
 

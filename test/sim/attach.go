@@ -192,13 +192,7 @@ func (w *World) stopped(h *host) {
 	w.paths.stopped(h)
 	h.client.abandon()
 	h.closeLinks()
-	v := h.volume
-	for i, other := range v.hosts {
-		if other == h {
-			v.hosts = append(v.hosts[:i:i], v.hosts[i+1:]...)
-			break
-		}
-	}
+	w.drop(h)
 }
 
 // committed notes a change of a view.

@@ -6,13 +6,9 @@ import "fmt"
 // may hold, a window of a target, its copies, and the protocol's own messages.
 const queueMax = 256
 
-// memoryCheck verifies that the memory of an engine is bounded: what it has put
+// checkMemory verifies that the memory of an engine is bounded: what it has put
 // into a connection that does not move, and the requests it holds.
-type memoryCheck struct {
-	queueSeen int
-}
-
-func (m *memoryCheck) look(w *World) {
+func (w *World) checkMemory() {
 	for _, v := range w.volumes {
 		for _, h := range v.hosts {
 			if n := h.core.Status().InFlight; n > w.options.Limits.Requests {
@@ -21,7 +17,6 @@ func (m *memoryCheck) look(w *World) {
 		}
 	}
 	for _, c := range w.network.conns {
-		m.queueSeen = max(m.queueSeen, len(c.out.queue))
 		if len(c.out.queue) > queueMax {
 			w.fail("memory", fmt.Sprintf("%v has %d requests queued for %s", c.engine, len(c.out.queue),
 				w.replicaName(c.replica)))

@@ -265,10 +265,10 @@ func TestMemoryRefusesEndlessQueue(t *testing.T) {
 	c := &conn{network: w.network, engine: &host{node: &node{}}}
 	w.network.conns = append(w.network.conns, c)
 	c.out.queue = make([]parcel, queueMax)
-	w.memory.look(w)
+	w.checkMemory()
 	w.expect(t, "")
 	c.out.queue = make([]parcel, queueMax+1)
-	w.memory.look(w)
+	w.checkMemory()
 	w.expect(t, "memory")
 }
 

@@ -13,8 +13,6 @@ type executor struct {
 type drive struct {
 	// slow multiplies every duration.
 	slow int64
-	// failing is the percentage of operations that end in an error.
-	failing int
 	// syncFails is how many of the next syncs fail.
 	syncFails int
 }

@@ -82,7 +82,7 @@ func (l *loop) cancel(e *event) bool {
 // step runs the next event; false when there is none.
 func (l *loop) step() bool {
 	for len(l.queue) > 0 {
-		e := heap.Pop(&l.queue).(*event)
+		e, _ := heap.Pop(&l.queue).(*event)
 		if e.at > l.now {
 			l.now = e.at
 		}
@@ -137,14 +137,6 @@ func (l *loop) id() block.ID {
 	return id
 }
 
-// Read makes the loop the random source of whatever asks for an io.Reader.
-func (l *loop) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = byte(l.rng.Uint32())
-	}
-	return len(p), nil
-}
-
 // eventQueue implements heap.Interface.
 type eventQueue []*event
 
@@ -164,7 +156,7 @@ func (q eventQueue) Swap(i, j int) {
 
 // Push implements heap.Interface.
 func (q *eventQueue) Push(x any) {
-	e := x.(*event)
+	e, _ := x.(*event)
 	e.index = len(*q)
 	*q = append(*q, e)
 }

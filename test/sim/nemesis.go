@@ -327,7 +327,7 @@ func (w *World) heal() {
 	}
 	for _, n := range w.nodes {
 		if n.storage != nil {
-			n.storage.drive.slow, n.storage.drive.failing, n.storage.drive.syncFails = 0, 0, 0
+			n.storage.drive.slow, n.storage.drive.syncFails = 0, 0
 			n.storage.full(false)
 		}
 		if n.process != nil && n.storage != nil && n.storage.store.Failed() != nil {

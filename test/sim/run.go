@@ -66,7 +66,7 @@ func (w *World) advance(done func() bool) {
 			return
 		}
 		if w.loop.steps%lookInterval == 0 {
-			w.memory.look(w)
+			w.checkMemory()
 		}
 	}
 }
@@ -111,7 +111,7 @@ func (w *World) unsettled(v *volume) string {
 	case view.Epoch != c.epoch:
 		return fmt.Sprintf("%v runs, Raft shows epoch %d", c, view.Epoch)
 	case view.InSync() != len(view.Replicas) && !w.incomplete(c):
-		return fmt.Sprintf("%s", w.describeView(&view))
+		return w.describeView(&view)
 	case c.core.Status().Divergent > 0:
 		return fmt.Sprintf("%v has %d bytes to repair", c, c.core.Status().Divergent)
 	case len(v.hosts) > 1:

@@ -94,9 +94,6 @@ func (s *storage) inject(io *vfs.IO) error {
 		d.syncFails--
 		return fmt.Errorf("simulated sync: %w", block.ErrDiskFailed)
 	}
-	if d.failing > 0 && s.node.world.loop.chance(d.failing) {
-		return fmt.Errorf("simulated drive: %w", block.ErrDiskFailed)
-	}
 	return nil
 }
 

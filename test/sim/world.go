@@ -119,10 +119,9 @@ type World struct {
 	// to go to.
 	rotten bool
 
-	paths  *paths
-	acks   *acks
-	doors  *doors
-	memory memoryCheck
+	paths *paths
+	acks  *acks
+	doors *doors
 }
 
 // NewWorld builds a cluster and starts its volumes.

@@ -1,0 +1,30 @@
+// Package canaries plants bugs: each file NAME.edit breaks production code in one
+// way that a rule of engine/DESIGN.md forbids, and says who must notice. A checker
+// that has never been seen to fail proves nothing.
+//
+// # Format
+//
+// An edit is a text file of lines:
+//
+//	rule: 9                     the number of the rule that is broken
+//	breaks: TEXT                one sentence: what the code does wrong now
+//	explorer: CONFIG [CONFIG]   configurations of the explorer that must catch it
+//	simulator: ARGUMENTS        for the simulator, in the same way
+//	file: PATH                  the file that the next blocks change
+//	<<<<                        the lines up to ==== are replaced by
+//	old lines                   those up to >>>>
+//	====
+//	new lines
+//	>>>>
+//
+// A header may be left out, file: and its blocks may be repeated, and lines that
+// begin with # outside of a block are comments. The old lines must occur in the
+// file exactly once, as whole lines: when the code moves on, the edit fails loudly
+// instead of breaking nothing.
+//
+// Nothing is written into the tree. The changed files go to a folder of their own,
+// and the go command takes them from there (its flag -overlay). The edit
+// assertions-off is applied with every other one: production code has assertions
+// of its own that would stop a broken engine, and what is to be shown is that the
+// outside checkers notice by themselves.
+package canaries

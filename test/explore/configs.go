@@ -1,0 +1,97 @@
+package explore
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+// Configs are the explorations that `make explore` makes, one after the other.
+// Each is complete within its bounds; together they take minutes. Those that are
+// Quick are made by `make test` as well.
+func Configs() []Config {
+	base := Config{Replicas: 2, Members: 2, MinInSync: 1, Blocks: 1, Window: 2, Serving: true}
+	with := func(name, about string, b Bounds, change ...func(*Config)) Config {
+		c := base
+		c.Name, c.About, c.Bounds = name, about, b
+		for _, f := range change {
+			f(&c)
+		}
+		return c
+	}
+	behind := func(c *Config) { c.Members = 1 }
+	return []Config{
+		with("write", "writes, reads and a lost connection under one engine",
+			Bounds{Writes: 2, Reads: 2, Links: 1}, quick),
+		with("resync", "a replica that lacks something returns while clients write",
+			Bounds{Writes: 1, Reads: 1, Links: 1}, behind, quick),
+		with("handover", "another engine starts while the first goes on, and may do without a replica",
+			Bounds{Engines: 1, Writes: 1, Reads: 1, Pauses: 1}, quick),
+		with("crash-attach", "three engines, each of which may die at any step of its attach",
+			Bounds{Engines: 2, Writes: 1, Clears: 1}),
+		with("lease", "time passes by half leases while two engines read",
+			Bounds{Engines: 1, Writes: 1, Reads: 1, Units: 3, Hints: 1}),
+		with("loss", "power is lost before, during and after another engine's attach",
+			Bounds{Engines: 1, Writes: 1, Reads: 1, Losses: 1}),
+		with("unknown", "the outcome of an admission or a removal is not known",
+			Bounds{Engines: 1, Writes: 1, Unknowns: 1}, behind),
+		with("clear", "intent logs are cleared while a connection is lost",
+			Bounds{Writes: 1, Flushes: 1, Links: 1, Clears: 1}, quick),
+		with("kill", "processes die and checksums with them",
+			Bounds{Writes: 1, Flushes: 1, Kills: 1}, func(c *Config) { c.Suspect = true }, quick),
+		with("detach", "an engine is detached while another starts",
+			Bounds{Engines: 1, Writes: 1, Flushes: 1, Detaches: 1}),
+		with("blocks", "two blocks in one extent",
+			Bounds{Engines: 1, Writes: 2, Reads: 1}, func(c *Config) { c.Blocks = 2 }, quick),
+		with("three", "three replicas, of which connections are lost",
+			Bounds{Writes: 1, Reads: 1, Links: 2}, func(c *Config) { c.Replicas, c.Members = 3, 3 }, quick),
+		with("takeover", "two replicas return at once",
+			Bounds{Writes: 1}, func(c *Config) { c.Replicas = 3 }, behind),
+		with("minimum", "two members must have everything, one is lost",
+			Bounds{Writes: 1, Reads: 1, Flushes: 1, Links: 1}, func(c *Config) { c.MinInSync = 2 }, quick),
+	}
+}
+
+func quick(c *Config) { c.Quick = true }
+
+// ConfigNamed finds a configuration.
+func ConfigNamed(name string) (Config, error) {
+	for _, c := range Configs() {
+		if c.Name == name {
+			return c, nil
+		}
+	}
+	return Config{}, fmt.Errorf("configuration %q: %w", name, block.ErrNotFound)
+}
+
+// Set changes a configuration as "writes=2,links=1" says.
+func (c *Config) Set(list string) error {
+	for _, setting := range strings.Split(list, ",") {
+		name, text, _ := strings.Cut(setting, "=")
+		n, err := strconv.ParseUint(text, 10, 8)
+		if err != nil {
+			return fmt.Errorf("setting %q: %w", setting, block.ErrInvalid)
+		}
+		bounds := make(map[string]*uint8)
+		for _, b := range c.named() {
+			bounds[b.name] = b.count
+		}
+		numbers := map[string]*int{
+			"replicas": &c.Replicas, "members": &c.Members, "minimum": &c.MinInSync, "blocks": &c.Blocks, "window": &c.Window,
+		}
+		switches := map[string]*bool{"serving": &c.Serving, "suspect": &c.Suspect}
+		switch {
+		case bounds[name] != nil:
+			*bounds[name] = uint8(n)
+		case numbers[name] != nil:
+			*numbers[name] = int(n)
+		case switches[name] != nil:
+			*switches[name] = n != 0
+		default:
+			return fmt.Errorf("setting %q: %w", setting, block.ErrInvalid)
+		}
+	}
+	return nil
+}

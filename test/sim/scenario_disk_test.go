@@ -1,0 +1,237 @@
+package sim
+
+import (
+	"math/rand/v2"
+
+	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/holdfast-io/holdfast/engine/core"
+	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/vfs"
+)
+
+func lastCacheLoss(s *scene) {
+	s.v.target = s.nodes[3]
+	s.wait(second)
+	s.serving()
+	s.kill(1)
+	s.kill(2)
+	s.inSync(0)
+	old := s.write(0, block.BlockSize)
+	s.flush()
+	w := s.write(0, block.BlockSize)
+	s.power(0)
+	s.wait(100 * millisecond)
+	f := s.begin(core.FlushRequest, 0, 0)
+	s.restart(0)
+	s.end(f)
+	s.wait(second)
+	s.serving()
+	got := s.read(0)
+	if f.outcome == succeeded {
+		s.want(got, value(w.id))
+	} else if got != value(w.id) {
+		s.want(got, value(old.id))
+	}
+	s.rest()
+}
+
+// flushAfterLoss: the only member is back after a loss of power, and Raft cannot
+// be told yet. Meanwhile it must neither pass a flush, which would cover what it
+// has forgotten, nor let a region leave its log, whose checksums it has forgotten.
+func flushAfterLoss(s *scene) {
+	s.v.target = s.nodes[3]
+	s.wait(second)
+	s.serving()
+	s.kill(1)
+	s.kill(2)
+	s.inSync(0)
+	s.write(0, block.ExtentSize)
+	s.flush()
+	kept := s.write(0, block.ExtentSize)
+	s.flush()
+	lost := s.write(block.ExtentSize, block.BlockSize)
+	s.truth.quorum = false
+	s.power(0)
+	s.restart(0)
+	s.breakLinks(0)
+	s.wait(200 * millisecond)
+	f := s.begin(core.FlushRequest, 0, 0)
+	s.wait(3 * second)
+	s.truth.restore()
+	s.end(f)
+	s.wait(second)
+	s.serving()
+	s.want(s.read(0), value(kept.id))
+	if got := s.read(block.ExtentSize); got != value(lost.id) && f.outcome == succeeded {
+		s.t.Fatalf("%v succeeded and %v is gone", f, lost)
+	}
+	s.rest()
+}
+
+func fsyncFails(s *scene) {
+	w := s.write(0, block.BlockSize)
+	s.nodes[1].storage.drive.syncFails = 1
+	s.flush()
+	s.inSync(0, 2)
+	s.want(s.read(0), value(w.id))
+	s.kill(1)
+	s.wait(100 * millisecond)
+	s.restart(1)
+	s.rest()
+}
+
+func fullDisk(s *scene) {
+	for _, n := range s.nodes[:3] {
+		n.storage.full(true)
+	}
+	var ops []*operation
+	for i := range int64(40) {
+		ops = append(ops, s.begin(core.WriteRequest, block.RegionSize+i*block.ExtentSize, block.ExtentSize))
+	}
+	s.wait(5 * second)
+	if view := s.truth.view(s.v.id); view.InSync() != 3 {
+		s.t.Fatalf("full disks shrank the in-sync set: %s", s.describeView(&view))
+	}
+	for _, n := range s.nodes[:3] {
+		n.storage.full(false)
+	}
+	for _, op := range ops {
+		s.end(op)
+	}
+	s.rest()
+}
+
+// fullSource: the only member is full, the target takes the write and is then
+// copied over from the member that lacks it. The target is admitted, the member
+// removed, and the write acknowledged: it must be there.
+func fullSource(s *scene) {
+	s.kill(1)
+	s.kill(2)
+	s.inSync(0)
+	s.write(0, block.BlockSize)
+	s.nodes[0].storage.full(true)
+	var ops []*operation
+	for i := range int64(8) {
+		ops = append(ops, s.begin(core.WriteRequest, block.RegionSize+i*block.ExtentSize, block.ExtentSize))
+	}
+	s.wait(100 * millisecond)
+	s.restart(2)
+	s.inSync(2)
+	for _, op := range ops {
+		s.end(op)
+		s.want(s.read(op.offset), value(op.id))
+	}
+	s.restart(1)
+	s.rest()
+}
+
+// writeOverRot: a write of a part of a block whose other part has rotted, with and
+// without a peer that has it intact. It is not frozen for ever, and the rotten
+// bytes do not get a new checksum.
+func writeOverRot(s *scene) {
+	s.write(0, 2*block.BlockSize)
+	s.flush()
+	s.wait(4 * second)
+	s.rot(0, 1)
+	w := s.write(0, block.SectorSize)
+	if w.outcome != succeeded {
+		s.t.Fatalf("%v failed although others have the block", w)
+	}
+	s.inSync(0, 1, 2)
+	s.kill(1)
+	s.kill(2)
+	s.inSync(0)
+	s.flush()
+	s.wait(4 * second)
+	s.rot(0, 9)
+	w = s.write(block.BlockSize, block.SectorSize)
+	if w.outcome == succeeded {
+		s.t.Fatalf("%v succeeded although nobody has the block", w)
+	}
+	s.restart(1, 2)
+	s.wait(second)
+	w = s.write(block.BlockSize, block.BlockSize)
+	s.want(s.read(block.BlockSize), value(w.id))
+	s.rest()
+}
+
+// image is a disk as it once was.
+type image struct {
+	device    *vfs.MemDevice
+	directory *pebblevfs.MemFS
+}
+
+// save copies the disk of a node whose daemon does not run.
+func (s *scene) save(i int) image {
+	d := s.nodes[i].storage
+	all := pebblevfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(0, 0))}
+	return image{device: d.device.Fork(), directory: d.directory.CrashClone(all)}
+}
+
+// putBack gives a node that is down its disk as it was. To the checker of doors it
+// is another disk.
+func (s *scene) putBack(i int, old image) {
+	d := s.nodes[i].storage
+	d.device = old.device.Kill(d.executor, func(int, vfs.UnsyncedWrite, int) bool { return true })
+	d.directory = old.directory
+	delete(s.doors.replicas, s.v.replicas[i])
+}
+
+// rolledBackDisk puts B's disk back behind writes that every log has forgotten.
+func rolledBackDisk(s *scene) *operation {
+	s.write(2*block.RegionSize, block.ExtentSize)
+	s.flush()
+	s.wait(4 * second)
+	s.kill(1)
+	old := s.save(1)
+	s.restart(1)
+	s.inSync(0, 1, 2)
+	w := s.write(2*block.RegionSize, block.ExtentSize)
+	s.flush()
+	s.flush()
+	s.wait(4 * second)
+	s.power(1)
+	s.inSync(0, 2)
+	s.putBack(1, old)
+	s.restart(1)
+	return w
+}
+
+func rollback(s *scene) {
+	w := rolledBackDisk(s)
+	s.rest()
+	s.want(s.read(2*block.RegionSize), value(w.id))
+}
+
+func rollbackTwice(s *scene) {
+	flushed := false
+	s.options.Plant.request = func(c *conn, req *block.Request) bool {
+		flushed = flushed || c.to.index == 1 && req.Op == block.OpFlush
+		return true
+	}
+	w := rolledBackDisk(s)
+	flushed = false
+	s.until("a flush of the disk that was put back", func() bool { return flushed })
+	s.wait(2 * millisecond)
+	s.killEngine(0)
+	s.wait(200 * millisecond)
+	s.rest()
+	s.want(s.read(2*block.RegionSize), value(w.id))
+}
+
+func restartContainer(s *scene) {
+	w := s.write(0, block.ExtentSize)
+	for i := range 3 {
+		s.kill(i)
+	}
+	s.wait(500 * millisecond)
+	s.restart(0, 1, 2)
+	s.wait(200 * millisecond)
+	s.serving()
+	if n := s.paths.counts["view: attachment ended, all lost"]; n != 0 {
+		s.t.Fatal("a restart was taken for a loss of power")
+	}
+	s.want(s.read(0), value(w.id))
+	s.rest()
+}
