@@ -8,8 +8,9 @@
 //
 //	rule: 9                     the number of the rule that is broken
 //	breaks: TEXT                one sentence: what the code does wrong now
-//	explorer: CONFIG [CONFIG]   configurations of the explorer that must catch it
-//	simulator: ARGUMENTS        for the simulator, in the same way
+//	explorer: CONFIG[:SET]      configurations of the explorer that must catch it,
+//	                            with other bounds (its flags -config and -set)
+//	simulator: ARGUMENTS        those of go test ./test/sim that must fail
 //	file: PATH                  the file that the next blocks change
 //	<<<<                        the lines up to ==== are replaced by
 //	old lines                   those up to >>>>

@@ -103,7 +103,8 @@ func (r *runner) edit(ctx context.Context, e *canaries.Edit) (bool, error) {
 			return false, fmt.Errorf("build the explorer with %s: %w\n%s", e.Name, err, out)
 		}
 		for _, config := range e.Explorer {
-			out, status, err := r.command(ctx, binary, "-config", config)
+			name, set, _ := strings.Cut(config, ":")
+			out, status, err := r.command(ctx, binary, "-config", name, "-set", set)
 			caught := err != nil && status == 3
 			r.row(e, "explorer", config+": "+explored(out), caught, out)
 			all = all && caught
