@@ -36,7 +36,7 @@ func main() {
 	}
 }
 
-func runAll(ctx context.Context, pattern string, verbose bool, limit time.Duration) error {
+func runAll(ctx context.Context, pattern string, verbose bool, limit time.Duration) (err error) {
 	wanted, err := regexp.Compile(pattern)
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func runAll(ctx context.Context, pattern string, verbose bool, limit time.Durati
 	if r.dir, err = os.MkdirTemp("", "holdfast-canaries-"); err != nil {
 		return err
 	}
-	defer os.RemoveAll(r.dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
 	fmt.Printf("%-4s %-28s %-9s %-44s %s\n", "rule", "canary", "caught by", "how", "it breaks")
 	missed := 0
 	for _, e := range edits {
