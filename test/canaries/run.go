@@ -108,7 +108,7 @@ func (s *show) simulator(ctx context.Context) error {
 		return nil
 	}
 	binary := filepath.Join(s.dir, "sim.test")
-	if err := s.build(ctx, "test", binary, "./test/sim", "-c"); err != nil {
+	if err := s.build(ctx, "test", binary, "./test/sim", "-c", "-vet=off"); err != nil {
 		return err
 	}
 	for _, name := range s.edit.Scenarios {
@@ -135,7 +135,7 @@ func (s *show) test(ctx context.Context) error {
 		return nil
 	}
 	binary := filepath.Join(s.dir, "test")
-	if err := s.build(ctx, "test", binary, s.edit.Test[0], "-c"); err != nil {
+	if err := s.build(ctx, "test", binary, s.edit.Test[0], "-c", "-vet=off"); err != nil {
 		return err
 	}
 	c := s.check(ctx, filepath.Join(s.Root, s.edit.Test[0]), binary, "-test.run", "^"+s.edit.Test[1]+"$")

@@ -43,6 +43,11 @@ func TestScenario(t *testing.T) {
 		{"rollback-twice", rollbackTwice},
 		{"restart-container", restartContainer},
 		{"quorum-lost", quorumLostScene},
+		{"copy-divergent", copyDivergent},
+		{"late-admission", lateAdmission},
+		{"wait-for-memory", waitForMemory},
+		{"slow-target", slowTarget},
+		{"rot-of-last", rotOfLast},
 	} {
 		t.Run(sc.name, func(t *testing.T) {
 			t.Parallel()
