@@ -8,7 +8,8 @@ SHELL := /bin/bash
 # not; a run that fails prints what was violated and how to replay it (see
 # test/sim/doc.go). SEED and ROUNDS choose the rounds of `make robustness`. SABOTAGE
 # is a step of the demo that must then fail. RUN chooses among the tests of `make
-# test`, `make robustness` and `make e2e`, PKG the packages of the first.
+# test`, `make robustness` and `make e2e` and among the bugs of `make canaries`, PKG
+# the packages of the first.
 SEED     ?=
 ROUNDS   ?=
 STEPS    ?=
@@ -75,6 +76,10 @@ verify: ## Generate again and fail if that changes anything
 sim: ## Run the protocol simulator: SEED= STEPS= replay a run, DURATION= bounds many
 	@go test ./test/sim -run '^TestSim$$' -count 1 -v -timeout 0 \
 		-sim.duration $(DURATION) $(if $(SEED),-sim.seed $(SEED)) $(if $(STEPS),-sim.steps $(STEPS))
+
+.PHONY: canaries
+canaries: ## Plant a bug for each rule and show that the checkers catch it (RUN= chooses)
+	@go run ./test/canaries/cmd/canaries $(if $(RUN),-run '$(RUN)')
 
 .PHONY: bench
 bench: ## Compare with the raw file and qemu-nbd, as ratios in one run (BENCH=-quick)

@@ -9,8 +9,8 @@ import (
 // for an answer of A, there is time to copy the chunk to C, which would outlive A
 // with A's bytes when only B is left.
 func copyDivergent(s *scene) {
-	const chunk = int64(block.RegionSize/block.ChunkSize) - 1 // the last of region 0 to be repaired
-	offset := chunk * block.ChunkSize
+	// In the last chunk of its region, so that the others are repaired by then.
+	const chunk, offset = block.RegionSize - block.ChunkSize, block.RegionSize - block.ExtentSize
 	s.v.target = s.nodes[3]
 	s.wait(500 * millisecond)
 	s.serving()
@@ -24,9 +24,10 @@ func copyDivergent(s *scene) {
 	s.wait(20 * millisecond)
 	s.killEngine(3)
 	s.cut(3, 1, false)
-	held := false
+	held, copied := false, false
 	s.options.Plant.request = func(c *conn, req *block.Request) bool {
-		if held || c.to.index != 0 || req.Op != block.OpHash || req.Offset != offset {
+		copied = copied || c.to.index == 2 && req.Op == block.OpWrite && req.Offset == offset
+		if held || c.to.index != 0 || req.Op != block.OpHash || req.Offset != chunk {
 			return true
 		}
 		held = true
@@ -34,41 +35,14 @@ func copyDivergent(s *scene) {
 	}
 	s.restart(2)
 	s.until("the repair of the chunk", func() bool { return held })
-	s.wait(400 * millisecond)
-	s.power(0)
-	s.inSync(1, 2)
-	s.rest()
-}
-
-// lateAdmission: an admission is lost on its way, its outcome is settled by a
-// no-op, and the replica falls behind. Then the admission arrives.
-func lateAdmission(s *scene) {
-	s.write(0, block.ExtentSize)
-	s.kill(1)
-	s.kill(2)
-	s.inSync(0)
-	s.restart(2)
-	var late func()
-	s.options.Plant.effect = func(h *host, ef *core.Effect) bool {
-		if ef.Kind != core.EffectPropose || len(ef.Proposal.Admit) == 0 || late != nil {
-			return true
+	for range 100 {
+		if s.wait(millisecond); copied {
+			break
 		}
-		p := ef.Proposal
-		late = func() { s.truth.propose(h, p) }
-		s.loop.after(h.process, proposeTimeout, func() { h.step(core.Event{Kind: core.EventOutcome, Proposal: p}) })
-		return false
 	}
-	s.until("a proposed admission", func() bool { return late != nil })
-	s.kill(2)
-	w := s.write(0, block.ExtentSize)
-	late()
-	s.wait(20 * millisecond)
-	s.v.target = s.nodes[2]
-	s.restart(2)
-	s.wait(500 * millisecond)
-	s.serving()
-	s.want(s.read(0), value(w.id))
-	s.restart(1)
+	s.wait(2 * millisecond) // the end of the copy
+	s.kill(0)
+	s.inSync(1, 2)
 	s.rest()
 }
 
@@ -89,22 +63,6 @@ func waitForMemory(s *scene) {
 	s.wait(500 * millisecond)
 	s.serving()
 	s.want(s.read(0), value(w.id))
-	s.rest()
-}
-
-// slowTarget: clients write faster than a target can. What waits for it is bounded.
-func slowTarget(s *scene) {
-	s.kill(1)
-	s.kill(2)
-	s.inSync(0)
-	s.nodes[2].storage.drive.slow = 1000
-	s.restart(2)
-	s.until("a target", func() bool { return s.v.current.core.Status().Targets != nil })
-	for i := range int64(2 * queueMax) {
-		s.write(block.RegionSize+i%32*block.BlockSize, block.BlockSize)
-	}
-	s.nodes[2].storage.drive.slow = 0
-	s.restart(1)
 	s.rest()
 }
 

@@ -44,9 +44,7 @@ func TestScenario(t *testing.T) {
 		{"restart-container", restartContainer},
 		{"quorum-lost", quorumLostScene},
 		{"copy-divergent", copyDivergent},
-		{"late-admission", lateAdmission},
 		{"wait-for-memory", waitForMemory},
-		{"slow-target", slowTarget},
 		{"rot-of-last", rotOfLast},
 	} {
 		t.Run(sc.name, func(t *testing.T) {
