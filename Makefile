@@ -8,11 +8,13 @@ SHELL := /bin/bash
 # not; a run that fails prints what was violated and how to replay it (see
 # test/sim/doc.go). SEED and ROUNDS choose the rounds of `make robustness`. SABOTAGE
 # is a step of the demo that must then fail. RUN chooses among the tests of `make
-# test`, `make robustness` and `make e2e` and among the bugs of `make canaries`, PKG
-# the packages of the first.
+# test`, `make robustness` and `make e2e` and the bugs of `make canaries`, PKG the
+# packages of the first. CONFIG and SET choose what `make explore` visits.
 SEED     ?=
 ROUNDS   ?=
 STEPS    ?=
+CONFIG   ?=
+SET      ?=
 DURATION ?= 1m
 SABOTAGE ?=
 RUN      ?=
@@ -31,6 +33,8 @@ help: ## Explain every target
 	@echo "  SEED=7 STEPS=15000    make sim:   replay one run, of that many steps"
 	@echo "  ROUNDS=10             make robustness: that many rounds of 40 s (default 2)"
 	@echo "  DURATION=10m          make sim:   try new seeds for that long (default 1m)"
+	@echo "  CONFIG=lease,loss     make explore: only these configurations"
+	@echo "  SET=writes=2,links=1  make explore: with other bounds"
 	@echo "  SABOTAGE=<step>       make demo:  break that step; the demo must then fail"
 	@echo "  PKG=./engine/...      make test:  only these packages"
 	@echo "  RUN=TestName          make test, make e2e: only these tests"
@@ -77,8 +81,12 @@ sim: ## Run the protocol simulator: SEED= STEPS= replay a run, DURATION= bounds 
 	@go test ./test/sim -run '^TestSim$$' -count 1 -v -timeout 0 \
 		-sim.duration $(DURATION) $(if $(SEED),-sim.seed $(SEED)) $(if $(STEPS),-sim.steps $(STEPS))
 
+.PHONY: explore
+explore: ## Visit every state that small configurations reach: CONFIG= SET= choose
+	@go run ./test/explore/cmd/explore $(if $(CONFIG),-config $(CONFIG)) $(if $(SET),-set $(SET))
+
 .PHONY: canaries
-canaries: ## Plant a bug for each rule and show that the checkers catch it (RUN= chooses)
+canaries: ## Show that each planted bug is caught: RUN= chooses among them
 	@go run ./test/canaries/cmd/canaries $(if $(RUN),-run '$(RUN)')
 
 .PHONY: bench
@@ -89,7 +97,7 @@ bench: ## Compare with the raw file and qemu-nbd, as ratios in one run (BENCH=-q
 .PHONY: robustness
 robustness: ## Make trouble for real daemons under a verified load: ROUNDS= SEED= choose
 	@build/deps.sh test
-	@cd test/robustness && go test -tags robust -count 1 -timeout 0 -run '$(or $(RUN),.)' . -v \
+	@cd test/robustness && go test -tags robust -count 1 -timeout 0 -v -run '$(or $(RUN),^Test(Rounds|FlippedByte|PutBackDisk)$$)' . \
 		$(if $(ROUNDS),-robust.rounds $(ROUNDS)) $(if $(SEED),-robust.seed $(SEED))
 
 .PHONY: e2e

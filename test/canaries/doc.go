@@ -8,7 +8,8 @@
 //
 //	rule: 9                     the number of the rule that is broken
 //	breaks: TEXT                one sentence: what the code does wrong now
-//	explorer: CONFIG [CONFIG]   configurations of the explorer that must catch it
+//	explorer: CONFIG[:SET]      configurations of the explorer that must catch it,
+//	                            with other bounds (its flags -config and -set)
 //	scenario: NAME [NAME]       scenarios of the simulator that must
 //	simulator: SEEDS            its random runs, one of so many must
 //	test: PACKAGE NAME          a test that must, where the rule is outside of both

@@ -54,7 +54,12 @@ func NewRunner(root string, all []Edit, limit time.Duration) (*Runner, []Edit, e
 }
 
 // Close removes what was built.
-func (r *Runner) Close() error { return os.RemoveAll(r.Dir) }
+func (r *Runner) Close() error {
+	if err := os.RemoveAll(r.Dir); err != nil {
+		return fmt.Errorf("remove what was built: %w", err)
+	}
+	return nil
+}
 
 // Show plants a bug and shows it to everybody who must catch it. The error says
 // why it could not be planted.
@@ -63,7 +68,8 @@ func (r *Runner) Show(ctx context.Context, e *Edit) ([]Catch, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("plant %s: %w", e.Name, err)
 	}
-	defer os.RemoveAll(dir)
+	// What it leaves goes with the runner's folder, at the latest.
+	defer func() { _ = os.RemoveAll(dir) }()
 	overlay, err := Overlay(r.Root, dir, r.Off, *e)
 	if err != nil {
 		return nil, err
@@ -94,8 +100,9 @@ func (s *show) explorer(ctx context.Context) error {
 		return err
 	}
 	for _, config := range s.edit.Explorer {
-		c := s.check(ctx, s.Root, binary, "-config", config)
-		c.By, c.Caught = "explorer "+config, c.status == 3
+		name, set, _ := strings.Cut(config, ":")
+		c := s.check(ctx, s.Root, binary, "-config", name, "-set", set)
+		c.By, c.Caught = "explorer "+name, c.status == 3
 		c.find(explored, func(m []string) { c.Events = atoi(m[1]) })
 		c.find(broken, func(m []string) { c.Checker = m[1] })
 		s.catches = append(s.catches, c.Catch)

@@ -26,9 +26,8 @@ type action struct {
 type actionKind uint8
 
 const (
-	actNone actionKind = iota
 	// actExchange: a replica carries a request out, and its engine hears of it.
-	actExchange
+	actExchange actionKind = iota + 1
 	// actLate: a reply arrives that was on its way when its replica went on.
 	actLate
 	// actOrphan: a replica is opened by a session that its engine has given up.

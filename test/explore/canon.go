@@ -12,7 +12,7 @@ import (
 // from which the same can happen.
 //
 // Numbers that only grow are written as gaps: each class of them is sorted, and
-// equal, next and later are all that is kept (see doc.go). What a number becomes
+// equal, next and later are all that is kept (doc.go). What a number becomes
 // is known only at the end, so its place is left open until then.
 type canon struct {
 	l     *layout
@@ -41,7 +41,7 @@ const (
 	// classFlush is one class for each epoch.
 	classFlush = 16
 	// classSerial is one for each engine, classSession one for each engine and
-	// replica.
+	// replica. Of sessions only the order matters: the next is above all.
 	classSerial  = 48
 	classSession = 64
 )
@@ -122,11 +122,14 @@ func (c *canon) close() {
 	var now byte
 	for i, h := range c.open {
 		switch {
+		case (i == 0 || h.class != last.class) && h.class >= classSession:
+			now = 1
 		case i == 0 || h.class != last.class:
 			now = byte(min(h.value, 2))
-		case h.value == last.value+1:
+		case h.value == last.value:
+		case h.value == last.value+1 || h.class >= classSession:
 			now++
-		case h.value > last.value:
+		default:
 			now += 2
 		}
 		c.buf[h.at] = now

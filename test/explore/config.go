@@ -61,8 +61,8 @@ type Config struct {
 	Name string
 	// About says what the exploration is after.
 	About string
-	// Quick: it takes seconds.
-	Quick bool
+	// Quick are other bounds, as Set takes them, with which it takes a moment.
+	Quick string
 	// Replicas there are, of which the first Members are in sync at first. The
 	// others lack the last write, as the dirty sets of the members say.
 	Replicas, Members int

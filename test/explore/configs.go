@@ -9,13 +9,13 @@ import (
 )
 
 // Configs are the explorations that `make explore` makes, one after the other.
-// Each is complete within its bounds; together they take minutes. Those that are
-// Quick are made by `make test` as well.
+// Each is complete within its bounds; together they take minutes. `make test` makes
+// them with the bounds that they name for it.
 func Configs() []Config {
 	base := Config{Replicas: 2, Members: 2, MinInSync: 1, Blocks: 1, Window: 2, Serving: true}
-	with := func(name, about string, b Bounds, change ...func(*Config)) Config {
+	with := func(name, about, quick string, b Bounds, change ...func(*Config)) Config {
 		c := base
-		c.Name, c.About, c.Bounds = name, about, b
+		c.Name, c.About, c.Quick, c.Bounds = name, about, quick, b
 		for _, f := range change {
 			f(&c)
 		}
@@ -23,38 +23,36 @@ func Configs() []Config {
 	}
 	behind := func(c *Config) { c.Members = 1 }
 	return []Config{
-		with("write", "writes, reads and a lost connection under one engine",
-			Bounds{Writes: 2, Reads: 2, Links: 1}, quick),
-		with("resync", "a replica that lacks something returns while clients write",
-			Bounds{Writes: 1, Reads: 1, Links: 1}, behind, quick),
-		with("handover", "another engine starts while the first goes on, and may do without a replica",
-			Bounds{Engines: 1, Writes: 1, Reads: 1, Pauses: 1}, quick),
-		with("crash-attach", "three engines, each of which may die at any step of its attach",
+		with("write", "writes, reads and a lost connection under one engine", "writes=1,reads=1",
+			Bounds{Writes: 2, Reads: 2, Links: 1}),
+		with("resync", "a replica that lacks something returns while clients write", "reads=0,links=0",
+			Bounds{Writes: 1, Reads: 1, Links: 1}, behind),
+		with("handover", "another engine starts while the first goes on, and may do without a replica", "pauses=0",
+			Bounds{Engines: 1, Writes: 1, Reads: 1, Pauses: 1}),
+		with("crash-attach", "three engines, each of which may die at any step of its attach", "engines=1",
 			Bounds{Engines: 2, Writes: 1, Clears: 1}),
-		with("lease", "time passes by half leases while two engines read",
+		with("lease", "time passes by half leases while two engines read", "",
 			Bounds{Engines: 1, Writes: 1, Reads: 1, Units: 3, Hints: 1}),
-		with("loss", "power is lost before, during and after another engine's attach",
+		with("loss", "power is lost before, during and after another engine's attach", "engines=0",
 			Bounds{Engines: 1, Writes: 1, Reads: 1, Losses: 1}),
-		with("unknown", "the outcome of an admission or a removal is not known",
+		with("unknown", "the outcome of an admission or a removal is not known", "engines=0",
 			Bounds{Engines: 1, Writes: 1, Unknowns: 1}, behind),
-		with("clear", "intent logs are cleared while a connection is lost",
-			Bounds{Writes: 1, Flushes: 1, Links: 1, Clears: 1}, quick),
-		with("kill", "processes die and checksums with them",
-			Bounds{Writes: 1, Flushes: 1, Kills: 1}, func(c *Config) { c.Suspect = true }, quick),
-		with("detach", "an engine is detached while another starts",
+		with("clear", "intent logs are cleared while a connection is lost", "flushes=0",
+			Bounds{Writes: 1, Flushes: 1, Links: 1, Clears: 1}),
+		with("kill", "processes die and checksums with them", "flushes=0",
+			Bounds{Writes: 1, Flushes: 1, Kills: 1}, func(c *Config) { c.Suspect = true }),
+		with("detach", "an engine is detached while another starts", "engines=0",
 			Bounds{Engines: 1, Writes: 1, Flushes: 1, Detaches: 1}),
-		with("blocks", "two blocks in one extent",
-			Bounds{Engines: 1, Writes: 2, Reads: 1}, func(c *Config) { c.Blocks = 2 }, quick),
-		with("three", "three replicas, of which connections are lost",
-			Bounds{Writes: 1, Reads: 1, Links: 2}, func(c *Config) { c.Replicas, c.Members = 3, 3 }, quick),
-		with("takeover", "two replicas return at once",
+		with("blocks", "two blocks in one extent", "",
+			Bounds{Engines: 1, Writes: 2, Reads: 1}, func(c *Config) { c.Blocks = 2 }),
+		with("three", "three replicas, of which connections are lost", "links=1,reads=0",
+			Bounds{Writes: 1, Reads: 1, Links: 2}, func(c *Config) { c.Replicas, c.Members = 3, 3 }),
+		with("takeover", "two replicas return at once", "",
 			Bounds{Writes: 1}, func(c *Config) { c.Replicas = 3 }, behind),
-		with("minimum", "two members must have everything, one is lost",
-			Bounds{Writes: 1, Reads: 1, Flushes: 1, Links: 1}, func(c *Config) { c.MinInSync = 2 }, quick),
+		with("minimum", "two members must have everything, one is lost", "flushes=0,reads=0",
+			Bounds{Writes: 1, Reads: 1, Flushes: 1, Links: 1}, func(c *Config) { c.MinInSync = 2 }),
 	}
 }
-
-func quick(c *Config) { c.Quick = true }
 
 // ConfigNamed finds a configuration.
 func ConfigNamed(name string) (Config, error) {

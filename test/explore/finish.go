@@ -104,18 +104,15 @@ func (w *world) deliver() bool {
 			return true
 		}
 	}
-	for k := range e.proposals {
-		switch p := &e.proposals[k]; {
-		case p.unknown:
-			w.forget(i, k)
-		case p.landed:
-			w.outcome(i, k, false)
-		default:
-			w.land(i, k)
-		}
-		return true
+	if len(e.proposals) == 0 {
+		return false
 	}
-	return false
+	if e.proposals[0].unknown {
+		w.forget(i, 0)
+	} else {
+		w.outcome(i, 0, false)
+	}
+	return true
 }
 
 // elapse lets the next timer of the newest engine run out.

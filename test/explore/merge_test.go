@@ -1,10 +1,14 @@
 package explore
 
 import (
+	"flag"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"testing"
 )
+
+var mergeCount = flag.Int("explore.merges", 250, "how many merged states TestMerge compares, for each configuration")
 
 // TestMerge holds the canonical form to its word: of states that are taken for
 // one, the same can happen. For each state that is reached a second time, the
@@ -18,10 +22,12 @@ func TestMerge(t *testing.T) {
 				t.Fatal(err)
 			}
 			m.visit(w)
-			for len(m.stack) > 0 && m.compared < 4000 {
-				n := len(m.stack) - 1
+			rng := rand.New(rand.NewPCG(1, 1))
+			for len(m.stack) > 0 && m.compared < *mergeCount {
+				n := rng.IntN(len(m.stack))
 				next := m.stack[n]
-				m.stack = m.stack[:n]
+				m.stack[n] = m.stack[len(m.stack)-1]
+				m.stack = m.stack[:len(m.stack)-1]
 				for _, s := range m.successors(next) {
 					m.visit(s)
 				}

@@ -108,7 +108,7 @@ func (r *replica) handle(x *stock, epoch block.Epoch, session block.Session, req
 	case block.OpUpdate:
 		rep.Err = r.update(req.Update)
 	case block.OpHash:
-		r.hash(x, req, &rep)
+		r.hash(req, &rep)
 	}
 	return rep
 }
@@ -253,7 +253,7 @@ func viewLess(a, b *block.View) bool {
 }
 
 // hash answers with the contents in the place of their sums.
-func (r *replica) hash(x *stock, req *block.Request, rep *block.Reply) {
+func (r *replica) hash(req *block.Request, rep *block.Reply) {
 	first, end := blocksOf(req)
 	for at := first; at < end; at += block.BlocksPerExtent {
 		var h block.ExtentHash

@@ -247,11 +247,11 @@ func (p *pair) ask(s *pairSession, req *block.Request) bool {
 	before := p.model
 	want := p.model.handle(p.stock, s.epoch, s.session, req)
 	p.replies = nil
-	real := *req
+	sent := *req
 	if req.Buf != nil {
-		real.Buf = req.Buf.Retain()
+		sent.Buf = req.Buf.Retain()
 	}
-	s.wire.Handle(real)
+	s.wire.Handle(sent)
 	p.drain()
 	if len(p.replies) != 1 || p.replies[0].Seq != req.Seq {
 		p.t.Errorf("%d replies", len(p.replies))

@@ -13,8 +13,8 @@ import (
 type timer uint8
 
 const (
-	// timerConnect and the ones after it are for each replica: to open it again.
-	timerConnect timer = 0
+	// The first ones are for each replica: to open it again.
+	_ timer = iota
 	// timerCopy and those after it are for a copy to each replica that found no
 	// intact source.
 	timerCopy timer = maxReplicas

@@ -82,7 +82,9 @@ func (v *Violation) Shorten() (*Violation, string) {
 		}
 	}
 	var b strings.Builder
-	replay(s, best, &b)
+	if _, broken := replay(s, best, &b); broken != nil {
+		err = broken
+	}
 	return &Violation{Err: err, Trace: best, config: v.config}, b.String()
 }
 

@@ -28,12 +28,13 @@ type fault struct {
 
 // faults are all kinds. The weights say how often each is drawn.
 var faults = []fault{
-	{"kill", 5, (*round).kill},
-	{"restart", 3, (*round).restart},
-	{"freeze", 4, (*round).freeze},
-	{"vanish", 4, (*round).vanish},
-	{"one way", 3, (*round).oneWay},
-	{"split", 3, (*round).split},
+	{"kill", 5, alone((*round).kill)},
+	{"restart", 3, alone((*round).restart)},
+	{"freeze", 4, alone((*round).freeze)},
+	{"vanish", 4, alone((*round).vanish)},
+	{"one way", 3, alone((*round).oneWay)},
+	{"split", 3, alone((*round).split)},
+	{"two at once", 5, (*round).twoAtOnce},
 	{"kill all", 2, (*round).killAll},
 	{"kill two", 2, (*round).killTwo},
 	{"fill", 2, (*round).fillOne},
@@ -109,6 +110,8 @@ func (r *round) between(least, most time.Duration) time.Duration {
 // trouble is the common part of most faults.
 type trouble struct {
 	kind, what string
+	// node is whom it hits.
+	node int
 	// hold is how long it lasts.
 	hold time.Duration
 	// inject brings it about, mend ends it.
@@ -128,47 +131,89 @@ func (r *round) suffer(ctx context.Context, t trouble) error {
 	return r.recover(ctx, t.kind, at, mended)
 }
 
-func (r *round) kill(ctx context.Context) error {
-	node, roles, err := r.victim(ctx)
+// alone makes a fault of trouble that hits one node.
+func alone(plan func(*round, context.Context) (trouble, error)) func(*round, context.Context) error {
+	return func(r *round, ctx context.Context) error {
+		t, err := plan(r, ctx)
+		if err != nil {
+			return err
+		}
+		return r.suffer(ctx, t)
+	}
+}
+
+// twoAtOnce lets two nodes suffer, each in its own way, and ends both together.
+func (r *round) twoAtOnce(ctx context.Context) error {
+	plans := []func(*round, context.Context) (trouble, error){
+		(*round).kill, (*round).freeze, (*round).vanish, (*round).oneWay, (*round).split,
+	}
+	first, err := plans[r.draw.IntN(len(plans))](r, ctx)
 	if err != nil {
 		return err
+	}
+	second := first
+	for second.node == first.node {
+		if second, err = plans[r.draw.IntN(len(plans))](r, ctx); err != nil {
+			return err
+		}
+	}
+	apart := r.between(0, 3*time.Second)
+	return r.suffer(ctx, trouble{
+		kind: "two at once",
+		what: fmt.Sprintf("%s %s and %.1f s later %s %s", first.kind, first.what, apart.Seconds(), second.kind, second.what),
+		hold: r.between(0, 6*time.Second),
+		inject: func(ctx context.Context) error {
+			if err := first.inject(ctx); err != nil {
+				return err
+			}
+			pause(ctx, apart)
+			return second.inject(ctx)
+		},
+		mend: r.stage.heal,
+	})
+}
+
+func (r *round) kill(ctx context.Context) (trouble, error) {
+	node, roles, err := r.victim(ctx)
+	if err != nil {
+		return trouble{}, err
 	}
 	hold := r.between(0, 4*time.Second)
 	if strings.HasPrefix(roles, "engine") {
 		hold = 0 // nothing can go on before it is back
 	}
 	n := r.stage.node(node)
-	return r.suffer(ctx, trouble{
-		kind: "kill " + roles, what: n.Name, hold: hold,
+	return trouble{
+		kind: "kill " + roles, what: n.Name, node: node, hold: hold,
 		inject: func(context.Context) error { return n.Kill() },
 		mend:   n.Start,
-	})
+	}, nil
 }
 
-func (r *round) restart(ctx context.Context) error {
+func (r *round) restart(ctx context.Context) (trouble, error) {
 	node, roles, err := r.victim(ctx)
 	if err != nil {
-		return err
+		return trouble{}, err
 	}
 	n := r.stage.node(node)
-	return r.suffer(ctx, trouble{
-		kind: "restart " + roles, what: n.Name,
+	return trouble{
+		kind: "restart " + roles, what: n.Name, node: node,
 		inject: n.Stop,
 		mend:   n.Start,
-	})
+	}, nil
 }
 
-func (r *round) freeze(ctx context.Context) error {
+func (r *round) freeze(ctx context.Context) (trouble, error) {
 	node, roles, err := r.victim(ctx)
 	if err != nil {
-		return err
+		return trouble{}, err
 	}
 	n := r.stage.node(node)
-	return r.suffer(ctx, trouble{
-		kind: "freeze " + roles, what: n.Name, hold: r.between(500*time.Millisecond, 9*time.Second),
+	return trouble{
+		kind: "freeze " + roles, what: n.Name, node: node, hold: r.between(500*time.Millisecond, 9*time.Second),
 		inject: func(context.Context) error { return n.Freeze() },
 		mend:   func(context.Context) error { return n.Thaw() },
-	})
+	}, nil
 }
 
 // links cuts those from one set of nodes to another, and back if both is set.
@@ -200,37 +245,37 @@ func (r *round) everybody() []int {
 }
 
 // vanish cuts a node off in both directions: it falls silent without a reset.
-func (r *round) vanish(ctx context.Context) error {
+func (r *round) vanish(ctx context.Context) (trouble, error) {
 	node, roles, err := r.victim(ctx)
 	if err != nil {
-		return err
+		return trouble{}, err
 	}
-	return r.suffer(ctx, trouble{
-		kind: "vanish " + roles, what: r.stage.node(node).Name, hold: r.between(2*time.Second, 9*time.Second),
+	return trouble{
+		kind: "vanish " + roles, what: r.stage.node(node).Name, node: node, hold: r.between(2*time.Second, 9*time.Second),
 		inject: func(ctx context.Context) error { return r.links(ctx, []int{node}, r.everybody(), true) },
 		mend:   r.stage.network.heal,
-	})
+	}, nil
 }
 
 // oneWay cuts one direction: the node hears nothing, or is not heard.
-func (r *round) oneWay(ctx context.Context) error {
+func (r *round) oneWay(ctx context.Context) (trouble, error) {
 	node, roles, err := r.victim(ctx)
 	if err != nil {
-		return err
+		return trouble{}, err
 	}
 	kind, from, to := "deaf ", r.everybody(), []int{node}
 	if r.draw.IntN(2) == 0 {
 		kind, from, to = "mute ", to, from
 	}
-	return r.suffer(ctx, trouble{
-		kind: kind + roles, what: r.stage.node(node).Name, hold: r.between(2*time.Second, 9*time.Second),
+	return trouble{
+		kind: kind + roles, what: r.stage.node(node).Name, node: node, hold: r.between(2*time.Second, 9*time.Second),
 		inject: func(ctx context.Context) error { return r.links(ctx, from, to, false) },
 		mend:   r.stage.network.heal,
-	})
+	}, nil
 }
 
 // split cuts the link between the engine and one replica: both see everybody else.
-func (r *round) split(ctx context.Context) error {
+func (r *round) split(context.Context) (trouble, error) {
 	others := slices.DeleteFunc(slices.Clone(r.stage.holders), func(i int) bool { return i == r.stage.home })
 	other := others[r.draw.IntN(len(others))]
 	both := r.draw.IntN(2) == 0
@@ -238,11 +283,11 @@ func (r *round) split(ctx context.Context) error {
 	if both {
 		what += " and back"
 	}
-	return r.suffer(ctx, trouble{
-		kind: "split engine and replica", what: what, hold: r.between(2*time.Second, 9*time.Second),
+	return trouble{
+		kind: "split engine and replica", what: what, node: other, hold: r.between(2*time.Second, 9*time.Second),
 		inject: func(ctx context.Context) error { return r.links(ctx, []int{other}, []int{r.stage.home}, both) },
 		mend:   r.stage.network.heal,
-	})
+	}, nil
 }
 
 func (r *round) killAll(ctx context.Context) error {

@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -49,7 +50,7 @@ type shown struct {
 	err     error
 }
 
-func runAll(ctx context.Context, o *options) error {
+func runAll(ctx context.Context, o *options) (err error) {
 	wanted, err := regexp.Compile(o.run)
 	if err != nil {
 		return fmt.Errorf("choose among the edits: %w", err)
@@ -66,7 +67,7 @@ func runAll(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	defer r.Close()
+	defer func() { err = errors.Join(err, r.Close()) }()
 	edits = slices.DeleteFunc(edits, func(e canaries.Edit) bool { return !wanted.MatchString(e.Name) })
 	began, missed := time.Now(), 0
 	fmt.Printf("%-4s  %-30s  %-16s  %-19s  %8s  %5s  %5s  %6s  %s\n", "rule", "canary", "caught by", "checker", "events", "runs",

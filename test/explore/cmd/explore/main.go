@@ -104,7 +104,7 @@ func search(ctx context.Context, o *options, configs []explore.Config) error {
 	const row = "%-13s %11d %12d %6d %9d %8.1f %9.0f %7.2f  %s\n"
 	fmt.Printf("%-13s %11s %12s %6s %9s %8s %9s %7s\n", "configuration", "states", "transitions", "depth", "rests",
 		"seconds", "per s", "GiB")
-	print := func(name string, r explore.Result, end string) {
+	show := func(name string, r explore.Result, end string) {
 		fmt.Printf(row, name, r.States, r.Transitions, r.Depth, r.Rests, r.Elapsed.Seconds(),
 			float64(r.Transitions)/r.Elapsed.Seconds(), memoryGiB(), end)
 	}
@@ -113,7 +113,7 @@ func search(ctx context.Context, o *options, configs []explore.Config) error {
 	began := time.Now()
 	for _, c := range configs {
 		x, err := explore.New(c, explore.Options{Workers: o.workers, Bytes: int64(o.memoryGiB * (1 << 30)),
-			Progress: func(r explore.Result) { print("  "+c.Name, r, "...") }})
+			Progress: func(r explore.Result) { show("  "+c.Name, r, "...") }})
 		if err != nil {
 			return err
 		}
@@ -129,15 +129,15 @@ func search(ctx context.Context, o *options, configs []explore.Config) error {
 		states += r.States
 		switch {
 		case r.Violation != nil:
-			print(c.Name, r, "BROKEN")
+			show(c.Name, r, "BROKEN")
 			return report(o, r.Violation)
 		case !r.Complete && o.walk != 0:
-			print(c.Name, r, "nothing found")
+			show(c.Name, r, "nothing found")
 		case !r.Complete:
-			print(c.Name, r, "not complete")
+			show(c.Name, r, "not complete")
 			incomplete = true
 		default:
-			print(c.Name, r, "complete")
+			show(c.Name, r, "complete")
 		}
 		runtime.GC()
 	}
