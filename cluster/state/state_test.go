@@ -189,6 +189,13 @@ func TestStartEngine(t *testing.T) {
 	wantErr(t, m.apply(restart), block.ErrDetached)
 	// Nor may it bring its attachment back.
 	wantErr(t, m.apply(fresh), block.ErrConflict)
+
+	// Nor does it start again once a later attachment is there.
+	later := fresh
+	later.Start, later.NewAttachment, later.Epoch = startID(4), attachmentID(2), 2
+	m.must(later)
+	restart.Start, restart.Epoch = startID(5), 3
+	wantErr(t, m.apply(restart), block.ErrDetached)
 }
 
 func TestPropose(t *testing.T) {

@@ -18,6 +18,9 @@ var ErrFormat = errors.New("edit does not apply")
 // Suffix ends the names of edits.
 const Suffix = ".edit"
 
+// maxSeeds bounds the runs in which the simulator must catch a bug.
+const maxSeeds = 5000
+
 // AssertionsOff is the edit that is applied with every other one.
 const AssertionsOff = "assertions-off"
 
@@ -27,11 +30,21 @@ type Edit struct {
 	// Rule is the number of the broken rule, zero for AssertionsOff.
 	Rule   int
 	Breaks string
-	// Explorer are the configurations that must catch it, Simulator the
-	// arguments of a run that must.
+	// Explorer are configurations and Scenarios named ones of the simulator, each
+	// of which must catch it. Seeds is how many of the simulator's random runs
+	// may pass before one does. Test is a package and the test in it that must.
 	Explorer  []string
-	Simulator []string
-	Changes   []Change
+	Scenarios []string
+	Seeds     int
+	Test      []string
+	// Quick: it is caught within seconds, and shown by the package's own test.
+	Quick   bool
+	Changes []Change
+}
+
+// Caught reports whether anybody must catch it.
+func (e *Edit) Caught() bool {
+	return len(e.Explorer)+len(e.Scenarios)+e.Seeds+len(e.Test) > 0
 }
 
 // Change replaces the lines Old, which occur once in File, by New.
@@ -105,17 +118,22 @@ func (p *parser) header(line string) error {
 	}
 	switch key {
 	case "rule":
-		n, err := strconv.Atoi(value)
-		if err != nil || n < 1 || n > 32 {
-			return fmt.Errorf("there is no rule %q: %w", value, ErrFormat)
-		}
-		p.edit.Rule = n
+		return number(value, 32, &p.edit.Rule)
 	case "breaks":
 		p.edit.Breaks = value
 	case "explorer":
 		p.edit.Explorer = strings.Fields(value)
+	case "scenario":
+		p.edit.Scenarios = strings.Fields(value)
 	case "simulator":
-		p.edit.Simulator = strings.Fields(value)
+		return number(value, maxSeeds, &p.edit.Seeds)
+	case "test":
+		p.edit.Test = strings.Fields(value)
+		if len(p.edit.Test) != 2 {
+			return fmt.Errorf("test %q is not a package and a name: %w", value, ErrFormat)
+		}
+	case "quick":
+		p.edit.Quick = value == "yes"
 	case "file":
 		if !filepath.IsLocal(value) {
 			return fmt.Errorf("file %q is outside of the tree: %w", value, ErrFormat)
@@ -124,6 +142,16 @@ func (p *parser) header(line string) error {
 	default:
 		return fmt.Errorf("header %q: %w", key, ErrFormat)
 	}
+	return nil
+}
+
+// number reads a number of at least one.
+func number(text string, most int, to *int) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > most {
+		return fmt.Errorf("%q is no number from 1 to %d: %w", text, most, ErrFormat)
+	}
+	*to = n
 	return nil
 }
 

@@ -27,7 +27,7 @@ func TestEditsApply(t *testing.T) {
 			}
 		}
 		checked = checked || e.Name == AssertionsOff
-		if e.Rule != 0 && len(e.Explorer)+len(e.Simulator) == 0 {
+		if e.Rule != 0 && !e.Caught() {
 			t.Errorf("edit %s: nobody must catch it", e.Name)
 		}
 	}
@@ -40,7 +40,10 @@ const sample = `# a comment
 rule: 9
 breaks: a sum
 explorer: one two
-simulator: -sim.seed 4
+simulator: 20
+scenario: four
+test: ./sums TestSums
+quick: yes
 file: sums.txt
 <<<<
 two
@@ -54,12 +57,15 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e.Rule != 9 || e.Breaks != "a sum" || len(e.Explorer) != 2 || len(e.Simulator) != 2 || len(e.Changes) != 1 {
+	if e.Rule != 9 || e.Breaks != "a sum" || len(e.Explorer) != 2 || e.Seeds != 20 ||
+		len(e.Scenarios) != 1 || len(e.Test) != 2 || !e.Quick || len(e.Changes) != 1 {
 		t.Errorf("parsed %+v", e)
 	}
 	for name, broken := range map[string]string{
 		"no rule":        strings.Replace(sample, "rule: 9\n", "", 1),
 		"rule 33":        strings.Replace(sample, "9", "33", 1),
+		"no seeds":       strings.Replace(sample, "simulator: 20", "simulator: none", 1),
+		"no test":        strings.Replace(sample, " TestSums", "", 1),
 		"no end":         strings.Replace(sample, ">>>>", "", 1),
 		"no middle":      strings.Replace(sample, "====", "", 1),
 		"no file":        strings.Replace(sample, "file: sums.txt\n", "", 1),

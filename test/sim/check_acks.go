@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 
+	"github.com/holdfast-io/holdfast/engine/core"
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
@@ -42,5 +43,13 @@ func (a *acks) answered(h *host, op *operation) {
 	}
 	if a.served[h.volume][op.epoch] == 0 {
 		a.fail("one-engine", fmt.Sprintf("%v succeeded before its engine served", op))
+	}
+}
+
+// enough verifies that an engine promised nothing while fewer replicas were in
+// sync than the volume asks for (rule 9). Reads go on.
+func (a *acks) enough(v *block.View, minSync int, op *operation) {
+	if op.kind != core.ReadRequest && v.InSync() < minSync {
+		a.fail("minimum", fmt.Sprintf("%v was acknowledged by %d replicas, the volume needs %d", op, v.InSync(), minSync))
 	}
 }

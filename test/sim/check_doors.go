@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/replica/store"
 )
 
 // doors verifies at each replica's end of the network that epochs, sessions and
@@ -36,6 +37,38 @@ func (d *doors) of(id block.ReplicaID) *doorHistory {
 		d.replicas[id] = h
 	}
 	return h
+}
+
+// reopened verifies that a store which was opened anew holds every fence and view
+// that its replicas had acknowledged: they were durable first.
+func (d *doors) reopened(list []*store.Replica) {
+	for _, r := range list {
+		d.kept(r.ID(), r.Fence(), r.View())
+	}
+}
+
+func (d *doors) kept(id block.ReplicaID, fence block.Fence, v block.View) {
+	h := d.replicas[id]
+	switch {
+	case h == nil:
+	case fence.Less(h.fence):
+		d.fail("doors", fmt.Sprintf("%s reopens with %+v, it had acknowledged %+v", d.world.replicaName(id), fence, h.fence))
+	case v.Epoch < h.epoch || v.Epoch == h.epoch && v.Revision < h.revision:
+		d.fail("doors", fmt.Sprintf("%s reopens with view (%d,%d), it had confirmed (%d,%d)", d.world.replicaName(id),
+			v.Epoch, v.Revision, h.epoch, h.revision))
+	}
+}
+
+// relied verifies that every member of the view that an engine answered a request
+// by has confirmed to hold it (rule 3).
+func (d *doors) relied(v *block.View, op *operation) {
+	for _, m := range v.Replicas {
+		h := d.of(m.ID)
+		if m.InSync && (h.epoch < v.Epoch || h.epoch == v.Epoch && h.revision < v.Revision) {
+			d.fail("doors", fmt.Sprintf("%v was answered by view (%d,%d), of which %s has confirmed (%d,%d)", op, v.Epoch,
+				v.Revision, d.world.replicaName(m.ID), h.epoch, h.revision))
+		}
+	}
 }
 
 // requested implements observer.

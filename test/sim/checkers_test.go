@@ -236,6 +236,42 @@ func TestAcksRefuseTwoEngines(t *testing.T) {
 	w.expect(t, "one-engine")
 }
 
+func TestAcksRefuseTooFew(t *testing.T) {
+	w := bareWorld()
+	view := block.View{Replicas: []block.Member{{InSync: true}, {}}}
+	w.acks.enough(&view, 1, &operation{kind: core.WriteRequest})
+	w.acks.enough(&view, 2, &operation{kind: core.ReadRequest})
+	w.expect(t, "")
+	w.acks.enough(&view, 2, &operation{kind: core.FlushRequest})
+	w.expect(t, "minimum")
+}
+
+// TestDoorsRefuseWhatIsNotStored: views that a member has not confirmed, fences and
+// views that did not survive.
+func TestDoorsRefuseWhatIsNotStored(t *testing.T) {
+	in, out := block.ReplicaID{ID: block.ID{1}}, block.ReplicaID{ID: block.ID{2}}
+	view := func(revision block.Revision) *block.View {
+		return &block.View{Epoch: 2, Revision: revision, Replicas: []block.Member{{ID: in, InSync: true}, {ID: out}}}
+	}
+	begin := func() *World {
+		w := bareWorld()
+		w.doors.replicas[in] = &doorHistory{fence: block.Fence{Epoch: 2, Session: 3}, epoch: 2, revision: 7}
+		return w
+	}
+	w := begin()
+	w.doors.relied(view(7), &operation{})
+	w.doors.kept(in, block.Fence{Epoch: 2, Session: 3}, *view(7))
+	w.expect(t, "")
+	w.doors.relied(view(8), &operation{})
+	w.expect(t, "doors")
+	w = begin()
+	w.doors.kept(in, block.Fence{Epoch: 2, Session: 2}, *view(7))
+	w.expect(t, "doors")
+	w = begin()
+	w.doors.kept(in, block.Fence{Epoch: 2, Session: 3}, *view(6))
+	w.expect(t, "doors")
+}
+
 func TestDoorsRefuseGoingBack(t *testing.T) {
 	replica := block.ReplicaID{ID: block.ID{1}}
 	open := func(w *World, epoch block.Epoch, session block.Session) {

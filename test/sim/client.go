@@ -134,6 +134,11 @@ func (c *client) completed(tag uint64, err error, buf *block.Buffer) {
 	buf.Release()
 	c.drop(op)
 	w.acks.answered(c.host, op)
+	if op.outcome == succeeded {
+		view := c.host.core.Status().View
+		w.acks.enough(&view, c.host.volume.minSync, op)
+		w.doors.relied(&view, op)
+	}
 	c.host.volume.history.end(op)
 	c.next()
 }

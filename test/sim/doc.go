@@ -46,11 +46,13 @@
 //	                   no other reason
 //	check_equal.go     at rest all in-sync replicas hold the same bytes, and those
 //	                   that the history allows
-//	check_acks.go      at most one engine acknowledges, at any instant
+//	check_acks.go      at most one engine acknowledges, at any instant, and none
+//	                   with fewer members than the volume asks for
 //	check_progress.go  once healed, everything is answered, every replica admitted
 //	                   and every intent log emptied, within a bounded time
 //	check_doors.go     epochs, sessions, revisions and flush numbers of a replica
-//	                   only rise, through crashes too; older sessions get nothing
+//	                   only rise, through crashes too; older sessions get nothing;
+//	                   nothing is answered by a view that a member does not hold
 //	check_memory.go    what an engine leaves queued is bounded
 //	check_store.go     each extent of a disk belongs to one place, whenever a store
 //	                   is opened and at the end
@@ -76,6 +78,9 @@
 // request that wrote it. The code under test and this package make one program:
 // after a change to either, a seed stands for another run, so what a seed has shown
 // is kept as a scenario (scenario_test.go), which scripts the interleaving.
+//
+// Bugs planted in the code itself are hunted with the flag -sim.hunt: faults come
+// closer together then, and assertions do not count (test/canaries).
 //
 // To add a checker: give it a file, feed it from where it has to look (client,
 // doors, committed, compare), let it call World.fail, and show it a bad run. To

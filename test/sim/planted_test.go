@@ -60,7 +60,7 @@ func showPlanted(t *testing.T, p planted) {
 		}
 		all += r.Steps
 		// An assertion sees it from within; this is about those who look from outside.
-		if found := r.Violation; found != nil && found.Checker != "assertion" {
+		if found := r.Violation; found != nil && found.Checker != assertion {
 			t.Logf("caught by %s after %d events, %d in all %d runs", found.Checker, r.Steps, all, seed)
 			if !slices.Contains(p.by, found.Checker) {
 				t.Errorf("not by one of %v: %s", p.by, found.Text)

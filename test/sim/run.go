@@ -22,6 +22,10 @@ type Result struct {
 	paths *paths
 }
 
+// assertion is the checker that stands for the code's own: it sees a bug from
+// within.
+const assertion = "assertion"
+
 // lookInterval is how many steps pass between two looks of the checkers that
 // look at the whole world.
 const lookInterval = 64
@@ -44,7 +48,7 @@ func (w *World) play() {
 	defer func() {
 		if broken := recover(); broken != nil {
 			w.broken = true
-			w.fail("assertion", fmt.Sprintf("%v\n%s", broken, debug.Stack()))
+			w.fail(assertion, fmt.Sprintf("%v\n%s", broken, debug.Stack()))
 		}
 	}()
 	w.haunt()

@@ -43,6 +43,9 @@ func TestScenario(t *testing.T) {
 		{"rollback-twice", rollbackTwice},
 		{"restart-container", restartContainer},
 		{"quorum-lost", quorumLostScene},
+		{"copy-divergent", copyDivergent},
+		{"wait-for-memory", waitForMemory},
+		{"rot-of-last", rotOfLast},
 	} {
 		t.Run(sc.name, func(t *testing.T) {
 			t.Parallel()

@@ -36,6 +36,10 @@ func run(t *testing.T, o Options) *Result {
 // TestSim runs one seed after the other for a bounded time, or the one asked
 // for. A set of runs that never took an expected path fails.
 func TestSim(t *testing.T) {
+	if *huntFlag > 0 {
+		hunt(t, *firstFlag, *huntFlag, *stepsFlag)
+		return
+	}
 	total := NewTally()
 	if *seedFlag != 0 {
 		r := runTraced(t, SeedOptions(*seedFlag, *stepsFlag))

@@ -82,6 +82,7 @@ func (s *storage) open(p *process) (server.Disk, error) {
 	}
 	s.store = opened
 	s.node.world.checkStore(s.node)
+	s.node.world.doors.reopened(opened.Replicas())
 	s.rot.reopened(opened)
 	s.device.Inject(s.inject)
 	return &servedDisk{store: opened}, nil

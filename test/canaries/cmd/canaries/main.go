@@ -1,6 +1,7 @@
-// Command canaries applies each planted bug in turn and shows that the explorer
-// or the simulator catches it, and after how much work. It is started in the
-// root of the tree. It fails if a bug is not caught by one who must.
+// Command canaries plants each bug of test/canaries in turn and shows that those
+// who must catch it do, and after how much work. It is started in the root of the
+// tree. It fails if a bug is not caught by one who must, or does not fit the code
+// any more.
 package main
 
 import (
@@ -9,150 +10,149 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/holdfast-io/holdfast/test/canaries"
 )
 
-// dir is where the edits are.
-const dir = "test/canaries"
+type options struct {
+	dir, run string
+	verbose  bool
+	parallel int
+	limit    time.Duration
+}
 
 func main() {
-	run := flag.String("run", "", "only the edits whose name matches this `pattern`")
-	verbose := flag.Bool("v", false, "print what the checkers say")
-	limit := flag.Duration("limit", 4*time.Minute, "how long one checker may take for one bug")
+	var o options
+	flag.StringVar(&o.dir, "dir", "test/canaries", "the folder of the edits")
+	flag.StringVar(&o.run, "run", "", "only the edits whose name matches this `pattern`")
+	flag.BoolVar(&o.verbose, "v", false, "print what the checkers say")
+	flag.IntVar(&o.parallel, "parallel", max(runtime.NumCPU(), 1), "how many bugs are shown at once")
+	flag.DurationVar(&o.limit, "limit", 4*time.Minute, "how long one checker may take for one bug")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := runAll(ctx, *run, *verbose, *limit); err != nil {
+	if err := runAll(ctx, &o); err != nil {
 		fmt.Fprintln(os.Stderr, "canaries:", err)
 		os.Exit(1)
 	}
 }
 
-func runAll(ctx context.Context, pattern string, verbose bool, limit time.Duration) (err error) {
-	wanted, err := regexp.Compile(pattern)
+// shown is what came of one edit.
+type shown struct {
+	catches []canaries.Catch
+	err     error
+}
+
+func runAll(ctx context.Context, o *options) (err error) {
+	wanted, err := regexp.Compile(o.run)
 	if err != nil {
-		return err
+		return fmt.Errorf("choose among the edits: %w", err)
 	}
-	edits, err := canaries.Load(dir)
+	all, err := canaries.Load(o.dir)
 	if err != nil {
 		return err
 	}
 	root, err := filepath.Abs(".")
 	if err != nil {
+		return fmt.Errorf("find the tree: %w", err)
+	}
+	r, edits, err := canaries.NewRunner(root, all, o.limit)
+	if err != nil {
 		return err
 	}
-	at := slices.IndexFunc(edits, func(e canaries.Edit) bool { return e.Name == canaries.AssertionsOff })
-	if at < 0 {
-		return fmt.Errorf("there is no edit %s", canaries.AssertionsOff)
-	}
-	r := runner{root: root, off: edits[at], verbose: verbose, limit: limit}
-	if r.dir, err = os.MkdirTemp("", "holdfast-canaries-"); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
-	fmt.Printf("%-4s %-28s %-9s %-44s %s\n", "rule", "canary", "caught by", "how", "it breaks")
-	missed := 0
-	for _, e := range edits {
-		if e.Rule == 0 || !wanted.MatchString(e.Name) {
-			continue
-		}
-		ok, err := r.edit(ctx, &e)
-		if err != nil {
-			return err
-		}
-		if !ok {
+	defer func() { err = errors.Join(err, r.Close()) }()
+	edits = slices.DeleteFunc(edits, func(e canaries.Edit) bool { return !wanted.MatchString(e.Name) })
+	began, missed := time.Now(), 0
+	fmt.Printf("%-4s  %-30s  %-16s  %-19s  %8s  %5s  %5s  %6s  %s\n", "rule", "canary", "caught by", "checker", "events", "runs",
+		"seed", "s", "what it breaks")
+	for i, s := range show(ctx, r, edits, o.parallel) {
+		if !print(&edits[i], s, o.verbose) {
 			missed++
 		}
 	}
+	fmt.Printf("%d planted bugs in %.0f s\n", len(edits), time.Since(began).Seconds())
 	if missed > 0 {
 		return fmt.Errorf("%d planted bugs were not caught", missed)
 	}
-	return nil
+	return ctx.Err()
 }
 
-// runner runs checkers on a changed tree.
-type runner struct {
-	root, dir string
-	off       canaries.Edit
-	verbose   bool
-	limit     time.Duration
-}
-
-// edit shows one planted bug to those who must catch it.
-func (r *runner) edit(ctx context.Context, e *canaries.Edit) (bool, error) {
-	to := filepath.Join(r.dir, e.Name)
-	if err := os.MkdirAll(to, 0o700); err != nil {
-		return false, err
-	}
-	overlay, err := canaries.Overlay(r.root, to, r.off, *e)
-	if err != nil {
-		return false, err
-	}
-	all := true
-	if len(e.Explorer) > 0 {
-		binary := filepath.Join(to, "explore")
-		if out, _, err := r.command(ctx, "go", "build", "-overlay", overlay, "-o", binary, "./test/explore/cmd/explore"); err != nil {
-			return false, fmt.Errorf("build the explorer with %s: %w\n%s", e.Name, err, out)
+// show shows the edits, several at once, and yields what came of them in their
+// order.
+func show(ctx context.Context, r *canaries.Runner, edits []canaries.Edit, parallel int) func(yield func(int, shown) bool) {
+	return func(yield func(int, shown) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		next := make(chan int)
+		results := make([]chan shown, len(edits))
+		for i := range results {
+			results[i] = make(chan shown, 1)
 		}
-		for _, config := range e.Explorer {
-			name, set, _ := strings.Cut(config, ":")
-			out, status, err := r.command(ctx, binary, "-config", name, "-set", set)
-			caught := err != nil && status == 3
-			r.row(e, "explorer", config+": "+explored(out), caught, out)
-			all = all && caught
+		var workers sync.WaitGroup
+		defer workers.Wait()
+		defer cancel()
+		for range parallel {
+			workers.Go(func() {
+				for i := range next {
+					catches, err := r.Show(ctx, &edits[i])
+					results[i] <- shown{catches, err}
+				}
+			})
+		}
+		workers.Go(func() {
+			defer close(next)
+			for i := range edits {
+				select {
+				case next <- i:
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+		for i := range edits {
+			select {
+			case s := <-results[i]:
+				if !yield(i, s) {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
 		}
 	}
-	if len(e.Simulator) > 0 {
-		arguments := append([]string{"test", "-overlay", overlay, "./test/sim", "-count", "1"}, e.Simulator...)
-		out, status, err := r.command(ctx, "go", arguments...)
-		caught := err != nil && status == 1 && strings.Contains(out, "--- FAIL")
-		r.row(e, "simulator", strings.Join(e.Simulator, " "), caught, out)
-		all = all && caught
-	}
-	return all, nil
 }
 
-// command runs a program in the root of the tree.
-func (r *runner) command(ctx context.Context, name string, arguments ...string) (out string, status int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, r.limit)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, arguments...)
-	cmd.Dir = r.root
-	data, err := cmd.CombinedOutput()
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		status = exit.ExitCode()
+// print prints the rows of an edit and reports whether everybody caught it who
+// must.
+func print(e *canaries.Edit, s shown, verbose bool) bool {
+	ok := s.err == nil && len(s.catches) > 0
+	for _, c := range s.catches {
+		checker := c.Checker
+		if !c.Caught {
+			ok, checker = false, "NOT CAUGHT"
+		}
+		fmt.Printf("%4d  %-30s  %-16s  %-19s  %8s  %5s  %5s  %6.1f  %s\n", e.Rule, e.Name, c.By, checker, number(c.Events),
+			number(c.Runs), number(c.Seed), c.Took.Seconds(), e.Breaks)
+		if verbose || !c.Caught {
+			fmt.Println(c.Output)
+		}
 	}
-	return string(data), status, err
+	if s.err != nil {
+		fmt.Printf("%4d  %-30s  %v\n", e.Rule, e.Name, s.err)
+	}
+	return ok
 }
 
-func (r *runner) row(e *canaries.Edit, by, how string, caught bool, out string) {
-	if !caught {
-		by = "NOBODY"
+// number leaves out what does not apply.
+func number(n int) string {
+	if n == 0 {
+		return ""
 	}
-	fmt.Printf("%4d %-28s %-9s %-44s %s\n", e.Rule, e.Name, by, how, e.Breaks)
-	if r.verbose || !caught {
-		fmt.Println(out)
-	}
-}
-
-var (
-	steps = regexp.MustCompile(`(?m)^in (\d+) steps`)
-	total = regexp.MustCompile(`(?m)^\S+ +(\d+) +(\d+) .* BROKEN$`)
-)
-
-// explored is what the explorer says of its work.
-func explored(out string) string {
-	s, t := steps.FindStringSubmatch(out), total.FindStringSubmatch(out)
-	if s == nil || t == nil {
-		return "nothing found"
-	}
-	return fmt.Sprintf("%s steps, %s transitions", s[1], t[2])
+	return fmt.Sprint(n)
 }
