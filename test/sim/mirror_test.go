@@ -44,7 +44,10 @@ func newPlainMirror(cfg core.Config, _ block.Instant) (machine, error) {
 
 func (m *plainMirror) Effects() []core.Effect { return m.effects }
 
-func (m *plainMirror) Status() core.Status { return core.Status{Serving: m.serving} }
+// Status shows the members without a revision: no replica is told of any.
+func (m *plainMirror) Status() core.Status {
+	return core.Status{Serving: m.serving, View: block.View{Replicas: m.cfg.View.Replicas}}
+}
 
 func (m *plainMirror) Step(ev core.Event) {
 	m.effects = nil
