@@ -73,7 +73,7 @@ func runAll(ctx context.Context, o *options) (err error) {
 	fmt.Printf("%-4s  %-30s  %-16s  %-19s  %8s  %5s  %5s  %6s  %s\n", "rule", "canary", "caught by", "checker", "events", "runs",
 		"seed", "s", "what it breaks")
 	for i, s := range show(ctx, r, edits, o.parallel) {
-		if !print(&edits[i], s, o.verbose) {
+		if !printRow(&edits[i], s, o.verbose) {
 			missed++
 		}
 	}
@@ -130,7 +130,7 @@ func show(ctx context.Context, r *canaries.Runner, edits []canaries.Edit, parall
 
 // print prints the rows of an edit and reports whether everybody caught it who
 // must.
-func print(e *canaries.Edit, s shown, verbose bool) bool {
+func printRow(e *canaries.Edit, s shown, verbose bool) bool {
 	ok := s.err == nil && len(s.catches) > 0
 	for _, c := range s.catches {
 		checker := c.Checker
