@@ -56,17 +56,27 @@ func (a *nodeAgent) GetNode(ctx context.Context, _ *holdfastv1.GetNodeRequest) (
 	}, nil
 }
 
-// StageVolume implements holdfastv1.NodeAgentServer.
-func (a *nodeAgent) StageVolume(ctx context.Context, r *holdfastv1.StageVolumeRequest) (*holdfastv1.StageVolumeResponse, error) {
-	volume, err := parseVolume(r.GetVolumeId())
+// engineOf parses a volume's ID and returns the engines of this node, if it is a
+// member yet.
+func (a *nodeAgent) engineOf(id string) (*engine.Host, block.VolumeID, error) {
+	volume, err := parseVolume(id)
 	if err != nil {
-		return nil, err
+		return nil, block.VolumeID{}, err
 	}
 	v, err := a.member()
 	if err != nil {
+		return nil, block.VolumeID{}, err
+	}
+	return v.engines, volume, nil
+}
+
+// StageVolume implements holdfastv1.NodeAgentServer.
+func (a *nodeAgent) StageVolume(ctx context.Context, r *holdfastv1.StageVolumeRequest) (*holdfastv1.StageVolumeResponse, error) {
+	engines, volume, err := a.engineOf(r.GetVolumeId())
+	if err != nil {
 		return nil, err
 	}
-	path, attachment, err := v.engines.Stage(ctx, volume)
+	path, attachment, err := engines.Stage(ctx, volume)
 	if err != nil {
 		return nil, err
 	}
@@ -75,15 +85,11 @@ func (a *nodeAgent) StageVolume(ctx context.Context, r *holdfastv1.StageVolumeRe
 
 // UnstageVolume implements holdfastv1.NodeAgentServer.
 func (a *nodeAgent) UnstageVolume(ctx context.Context, r *holdfastv1.UnstageVolumeRequest) (*holdfastv1.UnstageVolumeResponse, error) {
-	volume, err := parseVolume(r.GetVolumeId())
+	engines, volume, err := a.engineOf(r.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
-	v, err := a.member()
-	if err != nil {
-		return nil, err
-	}
-	if err := v.engines.Unstage(ctx, volume); err != nil {
+	if err := engines.Unstage(ctx, volume); err != nil {
 		return nil, err
 	}
 	return &holdfastv1.UnstageVolumeResponse{}, nil
@@ -91,15 +97,11 @@ func (a *nodeAgent) UnstageVolume(ctx context.Context, r *holdfastv1.UnstageVolu
 
 // GetEngine implements holdfastv1.NodeAgentServer.
 func (a *nodeAgent) GetEngine(ctx context.Context, r *holdfastv1.GetEngineRequest) (*holdfastv1.EngineStatus, error) {
-	volume, err := parseVolume(r.GetVolumeId())
+	engines, volume, err := a.engineOf(r.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
-	v, err := a.member()
-	if err != nil {
-		return nil, err
-	}
-	status, path, err := v.engines.Status(ctx, volume)
+	status, path, err := engines.Status(ctx, volume)
 	if err != nil {
 		return nil, err
 	}
