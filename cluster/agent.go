@@ -136,22 +136,55 @@ func (c *Cluster) agentWork(reported map[block.ReplicaID]bool) (w agentWork) {
 	}
 	for v := range s.Volumes() {
 		for _, m := range v.View.Replicas {
-			switch {
-			case m.Node != own || !v.Deleting && !v.IsPending(m.ID):
+			if m.Node != own {
+				continue
+			}
+			switch f := fateOf(s, m.ID); {
+			case f == keepReplica:
 			case !working[m.Disk]:
 				w.blocked = true
 			default:
 				spec := ReplicaSpec{Disk: m.Disk, Replica: m.ID, Volume: v.ID, Size: v.View.Size}
-				w.tasks = append(w.tasks, agentTask{spec: spec, remove: v.Deleting})
+				w.tasks = append(w.tasks, agentTask{spec: spec, remove: f == deleteReplica})
 			}
 		}
 	}
 	for _, r := range c.options.Replicas.Replicas() {
-		if _, ok := s.VolumeOf(r.Replica); !ok && !reported[r.Replica] {
+		if fateOf(s, r.Replica) == quarantineReplica && !reported[r.Replica] {
 			w.unknown = append(w.unknown, r)
 		}
 	}
 	return w
+}
+
+// fate is what the cluster's state wants of a replica.
+type fate uint8
+
+const (
+	keepReplica fate = iota
+	makeReplica
+	deleteReplica
+	quarantineReplica
+)
+
+// fateOf says what becomes of a replica.
+//
+// Rule 1 (identity): a replica is deleted on its tombstone alone, which is the record
+// of a volume that is being deleted; one that the state does not know is left alone,
+// served to nobody and never deleted. IDs are never reused: the state refuses one
+// that it knows, a host refuses two disks with the same, and a node that lost its
+// Raft state joins under a new one.
+func fateOf(s *state.State, id block.ReplicaID) fate {
+	switch v, known := s.VolumeOf(id); {
+	case !known:
+		return quarantineReplica
+	case v.Deleting:
+		return deleteReplica
+	case v.IsPending(id):
+		return makeReplica
+	default:
+		return keepReplica
+	}
 }
 
 func (c *Cluster) perform(ctx context.Context, t agentTask) error {
