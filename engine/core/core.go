@@ -51,8 +51,10 @@ type Core struct {
 	log      logState
 	divide   divergence
 	unsure   divergence
-	suspects []int64
-	detach   detachState
+	// unsureUntil is when the chunks of unsure are looked at again.
+	unsureUntil block.Instant
+	suspects    []int64
+	detach      detachState
 
 	// darkSince is when the last healthy member was lost; zero while there is
 	// one.

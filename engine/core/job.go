@@ -258,6 +258,9 @@ func (c *Core) jobReplied(k int, e *call, rep *block.Reply) {
 		return
 	}
 	switch {
+	case j.state == jobHashing && e.req.Op == block.OpHash && rep.Err != nil:
+		rep.Buf.Release()
+		c.jobUnreadable(i, rep.Err)
 	case j.state == jobHashing && e.req.Op == block.OpHash:
 		rep.Buf.Release()
 		c.hashReplied(k, i, rep.Hashes)
@@ -321,9 +324,9 @@ func (c *Core) repairNext(i int) {
 // jobRead is what a job read from its source.
 func (c *Core) jobRead(k, i int, rep *block.Reply) {
 	j := &c.jobs[i]
-	if errors.Is(rep.Err, block.ErrChecksum) {
+	if rep.Err != nil {
 		rep.Buf.Release()
-		c.jobUnreadable(i)
+		c.jobUnreadable(i, rep.Err)
 		return
 	}
 	if rep.Buf == nil || int64(len(rep.Buf.Data)) != j.run.span.Length {
@@ -354,11 +357,16 @@ func (c *Core) jobRead(k, i int, rep *block.Reply) {
 	})
 }
 
-// jobUnreadable: what verified when it was hashed does not any more.
-func (c *Core) jobUnreadable(i int) {
+// jobUnreadable: what verified when it was hashed does not any more, or the disk
+// of the last member does not give it.
+func (c *Core) jobUnreadable(i int, err error) {
 	j := &c.jobs[i]
 	if j.target >= 0 {
 		c.copyBlocked(i)
+		return
+	}
+	if j.verify && !errors.Is(err, block.ErrChecksum) {
+		c.verifyLater(i)
 		return
 	}
 	if j.verify {

@@ -301,7 +301,8 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 		return false
 	case errors.Is(rep.Err, block.ErrChecksum) && rep.Op == block.OpRead:
 		return false
-	case errors.Is(rep.Err, block.ErrDiskFailed) && c.iss == bit(i) && e.purpose == forRead:
+	case errors.Is(rep.Err, block.ErrDiskFailed) && c.iss == bit(i) && readsOnly(e):
+		// Nobody else has it: whoever wants the bytes decides.
 		return false
 	case errors.Is(rep.Err, block.ErrDiskFailed) && c.iss == bit(i) && rep.Op != block.OpRead:
 		// The last member serves reads only; what it refused waits (rule 31).
@@ -322,6 +323,11 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 	}
 	c.fail(i, rep.Err)
 	return true
+}
+
+// readsOnly reports whether a call only looks at bytes.
+func readsOnly(e *call) bool {
+	return e.purpose == forRead || e.purpose == forJob && (e.req.Op == block.OpRead || e.req.Op == block.OpHash)
 }
 
 // waitsForSpace reports whether a full replica is asked again (rule 31). One

@@ -19,6 +19,9 @@ func (c *Core) trust(i int) {
 // startVerify begins to verify one more chunk. It takes no range: a read of its
 // own changes nothing that anybody sees.
 func (c *Core) startVerify() bool {
+	if c.now < c.unsureUntil {
+		return false
+	}
 	chunk := c.unsure.next(c.verifying)
 	if chunk < 0 {
 		return false
@@ -79,6 +82,13 @@ func (c *Core) verifyNext(i int) {
 		return
 	}
 	c.verified(i)
+}
+
+// verifyLater leaves a chunk that cannot be read now among the unsure ones, and so
+// its region in the logs.
+func (c *Core) verifyLater(i int) {
+	c.unsureUntil = c.now + block.Instant(c.cfg.Timing.ConnectRetry)
+	c.endJob(i)
 }
 
 func (c *Core) verified(i int) {
