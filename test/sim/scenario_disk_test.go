@@ -1,13 +1,8 @@
 package sim
 
 import (
-	"math/rand/v2"
-
-	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/holdfast-io/holdfast/engine/core"
 	"github.com/holdfast-io/holdfast/internal/block"
-	"github.com/holdfast-io/holdfast/internal/vfs"
 )
 
 func lastCacheLoss(s *scene) {
@@ -156,36 +151,12 @@ func writeOverRot(s *scene) {
 	s.rest()
 }
 
-// image is a disk as it once was.
-type image struct {
-	device    *vfs.MemDevice
-	directory *pebblevfs.MemFS
-}
-
-// save copies the disk of a node whose daemon does not run.
-func (s *scene) save(i int) image {
-	d := s.nodes[i].storage
-	all := pebblevfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(0, 0))}
-	return image{device: d.device.Fork(), directory: d.directory.CrashClone(all)}
-}
-
-// putBack gives a node that is down its disk as it was. To the checker of doors it
-// is another disk.
-func (s *scene) putBack(i int, old image) {
-	d := s.nodes[i].storage
-	d.device = old.device.Kill(d.executor, func(int, vfs.UnsyncedWrite, int) bool { return true })
-	d.directory = old.directory
-	delete(s.doors.replicas, s.v.replicas[i])
-}
-
 // rolledBackDisk puts B's disk back behind writes that every log has forgotten.
 func rolledBackDisk(s *scene) *operation {
 	s.write(2*block.RegionSize, block.ExtentSize)
 	s.flush()
 	s.wait(4 * second)
-	s.kill(1)
-	old := s.save(1)
-	s.restart(1)
+	old := s.nodes[1].storage.photograph()
 	s.inSync(0, 1, 2)
 	w := s.write(2*block.RegionSize, block.ExtentSize)
 	s.flush()
@@ -193,7 +164,7 @@ func rolledBackDisk(s *scene) *operation {
 	s.wait(4 * second)
 	s.power(1)
 	s.inSync(0, 2)
-	s.putBack(1, old)
+	s.nodes[1].storage.putBack(old)
 	s.restart(1)
 	return w
 }

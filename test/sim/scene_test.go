@@ -27,6 +27,8 @@ func newScene(t *testing.T, seed uint64) *scene {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What arrives of an ended connection is for the script to say.
+	w.network.lingers = 0
 	s := &scene{World: w, t: t, v: w.volumes[0]}
 	t.Cleanup(w.close)
 	s.serving()
