@@ -82,6 +82,15 @@ func newPeer(m *block.Member, index int) peer {
 // had confirmed (rule 10).
 func (p *peer) rolledBack() bool { return p.known && p.stored.Less(p.confirmed) }
 
+// forgot reports that a member may have lost acknowledged writes.
+//
+// Rule 17 (lost memory): its store was opened in another incarnation than the view
+// says, and its intent log was not empty. Such a member leaves; if there is no other,
+// the attachment ends in the same commit (endAttachment).
+func (p *peer) forgot(o *block.Opened) bool {
+	return o.Incarnation != p.incarnation && !o.Log.Empty()
+}
+
 // lacks reports that a member has lost what it had acknowledged.
 func (p *peer) lacks() bool { return p.lostMemory || p.rolledBack() }
 
@@ -154,7 +163,7 @@ func (c *Core) wanted(i int) bool {
 	case c.iss.has(i):
 		// A failed member is removed; it is opened again only if nobody else was
 		// left.
-		return c.phase == attaching || p.failed == nil || c.healthy() == 0 || c.dark && c.now < c.darkUntil()
+		return c.phase == attaching || p.failed == nil || c.nobodyLeft() || c.dark && c.now < c.darkUntil()
 	default:
 		return c.phase == serving && c.settled() && !(c.proposal.open && c.proposal.joining.has(i))
 	}
@@ -244,11 +253,19 @@ func (c *Core) memberFailed(i int, err error) {
 	p.calls.unsend()
 }
 
+// late reports that a reply is not of the present session with peer i.
+//
+// Rule 29 (late replies): what comes from an older session or epoch, or for an older
+// use of a call's slot (find), is dropped and never matched to what is asked now.
+func (c *Core) late(i int, rep *block.Reply) bool {
+	return i < 0 || c.peers[i].link == linkDown || c.peers[i].session != rep.Session || rep.Epoch != c.view.Epoch
+}
+
 // reply takes one reply in.
 func (c *Core) reply(ev *Event) {
 	rep := &ev.Reply
 	i := c.peerOf(ev.Replica)
-	if i < 0 || c.peers[i].link == linkDown || c.peers[i].session != rep.Session || rep.Epoch != c.view.Epoch {
+	if c.late(i, rep) {
 		rep.Buf.Release()
 		return
 	}
@@ -397,7 +414,7 @@ func (c *Core) opened(i int, rep *block.Reply) {
 	if !c.iss.has(i) {
 		p.log = o.Log.Clone()
 	} else {
-		p.lostMemory = p.lostMemory || o.Incarnation != p.incarnation && !o.Log.Empty()
+		p.lostMemory = p.lostMemory || p.forgot(o)
 		p.log.Union(o.Log)
 	}
 	p.known = true

@@ -130,19 +130,16 @@ func (c *Core) writeReplied(k int, e *call, rep *block.Reply) {
 	c.pushWrite(i)
 }
 
-// checkSpace is rule 31: a full member goes if another one took the write and
-// says that it has space; else the write waits. When all are full, nobody goes.
+// checkSpace gives full members up, or lets the write wait.
 func (c *Core) checkSpace(i int) {
 	w := &c.writes[i]
 	for k := range w.full.all() {
-		for q := range (w.has & c.iss &^ bit(k)).all() {
-			if c.peers[q].free > 0 && c.iss.has(k) {
-				w.full &^= bit(k)
-				if c.peers[k].failed == nil {
-					c.fail(k, block.ErrNoSpace)
-				}
-				break
-			}
+		if !c.mayDropFull(w, k) {
+			continue
+		}
+		w.full &^= bit(k)
+		if c.peers[k].failed == nil {
+			c.fail(k, block.ErrNoSpace)
 		}
 	}
 	if c.now >= w.retryAt {
@@ -150,12 +147,34 @@ func (c *Core) checkSpace(i int) {
 	}
 }
 
-// checkWrite ends a write that everybody who counts has (rule 9). The end of a
-// client's write is its acknowledgement.
+// mayDropFull reports whether a replica that has no room for a write may go.
+//
+// Rule 31 (full disks): a member goes if another one took the write and says that it
+// has room left; else the write waits. When all are full, nobody goes. The other half
+// is the store's: a sync that failed is never tried again (fail).
+func (c *Core) mayDropFull(w *write, k int) bool {
+	for q := range (w.has & c.iss &^ bit(k)).all() {
+		if c.peers[q].free > 0 && c.iss.has(k) {
+			return true
+		}
+	}
+	return false
+}
+
+// mayAcknowledge reports whether a write may end. The end of a client's write is
+// its acknowledgement.
+//
+// Rule 9 (acknowledgements): everybody who counts has it (rule 8), by a view that all
+// members hold, and a client's write needs an in-sync set that is large enough. One
+// who failed counts until the commit of its removal is known.
+func (c *Core) mayAcknowledge(w *write) bool {
+	return c.need()&^w.has == 0 && c.settled() && (w.request < 0 || c.enough())
+}
+
+// checkWrite ends a write that may be acknowledged.
 func (c *Core) checkWrite(i int) {
 	w := &c.writes[i]
-	need := c.need()
-	if need&^w.has != 0 || !c.settled() || w.request >= 0 && !c.enough() {
+	if !c.mayAcknowledge(w) {
 		return
 	}
 	invariant.Assert(c.iss&^w.has == 0, "write ends without member")

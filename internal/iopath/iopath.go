@@ -12,10 +12,14 @@ import (
 // oomScoreMin keeps the kernel from killing the process for memory.
 const oomScoreMin = "-1000"
 
-// Mark tells the kernel that this process is part of the I/O path (rule 32):
-// reclaim must not wait for a process that waits for reclaim, and it must be
-// neither swapped out nor killed for memory. What the machine does not permit is
-// logged: the process works without it as long as memory is not short.
+// Mark tells the kernel that this process is part of the I/O path. What the machine
+// does not permit is logged: the process works without it as long as memory is not
+// short.
+//
+// Rule 32 (bounded memory): reclaim must not wait for a process that waits for
+// reclaim, so it is marked, neither swapped out nor killed for memory, and what it
+// holds is bounded: by the slots of each core (core.Limits), the window of each
+// session (server.Limits) and the caches of each store.
 func Mark(log *slog.Logger) {
 	// The mark is one of each thread, and threads made later inherit it.
 	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_IO_FLUSHER, 1, 0); errno != 0 {
