@@ -201,9 +201,11 @@ func translateRaft(err error) error {
 	}
 }
 
-// applyThere hands a command to the leader. What is not an answer of the leader
-// leaves the outcome unknown.
+// applyThere hands a command to the leader, or to a stop on the way to it. What is
+// not an answer of the leader leaves the outcome unknown.
 func (c *Cluster) applyThere(ctx context.Context, conn *grpc.ClientConn, data []byte) (applied, error) {
+	ctx, cancel := c.perhapsBounded(ctx)
+	defer cancel()
 	resp, err := holdfastv1.NewPeerClient(conn).Apply(ctx, &holdfastv1.ApplyRequest{ClusterId: c.ClusterID().String(), Command: data})
 	if err != nil {
 		if definite(err) {
@@ -241,7 +243,12 @@ func (c *Cluster) Sync(ctx context.Context) error {
 	index, err := onLeader(ctx, c, retry,
 		func(ctx context.Context) (uint64, error) { return c.readIndexHere(ctx) },
 		func(ctx context.Context, conn *grpc.ClientConn) (uint64, error) {
-			resp, err := holdfastv1.NewPeerClient(conn).ReadIndex(ctx, &holdfastv1.ReadIndexRequest{ClusterId: c.ClusterID().String()})
+			asking, cancel := c.perhapsBounded(ctx)
+			defer cancel()
+			resp, err := holdfastv1.NewPeerClient(conn).ReadIndex(asking, &holdfastv1.ReadIndexRequest{ClusterId: c.ClusterID().String()})
+			if err != nil && ctx.Err() == nil && asking.Err() != nil {
+				err = fmt.Errorf("%w: %w", err, block.ErrUnavailable)
+			}
 			return resp.GetIndex(), err
 		})
 	if err == nil {

@@ -35,6 +35,8 @@ type Cluster struct {
 	peers   *peers
 	// following are the requests under way at the leader.
 	following following
+	// lastLeader is the raft.ServerID of the last leader that was known here.
+	lastLeader atomic.Value
 	// turns spreads detours over the members that can be asked.
 	turns   atomic.Uint32
 	leases  *leases

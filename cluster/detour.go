@@ -85,17 +85,19 @@ func directly[T any](ctx context.Context, c *Cluster, leader raft.ServerID, addr
 }
 
 // stops are connections to the other voters, which know who leads: those that
-// stand come first, and no voter is always the first of them.
+// stand come first, and no voter is always the first of them. The last leader that
+// was known here is none: either it leads no more, or its silence is the reason for
+// the detour, and a connection to it may look as if it stood.
 func (c *Cluster) stops() []*grpc.ClientConn {
 	future := c.raft.GetConfiguration()
 	if future.Error() != nil {
 		return nil
 	}
-	_, leader := c.raft.LeaderWithID()
+	last, _ := c.lastLeader.Load().(raft.ServerID)
 	var standing, others []*grpc.ClientConn
 	for _, s := range future.Configuration().Servers {
 		node, _, err := splitRaftAddress(s.Address)
-		if err != nil || s.Suffrage != raft.Voter || s.ID == leader || node == c.NodeID() {
+		if err != nil || s.Suffrage != raft.Voter || s.ID == last || node == c.NodeID() {
 			continue
 		}
 		record, ok := c.State().Node(node)
@@ -116,6 +118,16 @@ func (c *Cluster) stops() []*grpc.ClientConn {
 		standing = slices.Concat(standing[first:], standing[:first])
 	}
 	return append(standing, others...)
+}
+
+// perhapsBounded bounds a call that takes Raft's time and no more, if it is on a
+// detour: a stop that is frozen keeps its connection, and another may be asked.
+// The leader itself needs no bound, as its silence ends its leadership.
+func (c *Cluster) perhapsBounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if sent, ok := metadata.FromOutgoingContext(ctx); ok && len(sent.Get(detourKey)) > 0 {
+		return context.WithTimeout(ctx, 2*c.options.Timing.Election)
+	}
+	return context.WithCancel(ctx)
 }
 
 // reach waits for a connection to one stop.

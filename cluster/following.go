@@ -83,6 +83,9 @@ func (c *Cluster) watchLeader(ctx context.Context) error {
 		case <-changes:
 			// One that was dropped is made up for by the next look.
 			_, leader := c.raft.LeaderWithID()
+			if leader != "" {
+				c.lastLeader.Store(leader)
+			}
 			c.following.changed(leader)
 		case <-ctx.Done():
 			return nil
