@@ -35,8 +35,12 @@ type Cluster struct {
 	peers   *peers
 	// following are the requests under way at the leader.
 	following following
-	leases    *leases
-	metrics   *metrics
+	// lastLeader is the raft.ServerID of the last leader that was known here.
+	lastLeader atomic.Value
+	// turns spreads detours over the members that can be asked.
+	turns   atomic.Uint32
+	leases  *leases
+	metrics *metrics
 
 	// leading is set while this member leads and has applied everything that was
 	// committed before its term.

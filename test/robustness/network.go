@@ -22,8 +22,11 @@ type network struct {
 	hosts []*os.File
 }
 
+// cutTableName is of this test alone, so that its table is known where it must not be.
+const cutTableName = "holdfast_robustness"
+
 // cutTable drops what comes from an address of the set: no answer, no reset.
-const cutTable = `table inet cut {
+const cutTable = `table inet ` + cutTableName + ` {
 	set from {
 		type ipv4_addr
 	}
@@ -162,14 +165,14 @@ func (n *network) dial(ctx context.Context, network, address string) (conn net.C
 
 // cut drops everything that goes from one host to another.
 func (n *network) cut(ctx context.Context, from, to int) error {
-	return inside(ctx, n.hosts[to], "", "nft", "add", "element", "inet", "cut", "from", "{ "+n.address(from)+" }")
+	return inside(ctx, n.hosts[to], "", "nft", "add", "element", "inet", cutTableName, "from", "{ "+n.address(from)+" }")
 }
 
 // heal takes all cuts back.
 func (n *network) heal(ctx context.Context) error {
 	var errs []error
 	for _, host := range n.hosts {
-		errs = append(errs, inside(ctx, host, "", "nft", "flush", "set", "inet", "cut", "from"))
+		errs = append(errs, inside(ctx, host, "", "nft", "flush", "set", "inet", cutTableName, "from"))
 	}
 	return errors.Join(errs...)
 }

@@ -57,6 +57,9 @@ type round struct {
 // runRound runs one round from an empty machine to an empty machine.
 func runRound(ctx context.Context, o options) (err error) {
 	r := &round{options: o, draw: rand.New(rand.NewPCG(o.seed, 0))}
+	r.table.count(countRemovals, 0)
+	r.table.count(countElections, 0)
+	began := time.Now()
 	setup, cancel := context.WithTimeout(ctx, setupLimit)
 	defer cancel()
 	r.stage, err = newStage(setup, r.draw, o.binaries, o.dir)
@@ -66,9 +69,11 @@ func runRound(ctx context.Context, o options) (err error) {
 		}
 		cleaning, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
 		defer cancel()
+		began := time.Now()
 		if cleanErr := r.stage.clean(cleaning); cleanErr != nil {
 			err = errors.Join(err, fmt.Errorf("clean up: %w", cleanErr))
 		}
+		r.printf("  cleaned up in %.1f s\n", time.Since(began).Seconds())
 	}()
 	if err != nil {
 		return err
@@ -77,12 +82,16 @@ func runRound(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	r.printf("  made and attached in %.1f s\n", time.Since(began).Seconds())
 	r.load = startLoad(ctx, o.seed, volumeLayout())
 	r.load.use(dial)
 	if err := r.makeTrouble(ctx); err != nil {
 		return errors.Join(err, r.load.stop())
 	}
-	return r.end(ctx)
+	healed := time.Now()
+	err = r.end(ctx)
+	r.printf("  healed, checked and taken down in %.1f s\n", time.Since(healed).Seconds())
+	return err
 }
 
 // say prints a line and puts it into the history.
@@ -110,6 +119,7 @@ func (r *round) makeTrouble(ctx context.Context) error {
 	r.table.add("(no fault)", sample{during: r.load.history.pause(quiet, r.load.history.now())})
 	for began := time.Now(); time.Since(began) < r.length && ctx.Err() == nil; {
 		f := r.choose()
+		r.table.count(countFaults, 1)
 		if err := f.run(r, ctx); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
@@ -198,6 +208,10 @@ func (r *round) end(ctx context.Context) error {
 		return err
 	}
 	all, lost, _ := r.load.history.counts()
+	r.table.count(countRequests, uint64(all))
+	r.table.count(countUnknown, uint64(lost))
+	r.table.count(countStale, uint64(r.stale.Load()))
+	r.table.count(countHistories, uint64(histories))
 	r.printf("  %d requests, %d of unknown outcome, %d reads answered at an old place; %d histories linearizable, checked in %.1f s\n",
 		all, lost, r.stale.Load(), histories, time.Since(began).Seconds())
 	return r.stage.takeDown(ctx)

@@ -189,6 +189,11 @@ func (s *stage) detach(ctx context.Context) error {
 
 // leader is the node that leads the Raft group, and its term.
 func (s *stage) leader(ctx context.Context) (leader int, term uint64, err error) {
+	return s.leaderAfter(ctx, 0)
+}
+
+// leaderAfter is the leader of a later term, once there is one.
+func (s *stage) leaderAfter(ctx context.Context, after uint64) (leader int, term uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	err = harness.Wait(ctx, "a leader", func(ctx context.Context) error {
@@ -199,7 +204,7 @@ func (s *stage) leader(ctx context.Context) (leader int, term uint64, err error)
 			ctx, cancel := context.WithTimeout(ctx, time.Second)
 			info, err := n.Cluster().GetCluster(ctx, &holdfastv1.GetClusterRequest{})
 			cancel()
-			if err != nil {
+			if err != nil || info.GetRaftTerm() <= after {
 				continue
 			}
 			if found := s.cluster.Node(info.GetLeaderNodeId()); found != nil {
@@ -210,6 +215,23 @@ func (s *stage) leader(ctx context.Context) (leader int, term uint64, err error)
 		return errors.New("nobody knows one")
 	})
 	return leader, term, err
+}
+
+// voters are the nodes that vote in the Raft group.
+func (s *stage) voters(ctx context.Context) (voters []int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	err = harness.Wait(ctx, "the voters", func(ctx context.Context) error {
+		list, err := s.node(s.home).Cluster().ListNodes(ctx, &holdfastv1.ListNodesRequest{})
+		voters = nil
+		for _, n := range list.GetNodes() {
+			if found := s.cluster.Node(n.GetId()); found != nil && n.GetVoter() {
+				voters = append(voters, indexOf(found))
+			}
+		}
+		return err
+	})
+	return voters, err
 }
 
 // changes are the revision of the volume and the term of the Raft group.
