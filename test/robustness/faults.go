@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/nbd"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 	"github.com/holdfast-io/holdfast/replica/store"
+	"github.com/holdfast-io/holdfast/test/harness/stamp"
 )
 
 // fault is a kind of trouble. run brings it about, waits, and mends it.
@@ -223,11 +224,11 @@ func (r *round) links(ctx context.Context, from, to []int, both bool) error {
 			if a == b {
 				continue
 			}
-			if err := r.stage.network.cut(ctx, a, b); err != nil {
+			if err := r.stage.network.Cut(ctx, a, b); err != nil {
 				return err
 			}
 			if both {
-				if err := r.stage.network.cut(ctx, b, a); err != nil {
+				if err := r.stage.network.Cut(ctx, b, a); err != nil {
 					return err
 				}
 			}
@@ -253,7 +254,7 @@ func (r *round) vanish(ctx context.Context) (trouble, error) {
 	return trouble{
 		kind: "vanish " + roles, what: r.stage.node(node).Name, node: node, hold: r.between(2*time.Second, 9*time.Second),
 		inject: func(ctx context.Context) error { return r.links(ctx, []int{node}, r.everybody(), true) },
-		mend:   r.stage.network.heal,
+		mend:   r.stage.network.Heal,
 	}, nil
 }
 
@@ -270,7 +271,7 @@ func (r *round) oneWay(ctx context.Context) (trouble, error) {
 	return trouble{
 		kind: kind + roles, what: r.stage.node(node).Name, node: node, hold: r.between(2*time.Second, 9*time.Second),
 		inject: func(ctx context.Context) error { return r.links(ctx, from, to, false) },
-		mend:   r.stage.network.heal,
+		mend:   r.stage.network.Heal,
 	}, nil
 }
 
@@ -286,7 +287,7 @@ func (r *round) split(context.Context) (trouble, error) {
 	return trouble{
 		kind: "split engine and replica", what: what, node: other, hold: r.between(2*time.Second, 9*time.Second),
 		inject: func(ctx context.Context) error { return r.links(ctx, []int{other}, []int{r.stage.home}, both) },
-		mend:   r.stage.network.heal,
+		mend:   r.stage.network.Heal,
 	}, nil
 }
 
@@ -475,7 +476,7 @@ func (r *round) moveByForce(ctx context.Context) error {
 		{"froze", func(context.Context) error { return n.Freeze() }, func(context.Context) error { return n.Thaw() }},
 		{
 			"vanished", func(ctx context.Context) error { return r.links(ctx, []int{from}, r.everybody(), true) },
-			r.stage.network.heal,
+			r.stage.network.Heal,
 		},
 	}[r.draw.IntN(3)]
 	wait := time.Duration(0)
@@ -557,7 +558,7 @@ func (r *round) readStaleOnce(ctx context.Context, dial func(context.Context) (n
 		if _, err := client.ReadAt(buf, at); err != nil {
 			return
 		}
-		values, err := readStamps(buf, at)
+		values, err := stamp.Read(buf, at)
 		if err != nil {
 			r.load.broken(err)
 			return

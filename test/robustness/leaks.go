@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/holdfast-io/holdfast/test/harness/links"
 )
 
 // leftBehind lists what is still there of a cluster that has been taken away:
@@ -81,26 +80,10 @@ func loopsOf(dir string) ([]string, error) {
 
 // namespacesLeft are those of the namespaces that a process is in or holds open.
 func namespacesLeft(inodes []uint64) ([]string, error) {
-	var found []uint64
-	for _, pattern := range []string{"/proc/[0-9]*/task/[0-9]*/ns/net", "/proc/[0-9]*/fd/*"} {
-		links, err := filepath.Glob(pattern)
-		if err != nil {
-			return nil, err
-		}
-		for _, link := range links {
-			target, err := os.Readlink(link)
-			if err != nil || !strings.HasPrefix(target, "net:[") {
-				continue
-			}
-			var stat unix.Stat_t
-			if unix.Stat(link, &stat) == nil && slices.Contains(inodes, stat.Ino) && !slices.Contains(found, stat.Ino) {
-				found = append(found, stat.Ino)
-			}
-		}
-	}
+	found, err := links.Left(inodes)
 	var text []string
 	for _, inode := range found {
 		text = append(text, fmt.Sprintf("network namespace %d", inode))
 	}
-	return text, nil
+	return text, err
 }
