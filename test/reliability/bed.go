@@ -66,7 +66,7 @@ func newBed(ctx context.Context, binaries harness.Binaries, dir string, size int
 	if err != nil {
 		return nil, err
 	}
-	if err := b.cluster.AddDisks(ctx, "ssd"); err != nil {
+	if err := errors.Join(b.voters(ctx), b.cluster.AddDisks(ctx, "ssd")); err != nil {
 		return nil, err
 	}
 	err = harness.Wait(ctx, "the volume to be made", func(ctx context.Context) error {
@@ -80,6 +80,23 @@ func newBed(ctx context.Context, binaries harness.Binaries, dir string, size int
 		return nil, err
 	}
 	return b, b.attach(ctx, 0)
+}
+
+// voters waits until every node is one: a new cluster cannot do without its first
+// node before.
+func (b *bed) voters(ctx context.Context) error {
+	return b.until(ctx, "all nodes to vote", func(ctx context.Context) error {
+		list, err := b.node(0).Cluster().ListNodes(ctx, &holdfastv1.ListNodesRequest{})
+		if err != nil {
+			return err
+		}
+		for _, n := range list.GetNodes() {
+			if !n.GetVoter() {
+				return fmt.Errorf("node %s does not", n.GetName())
+			}
+		}
+		return nil
+	})
 }
 
 // indexOf is the position of a node, which its name tells.

@@ -104,3 +104,24 @@ func (l *ledger) checkBlock(b int64, seen []stamp.Value) error {
 func allEqual(values []stamp.Value) bool {
 	return !slices.ContainsFunc(values, func(v stamp.Value) bool { return v != values[0] })
 }
+
+// snapshot is what the blocks hold now, as far as it was acknowledged.
+func (l *ledger) snapshot() []stamp.Value {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.acked)
+}
+
+// extentsSince counts the extents that have changed since a snapshot.
+func (l *ledger) extentsSince(old []stamp.Value) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	changed := 0
+	for at := 0; at < len(old); at += block.BlocksPerExtent {
+		end := min(at+block.BlocksPerExtent, len(old))
+		if !slices.Equal(old[at:end], l.acked[at:end]) {
+			changed++
+		}
+	}
+	return changed
+}

@@ -1,11 +1,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
-
-	"context"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 )
@@ -21,7 +20,14 @@ type line struct {
 // lines are all measurements, in the order of the table.
 func lines() []line {
 	return []line{
+		{"replica-dies", 100, replicaDies},
+		{"leader-dies", 100, leaderDies},
+		{"replica-vanishes", 100, replicaVanishes},
+		{"leader-vanishes", 100, leaderVanishes},
+		{"attach", 100, attachElsewhere},
 		{"busy", 1, busy},
+		{"outage", 3, outage},
+		{"resync", 5, resync},
 	}
 }
 

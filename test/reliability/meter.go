@@ -11,6 +11,7 @@ type meter struct {
 	// marked is when mark was called, first the first acknowledgement since.
 	marked, first, last time.Time
 	longest             time.Duration
+	acks                int
 	recording           bool
 	latencies           []time.Duration
 }
@@ -25,9 +26,17 @@ func (m *meter) acknowledged(began time.Time) {
 	}
 	m.longest = max(m.longest, now.Sub(m.last))
 	m.last = now
+	m.acks++
 	if m.recording {
 		m.latencies = append(m.latencies, now.Sub(began))
 	}
+}
+
+// count is how many there were.
+func (m *meter) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.acks
 }
 
 // mark begins a measurement of pauses.
