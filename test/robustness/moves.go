@@ -57,7 +57,7 @@ func (r *round) moveByForce(ctx context.Context) error {
 		{"froze", func(context.Context) error { return n.Freeze() }, func(context.Context) error { return n.Thaw() }},
 		{
 			"vanished", func(ctx context.Context) error { return r.links(ctx, []int{from}, r.everybody(), true) },
-			r.stage.network.heal,
+			r.stage.network.Heal,
 		},
 	}[r.draw.IntN(3)]
 	wait := time.Duration(0)

@@ -19,6 +19,7 @@ import (
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 	"github.com/holdfast-io/holdfast/replica/store"
 	"github.com/holdfast-io/holdfast/test/harness"
+	"github.com/holdfast-io/holdfast/test/harness/links"
 )
 
 const (
@@ -37,7 +38,7 @@ const (
 
 // stage is a cluster behind links that can be cut, with one volume.
 type stage struct {
-	network *network
+	network *links.Network
 	cluster *harness.Cluster
 	disks   []*disk
 	// holders are the nodes that have a replica; the disk of the first is tight.
@@ -56,15 +57,15 @@ func newStage(ctx context.Context, draw *rand.Rand, binaries harness.Binaries, d
 	s.holders = draw.Perm(nodes)[:replicas]
 	s.home = draw.IntN(nodes)
 	var err error
-	if s.network, err = newNetwork(ctx, nodes); err != nil {
+	if s.network, err = links.New(ctx, nodes); err != nil {
 		return s, err
 	}
 	s.cluster, err = harness.Start(ctx, harness.Options{
 		Binaries: binaries, Dir: dir, Nodes: nodes,
 		DaemonArgs: []string{"--frontend", "socket"},
-		Hosts:      s.network.addresses(),
-		Dial:       s.network.dial,
-		Prefix:     func(n *harness.Node) []string { return s.network.enter(indexOf(n)) },
+		Hosts:      s.network.Addresses(),
+		Dial:       s.network.Dial,
+		Prefix:     func(n *harness.Node) []string { return s.network.Enter(indexOf(n)) },
 	})
 	if err != nil {
 		return s, err
@@ -309,7 +310,7 @@ var errDiffers = errors.New("replicas differ")
 
 // heal takes back every kind of trouble there may be.
 func (s *stage) heal(ctx context.Context) error {
-	errs := []error{s.network.heal(ctx)}
+	errs := []error{s.network.Heal(ctx)}
 	for _, n := range s.cluster.Nodes {
 		errs = append(errs, n.Thaw())
 	}
@@ -376,18 +377,18 @@ func (s *stage) clean(ctx context.Context) error {
 	var errs []error
 	var namespaces []uint64
 	if s.network != nil {
-		found, err := s.network.inodes()
+		found, err := s.network.Inodes()
 		namespaces = found
 		errs = append(errs, err)
 		if s.cluster != nil {
-			errs = append(errs, s.network.heal(ctx))
+			errs = append(errs, s.network.Heal(ctx))
 		}
 	}
 	if s.cluster != nil {
 		errs = append(errs, s.cluster.Stop(ctx))
 	}
 	if s.network != nil {
-		errs = append(errs, s.network.close())
+		errs = append(errs, s.network.Close())
 	}
 	left, err := leftBehind(s.dir, namespaces)
 	errs = append(errs, err)
