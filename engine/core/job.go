@@ -390,6 +390,7 @@ func (c *Core) jobWritten(i int) {
 func (c *Core) repaired(i int) {
 	j := &c.jobs[i]
 	c.divide.remove(j.chunk)
+	c.sure(j.chunk)
 	if j.bytes > 0 {
 		c.emit(Effect{Kind: EffectNotice, Notice: Notice{
 			Kind: NoticeRepaired, Bytes: j.bytes, Offset: j.span.Offset,

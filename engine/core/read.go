@@ -36,7 +36,7 @@ func (c *Core) sendRead(i int) {
 	r.state = requestRunning
 	r.at = at
 	var flags block.Flags
-	if c.peers[at].acceptSuspect {
+	if c.peers[at].acceptSuspect && c.unsure.touches(r.piece()) {
 		flags |= block.FlagAcceptSuspect
 	}
 	c.call(at, forRead, i, r.stamp, block.Request{

@@ -204,6 +204,10 @@ func (c *Core) provider(j *job, b int) (from int, flags block.Flags, needed bool
 			unsure |= bit(i)
 		}
 	}
+	if !j.divergent && !c.unsure.has(j.chunk) {
+		// Every checksum here was taken since: what fails it is damage.
+		unsure = 0
+	}
 	switch {
 	case !damaged && !differ, !j.divergent && (!damaged || intact == c.iss):
 		return 0, 0, false
@@ -236,4 +240,11 @@ func (c *Core) reportDifferences(j *job) {
 			}
 		}
 	}
+}
+
+// noteRepaired tells of bytes of a replica that were rewritten from a peer.
+func (c *Core) noteRepaired(i int, span block.Span) {
+	c.emit(Effect{Kind: EffectNotice, Notice: Notice{
+		Kind: NoticeRepaired, Replica: c.peers[i].id, Offset: span.Offset, Bytes: span.Length,
+	}})
 }
