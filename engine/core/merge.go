@@ -173,7 +173,7 @@ func (c *Core) mendReplied(k int, e *call, rep *block.Reply) {
 	switch {
 	case e.req.Op == block.OpWrite:
 		rep.Buf.Release()
-		c.noteRepaired(m.peer, span)
+		c.noteRepaired(m.peer, span, true)
 		c.mendEdge(i)
 	case rep.Err != nil:
 		rep.Buf.Release()
@@ -205,6 +205,7 @@ func (c *Core) leaveOut(i int) {
 		return
 	}
 	edge, _ := w.edge(w.mend.edge)
+	c.noteUnreadable(edge)
 	for k := range c.peers {
 		if t := c.peers[k].target; t != nil && t.active && !c.need().has(k) {
 			w.missed |= bit(k)

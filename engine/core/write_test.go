@@ -172,7 +172,7 @@ func TestFailedDiskOfTheLastMember(t *testing.T) {
 	s.expect("A: read 1M+4K", "done 2 '.'")
 	s.read(3, mib, 4*kib)
 	s.refuse("A", block.ErrDiskFailed)
-	s.expect("A: read 1M+4K", "done 3: input/output error")
+	s.expect("A: read 1M+4K", "unreadable A at 1M", "done 3: input/output error")
 	s.pass(time.Minute)
 	s.expectNone("done")
 	// The disk was replaced under it: a new session takes the write.
@@ -188,7 +188,7 @@ func TestPartialWriteToADamagedBlockOfALoneMember(t *testing.T) {
 	s := beginServing(t, scene{members: "A", before: func(s *script) { s.replica("A").bad[0] = true }})
 	s.write(1, 'w', 0, 512)
 	s.answer("A A")
-	s.expect("A: write 'w' 0+512", "A: read 0+4K", "done 1: input/output error")
+	s.expect("A: write 'w' 0+512", "A: read 0+4K", "unreadable A at 0", "done 1: input/output error")
 	s.write(2, 'x', 0, 4*kib) // all of it can
 	s.write(3, 'y', 512, 512)
 	s.settle()
@@ -210,9 +210,9 @@ func TestPartialWriteToADamagedBlockOfOneMember(t *testing.T) {
 	s.answer("A B")
 	s.expect("B: read 0+4K")
 	s.answer("B A")
-	s.expect("A: write 'ow' 0+4K", "repaired 4K", "B: read 8K+4K") // B has the write by then
+	s.expect("A: write 'ow' 0+4K", "repaired 4K of A at 0: checksum mismatch", "B: read 8K+4K") // B has the write by then
 	s.answer("B A")
-	s.expect("A: write 'wo' 8K+4K", "repaired 4K", "A: write 'w' 512+11K")
+	s.expect("A: write 'wo' 8K+4K", "repaired 4K of A at 8K: checksum mismatch", "A: write 'w' 512+11K")
 	s.answer("A")
 	s.expect()
 	s.answer("C")
@@ -236,7 +236,7 @@ func TestPartialWriteWhoseBlocksAreDamagedAtSeveralMembers(t *testing.T) {
 	}})
 	s.write(1, 'w', 512, 11*kib)
 	s.settle()
-	s.expectAmong("repaired 4K", "done 1")
+	s.expectAmong("repaired 4K of A at 0: checksum mismatch", "repaired 4K of B at 8K: checksum mismatch", "done 1")
 	if a, b := s.content("A", 0, 16*kib), s.content("B", 0, 16*kib); a != b || a != "'owo.'" {
 		t.Errorf("A has %s, B has %s", a, b)
 	}
@@ -259,7 +259,7 @@ func TestPartialWriteToABlockThatNobodyHas(t *testing.T) {
 	s.answer("B")
 	s.expect("A: read 8K+4K")
 	s.answer("A")
-	s.expect("A: write 'w' 4K+4K", "B: write 'w' 4K+4K")
+	s.expect("unreadable A at 8K", "unreadable B at 8K", "A: write 'w' 4K+4K", "B: write 'w' 4K+4K")
 	s.answer("A B")
 	s.expect("done 1: input/output error")
 	s.write(2, 'x', 9*kib, kib)
