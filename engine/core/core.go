@@ -69,6 +69,8 @@ type Core struct {
 	spaceRetry block.Instant
 	// starved counts the writes that found a disk full.
 	starved int
+	// mends counts the calls for mends, to tell them apart.
+	mends uint64
 	// counting is the target that counts for acknowledgements, or -1.
 	counting int
 	// kick asks for a run of drive, wake for another look at all that waits.
