@@ -20,6 +20,8 @@ import (
 type network struct {
 	hub   *os.File
 	hosts []*os.File
+	// cuttable: links can be cut. The kernel of a guest has no nftables.
+	cuttable bool
 }
 
 // cutTableName is of this test alone, so that its table is known where it must not be.
@@ -70,11 +72,19 @@ func newNetwork(ctx context.Context, hosts int) (_ *network, err error) {
 				return nil, err
 			}
 		}
-		if err := inside(ctx, host, cutTable, "nft", "-f", "-"); err != nil {
-			return nil, err
-		}
 	}
 	return n, nil
+}
+
+// allowCuts prepares all hosts for cut.
+func (n *network) allowCuts(ctx context.Context) error {
+	for _, host := range n.hosts {
+		if err := inside(ctx, host, cutTable, "nft", "-f", "-"); err != nil {
+			return err
+		}
+	}
+	n.cuttable = true
+	return nil
 }
 
 // newNamespace makes a network namespace that lives as long as the file is open.
@@ -168,8 +178,24 @@ func (n *network) cut(ctx context.Context, from, to int) error {
 	return inside(ctx, n.hosts[to], "", "nft", "add", "element", "inet", cutTableName, "from", "{ "+n.address(from)+" }")
 }
 
+// weather lets netem have its way with everything that leaves a host; "" is calm.
+func (n *network) weather(ctx context.Context, netem string) error {
+	command := []string{"tc", "qdisc", "del", "dev", "eth0", "root"}
+	if netem != "" {
+		command = append([]string{"tc", "qdisc", "replace", "dev", "eth0", "root", "netem"}, strings.Fields(netem)...)
+	}
+	var errs []error
+	for _, host := range n.hosts {
+		errs = append(errs, inside(ctx, host, "", command...))
+	}
+	return errors.Join(errs...)
+}
+
 // heal takes all cuts back.
 func (n *network) heal(ctx context.Context) error {
+	if !n.cuttable {
+		return nil
+	}
 	var errs []error
 	for _, host := range n.hosts {
 		errs = append(errs, inside(ctx, host, "", "nft", "flush", "set", "inet", cutTableName, "from"))

@@ -48,19 +48,37 @@ type stage struct {
 	dir  string
 }
 
+// stageOptions say what newStage is to make.
+type stageOptions struct {
+	binaries harness.Binaries
+	dir      string
+	// nodes is how many there are; zero draws that.
+	nodes int
+	// guest: on the kernel of a guest, which cannot cut links.
+	guest bool
+}
+
 // newStage makes all of it. What there is must be taken away by clean even if it
 // fails.
-func newStage(ctx context.Context, draw *rand.Rand, binaries harness.Binaries, dir string) (*stage, error) {
-	s := &stage{dir: dir}
-	nodes := replicas + draw.IntN(3)
+func newStage(ctx context.Context, draw *rand.Rand, o stageOptions) (*stage, error) {
+	s := &stage{dir: o.dir}
+	nodes := o.nodes
+	if nodes == 0 {
+		nodes = replicas + draw.IntN(3)
+	}
 	s.holders = draw.Perm(nodes)[:replicas]
 	s.home = draw.IntN(nodes)
 	var err error
 	if s.network, err = newNetwork(ctx, nodes); err != nil {
 		return s, err
 	}
+	if !o.guest {
+		if err := s.network.allowCuts(ctx); err != nil {
+			return s, err
+		}
+	}
 	s.cluster, err = harness.Start(ctx, harness.Options{
-		Binaries: binaries, Dir: dir, Nodes: nodes,
+		Binaries: o.binaries, Dir: o.dir, Nodes: nodes,
 		DaemonArgs: []string{"--frontend", "socket"},
 		Hosts:      s.network.addresses(),
 		Dial:       s.network.dial,
