@@ -61,16 +61,12 @@ func newNetwork(ctx context.Context, hosts int) (_ *network, err error) {
 			fmt.Sprintf("link add n%d type veth peer name eth0 netns %s", i+1, namespacePath(host)),
 			fmt.Sprintf("link set n%d master br0 up", i+1))
 	}
-	for _, command := range commands {
-		if err := inside(ctx, n.hub, "", append([]string{"ip"}, strings.Fields(command)...)...); err != nil {
-			return nil, err
-		}
+	if err := ipIn(ctx, n.hub, commands...); err != nil {
+		return nil, err
 	}
 	for i, host := range n.hosts {
-		for _, command := range []string{"link set lo up", "addr add " + n.address(i) + "/24 dev eth0", "link set eth0 up"} {
-			if err := inside(ctx, host, "", append([]string{"ip"}, strings.Fields(command)...)...); err != nil {
-				return nil, err
-			}
+		if err := ipIn(ctx, host, "link set lo up", "addr add "+n.address(i)+"/24 dev eth0", "link set eth0 up"); err != nil {
+			return nil, err
 		}
 	}
 	return n, nil
@@ -144,6 +140,11 @@ func inside(ctx context.Context, namespace *os.File, input string, command ...st
 		return fmt.Errorf("%s: %w: %s", strings.Join(command, " "), err, out)
 	}
 	return nil
+}
+
+// ipIn runs ip(8) in a namespace, once for all of the commands.
+func ipIn(ctx context.Context, namespace *os.File, commands ...string) error {
+	return inside(ctx, namespace, strings.Join(commands, "\n")+"\n", "ip", "-batch", "-")
 }
 
 // address is that of a host, from 0.
