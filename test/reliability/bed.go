@@ -56,6 +56,9 @@ func newBed(ctx context.Context, binaries harness.Binaries, dir string, size int
 	if b.network, err = links.New(ctx, replicas); err != nil {
 		return nil, err
 	}
+	if err := b.network.AllowCuts(ctx); err != nil {
+		return nil, err
+	}
 	b.cluster, err = harness.Start(ctx, harness.Options{
 		Binaries: binaries, Dir: dir, Nodes: replicas,
 		DaemonArgs: []string{"--frontend", "socket"},

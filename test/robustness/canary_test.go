@@ -33,8 +33,9 @@ func TestCanary(t *testing.T) {
 		seed := first + uint64(i)
 		show("%s, round %d: seed %d\n", *canary, i+1, seed)
 		err := runRound(t.Context(), options{
-			seed: seed, length: *length, binaries: binaries, faults: chosen,
-			dir: roundDir(i), keep: evidenceDir(seed), table: pauses, printf: show,
+			stageOptions: stageOptions{binaries: binaries, dir: roundDir(i)},
+			seed:         seed, length: *length, faults: chosen,
+			keep: evidenceDir(seed), table: pauses, printf: show,
 		})
 		switch {
 		case errors.Is(err, errLost), errors.Is(err, errDiffers), errors.Is(err, block.ErrCorrupt):

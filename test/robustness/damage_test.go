@@ -39,7 +39,7 @@ func newDamaged(t *testing.T) *damaged {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
 	dir := filepath.Join("/var/tmp", fmt.Sprintf("holdfast-d%d", os.Getpid()))
-	s, err := newStage(ctx, rand.New(rand.NewPCG(7, 0)), binaries, dir)
+	s, err := newStage(ctx, rand.New(rand.NewPCG(7, 0)), stageOptions{binaries: binaries, dir: dir})
 	t.Cleanup(func() {
 		if t.Failed() && s.cluster != nil {
 			t.Log(s.cluster.LogTails())

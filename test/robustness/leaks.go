@@ -101,6 +101,9 @@ func mountsNaming(dir string) ([]string, error) {
 // tablesNamed are the nftables of that name in the namespace of the test.
 func tablesNamed(name string) ([]string, error) {
 	out, err := exec.CommandContext(context.Background(), "nft", "list", "tables").CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil, nil // a guest, where nobody can make one
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list nftables: %w: %s", err, out)
 	}

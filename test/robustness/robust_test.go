@@ -57,8 +57,9 @@ func TestRounds(t *testing.T) {
 		seed := first + uint64(i)
 		show("round %d of %d: seed %d\n", i+1, *rounds, seed)
 		err := runRound(t.Context(), options{
-			seed: seed, length: *length, binaries: binaries, faults: chosen,
-			dir: roundDir(i), keep: evidenceDir(seed), table: pauses, printf: show,
+			stageOptions: stageOptions{binaries: binaries, dir: roundDir(i)},
+			seed:         seed, length: *length, faults: chosen,
+			keep: evidenceDir(seed), table: pauses, printf: show,
 		})
 		if err != nil {
 			failed++

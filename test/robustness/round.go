@@ -30,12 +30,13 @@ const (
 
 // options of a round.
 type options struct {
-	seed     uint64
-	length   time.Duration
-	binaries harness.Binaries
-	// dir is made for the round; results of a failure go to keep.
-	dir, keep string
-	// faults are those to draw from.
+	// dir of the stage is made for the round.
+	stageOptions
+	seed   uint64
+	length time.Duration
+	// keep is where results of a failure go.
+	keep string
+	// faults are those to draw from for that length; with none, each is made once.
 	faults []fault
 	table  *table
 	// printf shows progress.
@@ -62,7 +63,7 @@ func runRound(ctx context.Context, o options) (err error) {
 	began := time.Now()
 	setup, cancel := context.WithTimeout(ctx, setupLimit)
 	defer cancel()
-	r.stage, err = newStage(setup, r.draw, o.binaries, o.dir)
+	r.stage, err = newStage(setup, r.draw, o.stageOptions)
 	defer func() {
 		if err != nil && r.stage.cluster != nil {
 			err = errors.Join(err, r.keepEvidence(err))
@@ -117,17 +118,32 @@ func (r *round) makeTrouble(ctx context.Context) error {
 	quiet := r.load.history.now()
 	pause(ctx, 2*time.Second)
 	r.table.add("(no fault)", sample{during: r.load.history.pause(quiet, r.load.history.now())})
-	for began := time.Now(); time.Since(began) < r.length && ctx.Err() == nil; {
-		f := r.choose()
-		r.table.count(countFaults, 1)
-		if err := f.run(r, ctx); err != nil {
-			return fmt.Errorf("%s: %w", f.name, err)
+	if r.length == 0 {
+		for _, f := range r.faults {
+			if err := r.make(ctx, f); err != nil {
+				return err
+			}
 		}
-		if err := r.load.failure(); err != nil {
-			return fmt.Errorf("%s: %w", f.name, err)
+	}
+	for began := time.Now(); time.Since(began) < r.length && ctx.Err() == nil; {
+		if err := r.make(ctx, r.choose()); err != nil {
+			return err
 		}
 	}
 	return ctx.Err()
+}
+
+// make brings a fault about, from its beginning to its mending.
+func (r *round) make(ctx context.Context, f fault) error {
+	r.table.count(countFaults, 1)
+	err := f.run(r, ctx)
+	if err == nil {
+		err = r.load.failure()
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	return nil
 }
 
 func names(nodes []int) (all []string) {

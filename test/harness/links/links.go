@@ -24,6 +24,8 @@ import (
 type Network struct {
 	hub   *os.File
 	hosts []*os.File
+	// cuttable: links can be cut. The kernel of a guest has no nftables.
+	cuttable bool
 }
 
 // CutTable names the table of the rules: no other than these tests use it, so that it is
@@ -64,22 +66,26 @@ func New(ctx context.Context, hosts int) (_ *Network, err error) {
 			fmt.Sprintf("link add n%d type veth peer name eth0 netns %s", i+1, namespacePath(host)),
 			fmt.Sprintf("link set n%d master br0 up", i+1))
 	}
-	for _, command := range commands {
-		if err := inside(ctx, n.hub, "", append([]string{"ip"}, strings.Fields(command)...)...); err != nil {
-			return nil, err
-		}
+	if err := ipIn(ctx, n.hub, commands...); err != nil {
+		return nil, err
 	}
 	for i, host := range n.hosts {
-		for _, command := range []string{"link set lo up", "addr add " + n.Address(i) + "/24 dev eth0", "link set eth0 up"} {
-			if err := inside(ctx, host, "", append([]string{"ip"}, strings.Fields(command)...)...); err != nil {
-				return nil, err
-			}
-		}
-		if err := inside(ctx, host, cutRules, "nft", "-f", "-"); err != nil {
+		if err := ipIn(ctx, host, "link set lo up", "addr add "+n.Address(i)+"/24 dev eth0", "link set eth0 up"); err != nil {
 			return nil, err
 		}
 	}
 	return n, nil
+}
+
+// AllowCuts prepares all hosts for Cut.
+func (n *Network) AllowCuts(ctx context.Context) error {
+	for _, host := range n.hosts {
+		if err := inside(ctx, host, cutRules, "nft", "-f", "-"); err != nil {
+			return err
+		}
+	}
+	n.cuttable = true
+	return nil
 }
 
 // NewNamespace makes a network namespace that lives as long as the file is open.
@@ -141,6 +147,11 @@ func inside(ctx context.Context, namespace *os.File, input string, command ...st
 	return nil
 }
 
+// ipIn runs ip(8) in a namespace, once for all of the commands.
+func ipIn(ctx context.Context, namespace *os.File, commands ...string) error {
+	return inside(ctx, namespace, strings.Join(commands, "\n")+"\n", "ip", "-batch", "-")
+}
+
 // Address is that of a host, from 0.
 func (n *Network) Address(host int) string { return fmt.Sprintf("10.0.0.%d", host+1) }
 
@@ -173,8 +184,24 @@ func (n *Network) Cut(ctx context.Context, from, to int) error {
 	return inside(ctx, n.hosts[to], "", "nft", "add", "element", "inet", CutTable, "from", "{ "+n.Address(from)+" }")
 }
 
+// Weather lets netem have its way with everything that leaves a host; "" is calm.
+func (n *Network) Weather(ctx context.Context, netem string) error {
+	command := []string{"tc", "qdisc", "del", "dev", "eth0", "root"}
+	if netem != "" {
+		command = append([]string{"tc", "qdisc", "replace", "dev", "eth0", "root", "netem"}, strings.Fields(netem)...)
+	}
+	var errs []error
+	for _, host := range n.hosts {
+		errs = append(errs, inside(ctx, host, "", command...))
+	}
+	return errors.Join(errs...)
+}
+
 // Heal takes all cuts back.
 func (n *Network) Heal(ctx context.Context) error {
+	if !n.cuttable {
+		return nil
+	}
 	var errs []error
 	for _, host := range n.hosts {
 		errs = append(errs, inside(ctx, host, "", "nft", "flush", "set", "inet", CutTable, "from"))

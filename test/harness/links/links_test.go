@@ -2,6 +2,7 @@ package links
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -73,7 +74,7 @@ func TestCuts(t *testing.T) {
 	if !arrives(a, b, late) || !arrives(b, a, late) {
 		t.Fatal("the network does not connect")
 	}
-	if err := n.Cut(ctx, 0, 1); err != nil {
+	if err := errors.Join(n.AllowCuts(ctx), n.Cut(ctx, 0, 1)); err != nil {
 		t.Fatal(err)
 	}
 	if arrives(a, b, soon) {
