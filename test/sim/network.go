@@ -58,6 +58,8 @@ type conn struct {
 	// broken: it will end; closed: the engine hears no more of it.
 	broken bool
 	closed bool
+	// halfOpen: the far end never learns that it has ended.
+	halfOpen bool
 }
 
 // pipe is one direction of a connection.
@@ -201,7 +203,7 @@ func (c *conn) breakOff(err error) {
 	if !c.closed {
 		l.after(c.engine.process, backLast+l.between(10*microsecond, 2*millisecond), func() { c.engine.lost(c, err) })
 	}
-	if c.accept != nil {
+	if c.accept != nil && !c.halfOpen {
 		// The far end may learn of it much later (a half-open connection).
 		late := l.between(10*microsecond, 2*millisecond)
 		if l.chance(30) {

@@ -13,6 +13,8 @@ type scene struct {
 	*World
 	t *testing.T
 	v *volume
+	// point is where the blow falls, in scenarios that are played for several.
+	point int
 }
 
 // patience bounds each wait of a scene, in virtual nanoseconds.
