@@ -276,9 +276,21 @@ type group []*node
 // newGroup is a cluster of n nodes with a disk each, all of which could vote.
 func newGroup(t *testing.T, n int) group {
 	t.Helper()
-	g := group{newNode(t, "node-1").start()}
-	for i := 2; i <= n; i++ {
-		g = append(g, newNode(t, fmt.Sprintf("node-%d", i), g[0].options.ControlAddress).start())
+	return newGroupOf(t, n, func(*node) {})
+}
+
+// newGroupOf is newGroup of nodes that are prepared before they start.
+func newGroupOf(t *testing.T, n int, prepare func(*node)) group {
+	t.Helper()
+	var g group
+	for i := 1; i <= n; i++ {
+		var join []string
+		if i > 1 {
+			join = []string{g[0].options.ControlAddress}
+		}
+		member := newNode(t, fmt.Sprintf("node-%d", i), join...)
+		prepare(member)
+		g = append(g, member.start())
 	}
 	ctx := testContext(t)
 	for _, member := range g {

@@ -51,8 +51,10 @@ type Core struct {
 	log      logState
 	divide   divergence
 	unsure   divergence
-	suspects []int64
-	detach   detachState
+	// unsureUntil is when the chunks of unsure are looked at again.
+	unsureUntil block.Instant
+	suspects    []int64
+	detach      detachState
 
 	// darkSince is when the last healthy member was lost; zero while there is
 	// one.
@@ -67,6 +69,8 @@ type Core struct {
 	spaceRetry block.Instant
 	// starved counts the writes that found a disk full.
 	starved int
+	// mends counts the calls for mends, to tell them apart.
+	mends uint64
 	// counting is the target that counts for acknowledgements, or -1.
 	counting int
 	// kick asks for a run of drive, wake for another look at all that waits.

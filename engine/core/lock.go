@@ -92,6 +92,12 @@ func (t *lockTable) release(ticket uint64, grants []lockOwner) []lockOwner {
 	return grants
 }
 
+// idle reports whether nobody holds or wants any of a span.
+func (t *lockTable) idle(span block.Span) bool {
+	e := lockEntry{span: span.Blocks(), exclusive: true}
+	return t.free(&e, len(t.entries))
+}
+
 // held reports whether the ticket is granted; for assertions.
 func (t *lockTable) held(ticket uint64) bool {
 	for i := range t.entries {

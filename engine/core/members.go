@@ -94,7 +94,7 @@ func (c *Core) memberRemoved(i int) {
 	if err == nil {
 		err = block.ErrUnavailable
 	}
-	p.failed, p.lostMemory, p.acceptSuspect, p.readOnly = nil, false, false, false
+	p.failed, p.lostMemory, p.readOnly = nil, false, false
 	p.leased = false
 	p.dirtyHeld = false
 	p.want = nil
@@ -105,6 +105,7 @@ func (c *Core) memberRemoved(i int) {
 	c.cancelCalls(i)
 	p.retryAt = c.now + block.Instant(c.cfg.Timing.ConnectRetry)
 	c.forgetLog(i)
+	c.judgeSuspects()
 	c.emit(Effect{Kind: EffectNotice, Notice: Notice{Kind: NoticeMemberLost, Replica: p.id, Err: err}})
 }
 
@@ -123,6 +124,7 @@ func (c *Core) memberAdmitted(i int) {
 		}
 	}
 	c.scheduleLog()
+	c.judgeSuspects()
 	c.pump(i)
 	c.emit(Effect{Kind: EffectNotice, Notice: Notice{Kind: NoticeAdmitted, Replica: p.id, Copied: t.copied}})
 }

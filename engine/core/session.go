@@ -58,7 +58,8 @@ type peer struct {
 	confirmed   block.FlushNumber
 	heldDirty   []block.DirtySet
 	free        int64
-	// acceptSuspect: it is the only holder of what was not flushed (rule 18).
+	// acceptSuspect: it is the only member, and what was not flushed before it was
+	// opened again is taken as found (rule 18).
 	acceptSuspect bool
 
 	// log is a superset of its intent log.
@@ -245,7 +246,7 @@ func (c *Core) memberFailed(i int, err error) {
 		// A region must not leave the log of a store that may have been reopened: the
 		// checksums of its latest overwrites may be gone (see trust).
 		clearing := e.purpose == forMeta && c.meta.kind == metaClearLog
-		if e.purpose == forPing || e.purpose == forRead || e.purpose == forJob || clearing {
+		if e.purpose == forPing || e.purpose == forRead || e.purpose == forJob || e.purpose == forMend || clearing {
 			c.cancelled(i, p.calls.remove(at-1))
 		}
 		at = next
@@ -318,7 +319,8 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 		return false
 	case errors.Is(rep.Err, block.ErrChecksum) && rep.Op == block.OpRead:
 		return false
-	case errors.Is(rep.Err, block.ErrDiskFailed) && c.iss == bit(i) && e.purpose == forRead:
+	case errors.Is(rep.Err, block.ErrDiskFailed) && c.iss == bit(i) && readsOnly(e):
+		// Nobody else has it: whoever wants the bytes decides.
 		return false
 	case errors.Is(rep.Err, block.ErrDiskFailed) && c.iss == bit(i) && rep.Op != block.OpRead:
 		// The last member serves reads only; what it refused waits (rule 31).
@@ -341,6 +343,11 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 	return true
 }
 
+// readsOnly reports whether a call only looks at bytes.
+func readsOnly(e *call) bool {
+	return e.req.Op == block.OpRead || e.purpose == forJob && e.req.Op == block.OpHash
+}
+
 // waitsForSpace reports whether a full replica is asked again (rule 31). One
 // that only counts may still refuse a write that has ended long ago, which
 // nobody would send again.
@@ -350,7 +357,7 @@ func (c *Core) waitsForSpace(i int) bool {
 
 // answered hands a reply to the one who waits for it.
 func (c *Core) answered(i int, e *call, rep *block.Reply) {
-	if e.purpose != forRead && e.purpose != forJob {
+	if e.purpose != forRead && e.purpose != forJob && e.purpose != forMend {
 		rep.Buf.Release()
 		rep.Buf = nil
 	}
@@ -367,6 +374,8 @@ func (c *Core) answered(i int, e *call, rep *block.Reply) {
 		c.metaReplied(i, e)
 	case forJob:
 		c.jobReplied(i, e, rep)
+	case forMend:
+		c.mendReplied(i, e, rep)
 	}
 }
 

@@ -27,6 +27,13 @@ type write struct {
 	retryAt block.Instant
 	// starved: it found a disk full, and has not ended yet.
 	starved bool
+	// rotten are the replicas that cannot merge it into a block whose other part
+	// does not verify; mend is under way for one of them, mends are done. lost:
+	// nobody has that part of the block mend.edge; failed: one was left out.
+	rotten       set
+	mend         mend
+	mends        int
+	lost, failed bool
 }
 
 // mirror begins a mirrored write. It takes over one reference of w.buf.
@@ -53,7 +60,14 @@ func (c *Core) pushWrite(i int) {
 	if w.full != 0 {
 		c.checkSpace(i)
 	}
-	for k := range (c.need() &^ (w.has | w.sent | w.full)).all() {
+	if w.rotten != 0 {
+		c.mendWrite(i)
+	}
+	if w.lost {
+		c.leaveOut(i)
+		return
+	}
+	for k := range (c.need() &^ (w.has | w.sent | w.full | w.rotten)).all() {
 		c.deliver(k, i)
 	}
 	c.checkWrite(i)
@@ -185,7 +199,9 @@ func (c *Core) checkWrite(i int) {
 		c.missed(k, w.span)
 	}
 	ended := c.endWrite(i)
-	if ended.request >= 0 {
+	if ended.failed {
+		c.failWrite(ended)
+	} else if ended.request >= 0 {
 		c.written(int(ended.request), ended.span.Length)
 	} else {
 		c.jobWritten(int(ended.job))

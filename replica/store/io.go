@@ -283,11 +283,10 @@ func (s *Store) readEdge(p *piece, stage stage, at int, data []byte) bool {
 }
 
 // edgeRead goes on after a partially changed block was read. A block that does
-// not match its checksum must not be hidden under a new one, unless it may be
-// stale after a crash.
+// not match its checksum must not be hidden under a new one.
 func (s *Store) edgeRead(p *piece) {
 	err := p.io.Err
-	if b := p.ioBlock(); err == nil && p.sums[b] != p.state.sums[b] && !p.page.replica.suspect.Has(p.region()) {
+	if b := p.ioBlock(); err == nil && p.sums[b] != p.state.sums[b] {
 		s.badBlocks(p, 1<<b)
 		err = fmt.Errorf("block at %d: %w", p.task.bad, block.ErrChecksum)
 	}
