@@ -19,6 +19,7 @@ func (c *Core) driveAttach() {
 	open := c.openMembers()
 	healthy := c.healthy()
 	if open == 0 || open != c.iss && c.now < c.attachUntil() && (healthy == 0 || c.now < c.graceUntil()) {
+		c.guarded(GuardMembers)
 		return
 	}
 	if healthy == 0 {
@@ -34,6 +35,7 @@ func (c *Core) driveAttach() {
 		return
 	}
 	if c.view.NotWaitedOut && c.now < c.waitedOutAt() {
+		c.guarded(GuardWaitOut)
 		return
 	}
 	changed := c.changedIncarnations(c.iss)
@@ -100,6 +102,7 @@ func (c *Core) waitedOutAt() block.Instant {
 func (c *Core) noteRolledBack(doomed set) {
 	for i := range doomed.all() {
 		if c.peers[i].rolledBack() {
+			c.guarded(GuardRolledBack)
 			c.peers[i].needAll = true
 		}
 	}

@@ -15,6 +15,7 @@ func (c *Core) driveMembers() {
 	healthy := c.healthy()
 	switch {
 	case healthy == 0 && !c.dark:
+		c.guarded(GuardDark)
 		c.dark, c.darkSince = true, c.now
 	case healthy == c.iss:
 		c.dark = false

@@ -249,6 +249,7 @@ func (c *Core) reply(ev *Event) {
 	rep := &ev.Reply
 	i := c.peerOf(ev.Replica)
 	if i < 0 || c.peers[i].link == linkDown || c.peers[i].session != rep.Session || rep.Epoch != c.view.Epoch {
+		c.guarded(GuardLate)
 		rep.Buf.Release()
 		return
 	}
@@ -267,6 +268,7 @@ func (c *Core) reply(ev *Event) {
 	}
 	at := p.calls.find(rep.Seq)
 	if at < 0 || !p.calls.slots[at].sent {
+		c.guarded(GuardLate)
 		rep.Buf.Release()
 		return
 	}
@@ -307,6 +309,7 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 	case errors.Is(rep.Err, block.ErrDiskFailed) && c.iss == bit(i) && rep.Op != block.OpRead:
 		// The last member serves reads only; what it refused waits (rule 31).
 		p := &c.peers[i]
+		c.guarded(GuardReadOnly)
 		p.readOnly = true
 		e.sent = false
 		p.calls.unsent++
@@ -397,7 +400,10 @@ func (c *Core) opened(i int, rep *block.Reply) {
 	if !c.iss.has(i) {
 		p.log = o.Log.Clone()
 	} else {
-		p.lostMemory = p.lostMemory || o.Incarnation != p.incarnation && !o.Log.Empty()
+		if o.Incarnation != p.incarnation && !o.Log.Empty() {
+			c.guarded(GuardLostMemory)
+			p.lostMemory = true
+		}
 		p.log.Union(o.Log)
 	}
 	p.known = true

@@ -58,6 +58,9 @@ func (c *Core) startTarget(i int) {
 	p.target = &target{todo: make([]uint16, block.RegionCount(c.view.Size))}
 	want := c.unionLogs()
 	want.Union(p.log)
+	if p.rolledBack() {
+		c.guarded(GuardRolledBack)
+	}
 	if p.rolledBack() || p.needAll {
 		want = block.AllRegions(c.view.Size)
 	}
@@ -122,6 +125,7 @@ func (c *Core) queueForTarget(k, i int) {
 		c.deliver(k, i)
 		return
 	}
+	c.guarded(GuardWindow)
 	w.missed |= bit(k)
 	c.missed(k, w.span)
 	c.forgetOlder(k, w.span)
@@ -354,7 +358,11 @@ func (c *Core) endTarget(i int) {
 	p.target = nil
 	if !p.gone {
 		c.wantDirty(i, t.missing)
-		c.wantDirty(i, c.unionLogs())
+		logs := c.unionLogs()
+		if !p.dirty.Contains(logs) {
+			c.guarded(GuardLogsAgain)
+		}
+		c.wantDirty(i, logs)
 	}
 	for k := range c.writes {
 		c.writes[k].missed &^= bit(i)
