@@ -81,6 +81,9 @@ func (w *World) result() *Result {
 		Trace: w.loop.trace.last(len(w.loop.trace.ring)), paths: w.paths,
 	}
 	for _, v := range w.volumes {
+		for _, h := range v.hosts {
+			w.paths.guards(h.core.Status().Guards)
+		}
 		for _, s := range v.history.order {
 			if s.gaveUp {
 				r.GaveUp++
