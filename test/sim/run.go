@@ -60,6 +60,7 @@ func (w *World) play() {
 	if w.violation == nil {
 		w.compare()
 	}
+	w.judgeAgain()
 }
 
 // advance steps until done, or a violation.
