@@ -45,6 +45,9 @@ type job struct {
 	// asked and hashed are the replicas whose hashes are wanted and known.
 	asked, hashed set
 	hashes        [][block.ExtentsPerChunk]block.ExtentHash
+	// changed are the extents of a copy that were written while the target was away;
+	// zero if that is not known, so that they are compared.
+	changed uint16
 	// block is the cursor, in blocks of the chunk.
 	block int
 	run   run
@@ -235,9 +238,7 @@ func (c *Core) hash(i int, who set) {
 	j := &c.jobs[i]
 	j.state = jobHashing
 	j.asked, j.hashed = who, 0
-	for len(j.hashes) < len(c.peers) {
-		j.hashes = append(j.hashes, [block.ExtentsPerChunk]block.ExtentHash{})
-	}
+	c.growHashes(j)
 	for k := range who.all() {
 		var flags block.Flags
 		if c.peers[k].acceptSuspect {
@@ -246,6 +247,13 @@ func (c *Core) hash(i int, who set) {
 		c.call(k, forJob, i, j.stamp, block.Request{
 			Op: block.OpHash, Flags: flags | block.FlagResync, Offset: j.span.Offset, Length: j.span.Length,
 		})
+	}
+}
+
+// growHashes makes room for the hashes of every replica.
+func (c *Core) growHashes(j *job) {
+	for len(j.hashes) < len(c.peers) {
+		j.hashes = append(j.hashes, [block.ExtentsPerChunk]block.ExtentHash{})
 	}
 }
 

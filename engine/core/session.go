@@ -70,6 +70,8 @@ type peer struct {
 	want      block.Regions
 	// needAll: everything is dirty (new, or rolled back).
 	needAll bool
+	// changed is what was written since it left the in-sync set.
+	changed changes
 
 	target *target
 }

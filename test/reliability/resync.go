@@ -143,7 +143,7 @@ func resync(ctx context.Context, r *runner) ([]row, error) {
 			}
 			results[i].Samples = append(results[i].Samples, took.Seconds())
 			results[i].Notes = append(results[i].Notes, note)
-			r.say("%s: %.2f s; %s", results[i].Name, took.Seconds(), note)
+			r.say("%s: %s", results[i].Name, note)
 		}
 	}
 	return results, r.verify(ctx, b)
@@ -189,6 +189,10 @@ func (b *bed) comeBack(ctx context.Context, spans []block.Span) (time.Duration, 
 	sleep(ctx, awayFor-time.Since(gone))
 	away := time.Since(gone)
 	differ := b.ledger.extentsSince(held)
+	used, err := b.cluster.CPU()
+	if err != nil {
+		return 0, "", err
+	}
 	began := time.Now()
 	if err := b.node(victim).Start(ctx); err != nil {
 		return 0, "", err
@@ -198,8 +202,12 @@ func (b *bed) comeBack(ctx context.Context, spans []block.Span) (time.Duration, 
 		return 0, "", err
 	}
 	took := time.Since(began)
+	usedNow, err := b.cluster.CPU()
+	if err != nil {
+		return 0, "", err
+	}
 	after, err := b.copiedBytes(ctx)
-	note := fmt.Sprintf("away for %.1f s, its daemon answered after %.2f s; %.2f x of the extents that differ were copied",
-		away.Seconds(), answered.Seconds(), (after-before)/float64(differ*block.ExtentSize))
+	note := fmt.Sprintf("%.2f s: away for %.1f s, its daemon answered after %.2f s; copied %.2f x of the %d extents that differ; the daemons used %.2f s of CPU",
+		took.Seconds(), away.Seconds(), answered.Seconds(), (after-before)/float64(differ*block.ExtentSize), differ, (usedNow-used).Seconds())
 	return took, note, err
 }
