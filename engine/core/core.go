@@ -52,6 +52,7 @@ type Core struct {
 	divide   divergence
 	unsure   divergence
 	suspects []int64
+	throttle throttle
 	detach   detachState
 
 	// darkSince is when the last healthy member was lost; zero while there is

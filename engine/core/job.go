@@ -109,20 +109,36 @@ func (c *Core) driveJobs() {
 	if c.phase != serving {
 		return
 	}
-	running := 0
+	for c.mayStartJob() && (c.startRepair(c.divide.next(c.repairing), true) ||
+		c.startVerify() || c.startCopy()) {
+		c.throttle.begun(c.now)
+	}
+}
+
+// mayStartJob reports whether another job may begin in the background: few at once
+// and no faster than the throttle lets them while clients are at work.
+func (c *Core) mayStartJob() bool {
+	running := c.jobCount()
+	if !c.throttle.busy(c.now, len(c.freeRequests) < len(c.requests)) {
+		c.throttle.wake = 0
+		return running < len(c.jobs)
+	}
+	budget := max(1, len(c.jobs)/4)
+	if c.throttle.gap > 0 {
+		budget = 1
+	}
+	return running < budget && c.throttle.mayBegin(c.now)
+}
+
+// jobCount counts the jobs.
+func (c *Core) jobCount() int {
+	n := 0
 	for i := range c.jobs {
 		if c.jobs[i].used {
-			running++
+			n++
 		}
 	}
-	budget := len(c.jobs)
-	if len(c.freeRequests) < len(c.requests) {
-		budget = max(1, budget/4)
-	}
-	for running < budget && (c.startRepair(c.divide.next(c.repairing), true) ||
-		c.startVerify() || c.startCopy()) {
-		running++
-	}
+	return n
 }
 
 // startDemanded starts the repairs that requests wait for.

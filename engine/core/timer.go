@@ -36,6 +36,7 @@ func (c *Core) timer() block.Instant {
 	at(c.proposal.notBefore)
 	at(c.log.next)
 	at(c.spaceRetry)
+	at(c.throttle.wake)
 	if c.dark {
 		at(c.darkUntil())
 	}
