@@ -19,6 +19,8 @@ const (
 	// it is.
 	rewritten = 100 * mebibyte
 	awayFor   = 20 * time.Second
+	// restFor is how long nothing is written before.
+	restFor = 40 * time.Second
 	// outageFor is the outage after which the bytes copied are counted.
 	outageFor  = 60 * time.Second
 	outagePace = 10 * time.Millisecond
@@ -178,6 +180,10 @@ func (b *bed) comeBack(ctx context.Context, spans []block.Span) (time.Duration, 
 	if err != nil {
 		return 0, "", err
 	}
+	// Of what was written a moment ago the intent logs speak, and it is compared.
+	if !sleep(ctx, restFor) {
+		return 0, "", ctx.Err()
+	}
 	held := b.ledger.snapshot()
 	if err := b.node(victim).Kill(); err != nil {
 		return 0, "", err
@@ -208,6 +214,6 @@ func (b *bed) comeBack(ctx context.Context, spans []block.Span) (time.Duration, 
 	}
 	after, err := b.copiedBytes(ctx)
 	note := fmt.Sprintf("%.2f s: away for %.1f s, its daemon answered after %.2f s; copied %.2f x of the %d extents that differ; the daemons used %.2f s of CPU",
-		took.Seconds(), away.Seconds(), answered.Seconds(), (after-before)/float64(differ*block.ExtentSize), differ, (usedNow-used).Seconds())
+		took.Seconds(), away.Seconds(), answered.Seconds(), (after-before)/float64(differ*block.ExtentSize), differ, (usedNow - used).Seconds())
 	return took, note, err
 }
