@@ -127,7 +127,7 @@ func (c *Core) mayStartJob() bool {
 	if c.throttle.gap > 0 {
 		budget = 1
 	}
-	return running < budget && c.throttle.mayBegin(c.now)
+	return running < budget && c.throttle.mayBegin(c.now, c.cfg.Timing.JobGap)
 }
 
 // jobCount counts the jobs.

@@ -189,7 +189,7 @@ func (c *Core) complete(i int, err error, buf *block.Buffer) {
 	}
 	r.buf.Release()
 	c.emit(Effect{Kind: EffectComplete, Tag: r.tag, Err: err, Buf: buf})
-	if r.kind != FlushRequest {
+	if r.kind != FlushRequest && c.cfg.Timing.JobGap > 0 {
 		c.throttle.done(c.now, int64(c.now-r.arrived), c.jobCount() == 0)
 	}
 	*r = request{stamp: r.stamp}

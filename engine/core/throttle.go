@@ -13,9 +13,8 @@ const (
 	judgeMin      = 50 * millisecond
 	judgeMax      = second
 	// gapFirst is the least time between the beginnings of two jobs that are slowed
-	// down, gapMax the most: 20 chunks a second, which a resync never falls below.
+	// down; Timing.JobGap is the most, so that a resync never stops.
 	gapFirst = millisecond
-	gapMax   = 50 * millisecond
 	// clientsQuiet is how long after the last request of a client jobs run at full
 	// speed.
 	clientsQuiet = 20 * millisecond
@@ -73,7 +72,7 @@ func (t *throttle) busy(now block.Instant, requests bool) bool {
 }
 
 // judge decides about the gap.
-func (t *throttle) judge(now block.Instant) {
+func (t *throttle) judge(now block.Instant, gapMax int64) {
 	since := int64(now - t.judged)
 	if since < judgeMin || t.ended < judgeRequests && since < judgeMax {
 		return
@@ -88,12 +87,12 @@ func (t *throttle) judge(now block.Instant) {
 
 // mayBegin reports whether another job may begin now while clients are at work, and
 // else when to ask again.
-func (t *throttle) mayBegin(now block.Instant) bool {
+func (t *throttle) mayBegin(now block.Instant, gapMax int64) bool {
 	t.wake = 0
 	if t.usual == 0 {
 		return true
 	}
-	t.judge(now)
+	t.judge(now, gapMax)
 	if now >= t.restAt {
 		t.restAt = now + block.Instant(restEvery)
 		t.next = max(t.next, now+block.Instant(restFor))
