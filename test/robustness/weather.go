@@ -65,7 +65,7 @@ var errFalse = errors.New("view or leader changed without a reason")
 
 // turnClock turns the wall clock by each of the steps, and then by what makes it
 // right again. Leases and deadlines run on a clock that nobody turns (rule 7), so
-// nothing may follow: no removal, no election, and no pause that a second does not
+// nothing may follow: no removal, no election, and no pause that a busy machine does not
 // explain.
 func turnClock(kind string, steps ...time.Duration) func(*round, context.Context) error {
 	return func(r *round, ctx context.Context) error {
@@ -76,10 +76,10 @@ func turnClock(kind string, steps ...time.Duration) func(*round, context.Context
 		if err != nil {
 			return err
 		}
-		const between = time.Second
+		const between, clockPause = time.Second, 5 * time.Second
 		turned := time.Duration(0)
 		err = r.suffer(ctx, trouble{
-			kind: kind, what: fmt.Sprint(steps), hold: 2 * between, pauseMax: 2 * between,
+			kind: kind, what: fmt.Sprint(steps), hold: 2 * between, pauseMax: clockPause,
 			inject: func(ctx context.Context) error {
 				for _, by := range steps {
 					if err := turnWallClock(by); err != nil {
