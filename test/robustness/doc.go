@@ -12,7 +12,8 @@
 //	stops.go    processes killed, frozen and restarted; two or all at once; leaders
 //	            of the Raft group killed in a row
 //	cuts.go     a node or a link cut, both ways or one way, without a reset; among
-//	            them the link of the engine's node with the Raft leader
+//	            them the link of the engine's node with the Raft leader; all
+//	            nodes parted into two sides
 //	space.go    disks filled, by the load and from outside
 //	cpu.go      all CPUs kept busy by others
 //	moves.go    the volume moved in order and by force, staged and unstaged by
@@ -39,7 +40,7 @@
 // changed behind the product's back. TestCanary is the whole of it: daemons built
 // with a bug of test/canaries, and without their own assertions, must be convicted by
 // the history or by the comparison of the replicas; `make robustness CANARY=name`.
-CANARIES
+//
 // # What is written
 //
 // Every sector of 512 bytes that the load writes says which write it is of and where

@@ -27,6 +27,7 @@ var faults = []fault{
 	{"vanish", 4, alone((*round).vanish)},
 	{"one way", 3, alone((*round).oneWay)},
 	{"split", 3, (*round).splitReplica},
+	{"part", 3, (*round).part},
 	{"leader", 4, (*round).leaderSuffers},
 	{"split leader", 3, (*round).splitLeader},
 	{"chase", 2, (*round).chase},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,22 +45,50 @@ func (r *round) move(ctx context.Context) error {
 	return r.recover(ctx, "move in order", at, r.load.history.now())
 }
 
-// moveByForce takes the volume from a node that died, froze or vanished, and lets
-// that node come back while the volume is used elsewhere.
-func (r *round) moveByForce(ctx context.Context) error {
-	from, to := r.stage.home, r.elsewhere()
-	n := r.stage.node(from)
-	how := []struct {
-		name         string
-		inject, mend func(context.Context) error
-	}{
+// loss is how a node is lost that comes back later.
+type loss struct {
+	name         string
+	inject, mend func(context.Context) error
+}
+
+// losses are those of a node, to all others or to all but one.
+func (r *round) losses(node, but int) []loss {
+	n := r.stage.node(node)
+	all := []loss{
 		{"died", func(context.Context) error { return n.Kill() }, n.Start},
 		{"froze", func(context.Context) error { return n.Freeze() }, func(context.Context) error { return n.Thaw() }},
 		{
-			"vanished", func(ctx context.Context) error { return r.links(ctx, []int{from}, r.everybody(), true) },
+			"vanished", func(ctx context.Context) error { return r.links(ctx, []int{node}, r.everybody(), true) },
 			r.stage.network.heal,
 		},
-	}[r.draw.IntN(3)]
+	}
+	// Together with a replica, while the others have a majority: with a replica
+	// on either side, each could go on alone.
+	companions := r.holdersBut(node, but)
+	if len(r.stage.cluster.Nodes) < 5 || len(companions) == 0 {
+		return all
+	}
+	side := []int{node, companions[r.draw.IntN(len(companions))]}
+	rest := slices.DeleteFunc(r.everybody(), func(i int) bool { return slices.Contains(side, i) })
+	return append(all, loss{
+		"parted", func(ctx context.Context) error {
+			r.stage.away = side
+			return r.links(ctx, side, rest, true)
+		},
+		func(ctx context.Context) error {
+			r.stage.away = nil
+			return r.stage.network.heal(ctx)
+		},
+	})
+}
+
+// moveByForce takes the volume from a node that was lost, and lets that node come
+// back while the volume is used elsewhere.
+func (r *round) moveByForce(ctx context.Context) error {
+	from, to := r.stage.home, r.elsewhere()
+	n := r.stage.node(from)
+	all := r.losses(from, to)
+	how := all[r.draw.IntN(len(all))]
 	wait := time.Duration(0)
 	if r.draw.IntN(2) == 0 {
 		wait = r.between(time.Second, 8*time.Second)

@@ -7,7 +7,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -51,12 +53,16 @@ func TestRounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	first, began := firstSeed(), time.Now()
+	ctx := untilInterrupted(t)
 	pauses := &table{}
 	failed := 0
 	for i := range *rounds {
+		if ctx.Err() != nil {
+			t.Fatal("interrupted")
+		}
 		seed := first + uint64(i)
 		show("round %d of %d: seed %d\n", i+1, *rounds, seed)
-		err := runRound(t.Context(), options{
+		err := runRound(ctx, options{
 			stageOptions: stageOptions{binaries: binaries, dir: roundDir(i)},
 			seed:         seed, length: *length, faults: chosen,
 			keep: evidenceDir(seed), table: pauses, printf: show,
@@ -69,6 +75,14 @@ func TestRounds(t *testing.T) {
 	}
 	show("\n%v%-50s %8d\n%-50s %8d\n%-50s %8.0f\n", pauses, "rounds", *rounds, "rounds that failed", failed,
 		"seconds for all of it", time.Since(began).Seconds())
+}
+
+// untilInterrupted lets a round that is interrupted clean up.
+func untilInterrupted(t *testing.T) context.Context {
+	t.Helper()
+	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
+	t.Cleanup(stop)
+	return ctx
 }
 
 // firstSeed is the one asked for, or one that the clock draws.
