@@ -23,7 +23,7 @@ var (
 // notices. Anything else that fails is no proof.
 func TestCanary(t *testing.T) {
 	binaries := binariesFor(t, "-overlay", overlayOf(t, *canary))
-	chosen, err := chooseFaults(*only)
+	chosen, err := chooseFaults(faults, *only)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,6 +94,14 @@ func (r *round) moveByForce(ctx context.Context) error {
 		wait = r.between(time.Second, 8*time.Second)
 	}
 	r.say("move by force: %s %s, to %s after %.1f s", n.Name, how.name, r.stage.node(to).Name, wait.Seconds())
+	// Requests that the old engine cannot finish keep it from serving another
+	// client; without any, readStale is heard there.
+	if r.draw.IntN(2) == 0 {
+		if err := r.load.hold(ctx); err != nil {
+			return err
+		}
+		defer r.load.release()
+	}
 	if err := how.inject(ctx); err != nil {
 		return err
 	}
@@ -106,6 +114,7 @@ func (r *round) moveByForce(ctx context.Context) error {
 	if err := r.stage.detach(ctx); err != nil {
 		return err
 	}
+	r.load.release()
 	detached := r.load.history.now()
 	dial, err := r.stage.attach(ctx, to)
 	if err != nil {

@@ -48,7 +48,7 @@ func show(format string, args ...any) { fmt.Printf(format, args...) }
 // TestRounds is the long test.
 func TestRounds(t *testing.T) {
 	binaries := binariesFor(t)
-	chosen, err := chooseFaults(*only)
+	chosen, err := chooseFaults(faults, *only)
 	if err != nil {
 		t.Fatal(err)
 	}
