@@ -94,11 +94,11 @@ func (r *round) turnClockOnce(ctx context.Context, kind string, steps []time.Dur
 	if err != nil {
 		return 0, err
 	}
-	const between = time.Second
+	const between, hold = 300 * time.Millisecond, 2 * time.Second
 	turned := time.Duration(0)
 	watching := watchStalls()
 	err = r.suffer(ctx, trouble{
-		kind: kind, what: fmt.Sprint(steps), hold: 2 * between,
+		kind: kind, what: fmt.Sprint(steps), hold: hold,
 		inject: func(ctx context.Context) error {
 			for _, by := range steps {
 				if err := turnWallClock(by); err != nil {
