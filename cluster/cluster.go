@@ -175,7 +175,10 @@ func (c *Cluster) openRaft() error {
 	config.NoLegacyTelemetry = true
 	config.HeartbeatTimeout = o.Timing.Election
 	config.ElectionTimeout = o.Timing.Election
-	config.LeaderLeaseTimeout = o.Timing.Election * 2 / 3
+	// A leader steps down when it has not heard from a majority for as long as a
+	// follower waits at least. Earlier would be an election for a pause that nobody
+	// else has noticed.
+	config.LeaderLeaseTimeout = o.Timing.Election
 	// A node that was removed has to say so rather than fall silent.
 	config.ShutdownOnRemove = false
 	// Commands are small and a restore is cheap: keep the log short.

@@ -57,11 +57,14 @@ type host struct {
 	mu       sync.Mutex
 	disks    map[string]DiskReport
 	replicas map[block.ReplicaID]HeldReplica
-	unstage  func(context.Context, string) error
+	// quarantined are the replicas that were put into quarantine, false once let out.
+	quarantined map[block.ReplicaID]bool
+	unstage     func(context.Context, string) error
 }
 
 func newHost() *host {
-	return &host{disks: map[string]DiskReport{}, replicas: map[block.ReplicaID]HeldReplica{}}
+	return &host{disks: map[string]DiskReport{}, replicas: map[block.ReplicaID]HeldReplica{},
+		quarantined: map[block.ReplicaID]bool{}}
 }
 
 func (h *host) open(disk block.DiskID) bool {
@@ -91,6 +94,12 @@ func (h *host) Delete(_ context.Context, disk block.DiskID, replica block.Replic
 	}
 	delete(h.replicas, replica)
 	return nil
+}
+
+func (h *host) Quarantine(replica block.ReplicaID, on bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.quarantined[replica] = on
 }
 
 func (h *host) Replicas() (list []HeldReplica) {

@@ -49,8 +49,9 @@ type job struct {
 	block int
 	run   run
 	buf   *block.Buffer
-	// bytes were rewritten.
-	bytes int64
+	// wrong has, for each replica, what a repair has rewritten because it was wrong
+	// there.
+	wrong []wrongBytes
 }
 
 // attemptsMax bounds how often a repair starts over because a copy that was
@@ -258,6 +259,9 @@ func (c *Core) jobReplied(k int, e *call, rep *block.Reply) {
 		return
 	}
 	switch {
+	case j.state == jobHashing && e.req.Op == block.OpHash && rep.Err != nil:
+		rep.Buf.Release()
+		c.jobUnreadable(i, rep.Err)
 	case j.state == jobHashing && e.req.Op == block.OpHash:
 		rep.Buf.Release()
 		c.hashReplied(k, i, rep.Hashes)
@@ -321,9 +325,9 @@ func (c *Core) repairNext(i int) {
 // jobRead is what a job read from its source.
 func (c *Core) jobRead(k, i int, rep *block.Reply) {
 	j := &c.jobs[i]
-	if errors.Is(rep.Err, block.ErrChecksum) {
+	if rep.Err != nil {
 		rep.Buf.Release()
-		c.jobUnreadable(i)
+		c.jobUnreadable(i, rep.Err)
 		return
 	}
 	if rep.Buf == nil || int64(len(rep.Buf.Data)) != j.run.span.Length {
@@ -342,7 +346,6 @@ func (c *Core) jobRead(k, i int, rep *block.Reply) {
 		c.copyWrite(i, rep.Buf)
 		return
 	}
-	j.bytes += j.run.span.Length
 	op := block.OpWrite
 	if allZero(rep.Buf.Data) {
 		op = block.OpZero
@@ -354,11 +357,16 @@ func (c *Core) jobRead(k, i int, rep *block.Reply) {
 	})
 }
 
-// jobUnreadable: what verified when it was hashed does not any more.
-func (c *Core) jobUnreadable(i int) {
+// jobUnreadable: what verified when it was hashed does not any more, or the disk
+// of the last member does not give it.
+func (c *Core) jobUnreadable(i int, err error) {
 	j := &c.jobs[i]
 	if j.target >= 0 {
 		c.copyBlocked(i)
+		return
+	}
+	if j.verify && !errors.Is(err, block.ErrChecksum) {
+		c.verifyLater(i)
 		return
 	}
 	if j.verify {
@@ -377,6 +385,7 @@ func (c *Core) jobUnreadable(i int) {
 // jobWritten: all members have the run.
 func (c *Core) jobWritten(i int) {
 	j := &c.jobs[i]
+	j.tally()
 	if j.restart || j.view != c.stamp {
 		c.restartJob(j)
 		c.kick = true
@@ -390,11 +399,8 @@ func (c *Core) jobWritten(i int) {
 func (c *Core) repaired(i int) {
 	j := &c.jobs[i]
 	c.divide.remove(j.chunk)
-	if j.bytes > 0 {
-		c.emit(Effect{Kind: EffectNotice, Notice: Notice{
-			Kind: NoticeRepaired, Bytes: j.bytes, Offset: j.span.Offset,
-		}})
-	}
+	c.sure(j.chunk)
+	c.reportRepaired(j)
 	c.endJob(i)
 }
 

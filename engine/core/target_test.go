@@ -465,7 +465,7 @@ func TestCopyFromADamagedSourceThatCanBeRepaired(t *testing.T) {
 	s.settle()
 	s.pass(time.Second)
 	s.settle()
-	s.expectAmong("resync B 1M", "differ A at 0: checksum mismatch", "repaired 4K", "admitted B, 64K copied")
+	s.expectAmong("resync B 1M", "differ A at 0: checksum mismatch", "repaired 4K of A at 12K: checksum mismatch", "admitted B, 64K copied")
 }
 
 // The source dies during a copy: the copy begins again from another member.
@@ -499,4 +499,17 @@ func TestTargetProgress(t *testing.T) {
 	if len(progress) < 3 || progress[0].Bytes >= 3<<30 {
 		t.Errorf("progress %+v", progress)
 	}
+}
+
+// A copy whose source cannot be read waits, as one whose source does not verify.
+// The last member goes on.
+func TestCopyFromDiskThatCannotBeRead(t *testing.T) {
+	s := resyncing(t, nil)
+	s.refuse("A", block.ErrDiskFailed)
+	s.write(1, 'x', 64*kib, 4*kib)
+	s.settle()
+	s.expectAmong("differ A at 0: checksum mismatch", "done 1")
+	s.await("A: hash 0+1M", time.Minute)
+	s.settle()
+	s.expectAmong("admitted B, 0 copied")
 }

@@ -34,6 +34,7 @@ func (c *Core) timer() block.Instant {
 		at(c.proposal.retryAt)
 	}
 	at(c.proposal.notBefore)
+	at(c.unsureUntil)
 	at(c.log.next)
 	at(c.spaceRetry)
 	if c.dark {

@@ -14,11 +14,11 @@ func (r *round) links(ctx context.Context, from, to []int, both bool) error {
 			if a == b {
 				continue
 			}
-			if err := r.stage.network.cut(ctx, a, b); err != nil {
+			if err := r.stage.network.Cut(ctx, a, b); err != nil {
 				return err
 			}
 			if both {
-				if err := r.stage.network.cut(ctx, b, a); err != nil {
+				if err := r.stage.network.Cut(ctx, b, a); err != nil {
 					return err
 				}
 			}
@@ -40,7 +40,7 @@ func (r *round) vanish(v victim) trouble {
 	return trouble{
 		kind: "vanish " + v.roles, what: r.stage.node(v.node).Name, node: v.node, hold: r.between(2*time.Second, 9*time.Second),
 		inject: func(ctx context.Context) error { return r.links(ctx, []int{v.node}, r.everybody(), true) },
-		mend:   r.stage.network.heal,
+		mend:   r.stage.network.Heal,
 	}
 }
 
@@ -53,7 +53,7 @@ func (r *round) part(ctx context.Context) error {
 		kind: "part", what: fmt.Sprintf("%v from %v", names(order[:some]), names(order[some:])),
 		hold:   r.between(2*time.Second, 9*time.Second),
 		inject: func(ctx context.Context) error { return r.links(ctx, order[:some], order[some:], true) },
-		mend:   r.stage.network.heal,
+		mend:   r.stage.network.Heal,
 	})
 }
 
@@ -66,7 +66,7 @@ func (r *round) oneWay(v victim) trouble {
 	return trouble{
 		kind: kind + v.roles, what: r.stage.node(v.node).Name, node: v.node, hold: r.between(2*time.Second, 9*time.Second),
 		inject: func(ctx context.Context) error { return r.links(ctx, from, to, false) },
-		mend:   r.stage.network.heal,
+		mend:   r.stage.network.Heal,
 	}
 }
 
@@ -94,7 +94,7 @@ func (r *round) split(v victim) trouble {
 	return trouble{
 		kind: "split engine and " + v.roles, what: what, node: v.node, hold: r.between(2*time.Second, 9*time.Second),
 		inject: func(ctx context.Context) error { return r.links(ctx, []int{v.node}, []int{r.stage.home}, both) },
-		mend:   r.stage.network.heal,
+		mend:   r.stage.network.Heal,
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 
 // heal takes back every kind of trouble there may be.
 func (s *stage) heal(ctx context.Context) error {
-	errs := []error{s.network.heal(ctx)}
+	errs := []error{s.network.Heal(ctx)}
 	for _, n := range s.cluster.Nodes {
 		errs = append(errs, n.Thaw())
 	}
@@ -73,18 +73,18 @@ func (s *stage) clean(ctx context.Context) error {
 	var errs []error
 	var namespaces []uint64
 	if s.network != nil {
-		found, err := s.network.inodes()
+		found, err := s.network.Inodes()
 		namespaces = found
 		errs = append(errs, err)
 		if s.cluster != nil {
-			errs = append(errs, s.network.heal(ctx))
+			errs = append(errs, s.network.Heal(ctx))
 		}
 	}
 	if s.cluster != nil {
 		errs = append(errs, s.cluster.Stop(ctx))
 	}
 	if s.network != nil {
-		errs = append(errs, s.network.close())
+		errs = append(errs, s.network.Close())
 	}
 	left, err := leftBehind(s.dir, namespaces)
 	errs = append(errs, err)

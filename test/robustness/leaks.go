@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/holdfast-io/holdfast/test/harness/links"
 )
 
 // leftBehind lists what is still there of a cluster that has been taken away: what
@@ -31,7 +31,7 @@ func leftBehind(dir string, namespaces []uint64) ([]string, error) {
 		func() ([]string, error) { return filepath.Glob("/dev/" + filepath.Base(dir) + "*") },
 		func() ([]string, error) { return linesNaming("/proc/thread-self/net/unix", dir) },
 		func() ([]string, error) { return namespacesLeft(namespaces) },
-		func() ([]string, error) { return tablesNamed(cutTableName) },
+		func() ([]string, error) { return tablesNamed(links.CutTable) },
 	} {
 		found, err := look()
 		left = append(left, found...)
@@ -147,26 +147,10 @@ func loopsOf(dir string) ([]string, error) {
 
 // namespacesLeft are those of the namespaces that a process is in or holds open.
 func namespacesLeft(inodes []uint64) ([]string, error) {
-	var found []uint64
-	for _, pattern := range []string{"/proc/[0-9]*/task/[0-9]*/ns/net", "/proc/[0-9]*/fd/*"} {
-		links, err := filepath.Glob(pattern)
-		if err != nil {
-			return nil, err
-		}
-		for _, link := range links {
-			target, err := os.Readlink(link)
-			if err != nil || !strings.HasPrefix(target, "net:[") {
-				continue
-			}
-			var stat unix.Stat_t
-			if unix.Stat(link, &stat) == nil && slices.Contains(inodes, stat.Ino) && !slices.Contains(found, stat.Ino) {
-				found = append(found, stat.Ino)
-			}
-		}
-	}
+	found, err := links.Left(inodes)
 	var text []string
 	for _, inode := range found {
 		text = append(text, fmt.Sprintf("network namespace %d", inode))
 	}
-	return text, nil
+	return text, err
 }

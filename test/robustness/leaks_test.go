@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/test/harness"
+	"github.com/holdfast-io/holdfast/test/harness/links"
 )
 
 // leaks are what a cluster may leave behind, each planted in a directory and taken
@@ -78,8 +79,8 @@ var leaks = map[string]struct {
 		mkdir(t, path)
 		t.Cleanup(func() { os.RemoveAll(path) })
 	}},
-	"nftables": {cutTableName, func(t *testing.T, _ string) {
-		if out, err := exec.CommandContext(t.Context(), "nft", "add", "table", "inet", cutTableName).CombinedOutput(); err != nil {
+	"nftables": {links.CutTable, func(t *testing.T, _ string) {
+		if out, err := exec.CommandContext(t.Context(), "nft", "add", "table", "inet", links.CutTable).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}},
@@ -91,7 +92,7 @@ func TestLeftBehind(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounts and namespaces need root, which make test has")
 	}
-	namespace, err := newNamespace()
+	namespace, err := links.NewNamespace()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,7 @@ func TestLeftBehind(t *testing.T) {
 			t.Cleanup(func() { os.RemoveAll(dir) })
 			var left []string
 			// On a network of the test's own, so that nobody else's is touched.
-			err = on(namespace, func() error {
+			err = links.On(namespace, func() error {
 				leak.plant(t, dir)
 				left, err = leftBehind(dir, nil)
 				return err

@@ -59,7 +59,7 @@ func (r *round) losses(node, but int) []loss {
 		{"froze", func(context.Context) error { return n.Freeze() }, func(context.Context) error { return n.Thaw() }},
 		{
 			"vanished", func(ctx context.Context) error { return r.links(ctx, []int{node}, r.everybody(), true) },
-			r.stage.network.heal,
+			r.stage.network.Heal,
 		},
 	}
 	// Together with a replica, while the others have a majority: with a replica
@@ -77,7 +77,7 @@ func (r *round) losses(node, but int) []loss {
 		},
 		func(ctx context.Context) error {
 			r.stage.away = nil
-			return r.stage.network.heal(ctx)
+			return r.stage.network.Heal(ctx)
 		},
 	})
 }

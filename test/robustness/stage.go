@@ -18,6 +18,7 @@ import (
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 	"github.com/holdfast-io/holdfast/replica/store"
 	"github.com/holdfast-io/holdfast/test/harness"
+	"github.com/holdfast-io/holdfast/test/harness/links"
 )
 
 const (
@@ -36,7 +37,7 @@ const (
 
 // stage is a cluster behind links that can be cut, with one volume.
 type stage struct {
-	network *network
+	network *links.Network
 	cluster *harness.Cluster
 	disks   []*disk
 	// holders are the nodes that have a replica; the disk of the first is tight.
@@ -70,20 +71,20 @@ func newStage(ctx context.Context, draw *rand.Rand, o stageOptions) (*stage, err
 	s.holders = draw.Perm(nodes)[:replicas]
 	s.home = draw.IntN(nodes)
 	var err error
-	if s.network, err = newNetwork(ctx, nodes); err != nil {
+	if s.network, err = links.New(ctx, nodes); err != nil {
 		return s, err
 	}
 	if !o.guest {
-		if err := s.network.allowCuts(ctx); err != nil {
+		if err := s.network.AllowCuts(ctx); err != nil {
 			return s, err
 		}
 	}
 	s.cluster, err = harness.Start(ctx, harness.Options{
 		Binaries: o.binaries, Dir: o.dir, Nodes: nodes,
 		DaemonArgs: []string{"--frontend", "socket"},
-		Hosts:      s.network.addresses(),
-		Dial:       s.network.dial,
-		Prefix:     func(n *harness.Node) []string { return s.network.enter(indexOf(n)) },
+		Hosts:      s.network.Addresses(),
+		Dial:       s.network.Dial,
+		Prefix:     func(n *harness.Node) []string { return s.network.Enter(indexOf(n)) },
 	})
 	if err != nil {
 		return s, err

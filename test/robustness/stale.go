@@ -7,6 +7,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/nbd"
+	"github.com/holdfast-io/holdfast/test/harness/stamp"
 )
 
 // readStale reads at the volume's old place until stop is called.
@@ -45,7 +46,7 @@ func (r *round) readStaleOnce(ctx context.Context, dial func(context.Context) (n
 		if _, err := client.ReadAt(buf, at); err != nil {
 			return
 		}
-		values, err := readStamps(buf, at)
+		values, err := stamp.Read(buf, at)
 		if err != nil {
 			r.load.broken(err)
 			return

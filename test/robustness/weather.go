@@ -35,13 +35,13 @@ func weather(kind, netem string, beside func(*round, context.Context) error) fun
 		err = r.suffer(ctx, trouble{
 			kind: kind, what: netem, hold: weatherHold,
 			inject: func(ctx context.Context) error {
-				err := r.stage.network.weather(ctx, netem)
+				err := r.stage.network.Weather(ctx, netem)
 				if err == nil && beside != nil {
 					err = beside(r, ctx)
 				}
 				return err
 			},
-			mend: func(ctx context.Context) error { return r.stage.network.weather(ctx, "") },
+			mend: func(ctx context.Context) error { return r.stage.network.Weather(ctx, "") },
 		})
 		if err != nil {
 			return err

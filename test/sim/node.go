@@ -14,6 +14,8 @@ type node struct {
 	id      block.NodeID
 	process *process
 	server  *server.Host
+	// clock is that of the machine's present boot.
+	clock clock
 	// storage is nil on a node without a disk.
 	storage *storage
 }
@@ -65,6 +67,9 @@ func (n *node) kill(powerLoss bool, mode lossMode) {
 				w.drop(h)
 			}
 		}
+	}
+	if powerLoss {
+		n.clock = newClock(w.loop)
 	}
 	if n.storage != nil {
 		n.storage.end(powerLoss, mode)

@@ -1,4 +1,6 @@
-package robustness
+// Package links makes a network of namespaces on one machine, whose links can be cut
+// in either direction without a word to those at its ends. It needs root, ip and nft.
+package links
 
 import (
 	"context"
@@ -7,28 +9,31 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// network is a bridge in a network namespace, with a namespace for each host behind
+// Network is a bridge in a network namespace, with a namespace for each host behind
 // it. Namespaces are held by open files alone: when the test ends, however it does,
 // they are gone with everything in them. Nothing of the machine's own network is
 // touched.
-type network struct {
+type Network struct {
 	hub   *os.File
 	hosts []*os.File
 	// cuttable: links can be cut. The kernel of a guest has no nftables.
 	cuttable bool
 }
 
-// cutTableName is of this test alone, so that its table is known where it must not be.
-const cutTableName = "holdfast_robustness"
+// CutTable names the table of the rules: no other than these tests use it, so that it is
+// known where it must not be.
+const CutTable = "holdfast_robustness"
 
-// cutTable drops what comes from an address of the set: no answer, no reset.
-const cutTable = `table inet ` + cutTableName + ` {
+// cutRules drops what comes from an address of the set: no answer, no reset.
+const cutRules = `table inet ` + CutTable + ` {
 	set from {
 		type ipv4_addr
 	}
@@ -39,20 +44,20 @@ const cutTable = `table inet ` + cutTableName + ` {
 }
 `
 
-// newNetwork makes a network of that many hosts.
-func newNetwork(ctx context.Context, hosts int) (_ *network, err error) {
-	n := &network{}
+// New makes a network of that many hosts.
+func New(ctx context.Context, hosts int) (_ *Network, err error) {
+	n := &Network{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("make network: %w", err), n.close())
+			err = errors.Join(fmt.Errorf("make network: %w", err), n.Close())
 		}
 	}()
-	if n.hub, err = newNamespace(); err != nil {
+	if n.hub, err = NewNamespace(); err != nil {
 		return nil, err
 	}
 	commands := []string{"link set lo up", "link add br0 type bridge", "addr add 10.0.0.254/24 dev br0", "link set br0 up"}
 	for i := range hosts {
-		host, err := newNamespace()
+		host, err := NewNamespace()
 		if err != nil {
 			return nil, err
 		}
@@ -65,17 +70,17 @@ func newNetwork(ctx context.Context, hosts int) (_ *network, err error) {
 		return nil, err
 	}
 	for i, host := range n.hosts {
-		if err := ipIn(ctx, host, "link set lo up", "addr add "+n.address(i)+"/24 dev eth0", "link set eth0 up"); err != nil {
+		if err := ipIn(ctx, host, "link set lo up", "addr add "+n.Address(i)+"/24 dev eth0", "link set eth0 up"); err != nil {
 			return nil, err
 		}
 	}
 	return n, nil
 }
 
-// allowCuts prepares all hosts for cut.
-func (n *network) allowCuts(ctx context.Context) error {
+// AllowCuts prepares all hosts for Cut.
+func (n *Network) AllowCuts(ctx context.Context) error {
 	for _, host := range n.hosts {
-		if err := inside(ctx, host, cutTable, "nft", "-f", "-"); err != nil {
+		if err := inside(ctx, host, cutRules, "nft", "-f", "-"); err != nil {
 			return err
 		}
 	}
@@ -83,8 +88,8 @@ func (n *network) allowCuts(ctx context.Context) error {
 	return nil
 }
 
-// newNamespace makes a network namespace that lives as long as the file is open.
-func newNamespace() (*os.File, error) {
+// NewNamespace makes a network namespace that lives as long as the file is open.
+func NewNamespace() (*os.File, error) {
 	var file *os.File
 	err := onOtherNetwork(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -116,8 +121,8 @@ func onOtherNetwork(f func() error) error {
 	return err
 }
 
-// on runs f with the network of a namespace.
-func on(namespace *os.File, f func() error) error {
+// On runs f with the network of a namespace.
+func On(namespace *os.File, f func() error) error {
 	return onOtherNetwork(func() error {
 		if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter network namespace: %w", err)
@@ -147,26 +152,26 @@ func ipIn(ctx context.Context, namespace *os.File, commands ...string) error {
 	return inside(ctx, namespace, strings.Join(commands, "\n")+"\n", "ip", "-batch", "-")
 }
 
-// address is that of a host, from 0.
-func (n *network) address(host int) string { return fmt.Sprintf("10.0.0.%d", host+1) }
+// Address is that of a host, from 0.
+func (n *Network) Address(host int) string { return fmt.Sprintf("10.0.0.%d", host+1) }
 
-// addresses are those of all hosts.
-func (n *network) addresses() []string {
+// Addresses are those of all hosts.
+func (n *Network) Addresses() []string {
 	var all []string
 	for i := range n.hosts {
-		all = append(all, n.address(i))
+		all = append(all, n.Address(i))
 	}
 	return all
 }
 
-// enter is what a program is started by on a host.
-func (n *network) enter(host int) []string {
+// Enter is what a program is started by on a host.
+func (n *Network) Enter(host int) []string {
 	return []string{"nsenter", "--net=" + namespacePath(n.hosts[host])}
 }
 
-// dial connects from the hub, which no cut reaches.
-func (n *network) dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
-	err = on(n.hub, func() error {
+// Dial connects from the hub, which no cut reaches.
+func (n *Network) Dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	err = On(n.hub, func() error {
 		var dialer net.Dialer
 		conn, err = dialer.DialContext(ctx, network, address)
 		return err
@@ -174,13 +179,13 @@ func (n *network) dial(ctx context.Context, network, address string) (conn net.C
 	return conn, err
 }
 
-// cut drops everything that goes from one host to another.
-func (n *network) cut(ctx context.Context, from, to int) error {
-	return inside(ctx, n.hosts[to], "", "nft", "add", "element", "inet", cutTableName, "from", "{ "+n.address(from)+" }")
+// Cut drops everything that goes from one host to another.
+func (n *Network) Cut(ctx context.Context, from, to int) error {
+	return inside(ctx, n.hosts[to], "", "nft", "add", "element", "inet", CutTable, "from", "{ "+n.Address(from)+" }")
 }
 
-// weather lets netem have its way with everything that leaves a host; "" is calm.
-func (n *network) weather(ctx context.Context, netem string) error {
+// Weather lets netem have its way with everything that leaves a host; "" is calm.
+func (n *Network) Weather(ctx context.Context, netem string) error {
 	command := []string{"tc", "qdisc", "del", "dev", "eth0", "root"}
 	if netem != "" {
 		command = append([]string{"tc", "qdisc", "replace", "dev", "eth0", "root", "netem"}, strings.Fields(netem)...)
@@ -192,20 +197,20 @@ func (n *network) weather(ctx context.Context, netem string) error {
 	return errors.Join(errs...)
 }
 
-// heal takes all cuts back.
-func (n *network) heal(ctx context.Context) error {
+// Heal takes all cuts back.
+func (n *Network) Heal(ctx context.Context) error {
 	if !n.cuttable {
 		return nil
 	}
 	var errs []error
 	for _, host := range n.hosts {
-		errs = append(errs, inside(ctx, host, "", "nft", "flush", "set", "inet", cutTableName, "from"))
+		errs = append(errs, inside(ctx, host, "", "nft", "flush", "set", "inet", CutTable, "from"))
 	}
 	return errors.Join(errs...)
 }
 
-// inodes tell the namespaces from all others of the machine.
-func (n *network) inodes() ([]uint64, error) {
+// Inodes tell the namespaces from all others of the machine.
+func (n *Network) Inodes() ([]uint64, error) {
 	var all []uint64
 	for _, file := range append([]*os.File{n.hub}, n.hosts...) {
 		var stat unix.Stat_t
@@ -217,8 +222,31 @@ func (n *network) inodes() ([]uint64, error) {
 	return all, nil
 }
 
-// close lets the namespaces go, once nobody is inside.
-func (n *network) close() error {
+// Left are those of the namespaces, by their inodes, that a process is in or holds
+// open.
+func Left(inodes []uint64) ([]uint64, error) {
+	var found []uint64
+	for _, pattern := range []string{"/proc/[0-9]*/task/[0-9]*/ns/net", "/proc/[0-9]*/fd/*"} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range paths {
+			target, err := os.Readlink(path)
+			if err != nil || !strings.HasPrefix(target, "net:[") {
+				continue
+			}
+			var stat unix.Stat_t
+			if unix.Stat(path, &stat) == nil && slices.Contains(inodes, stat.Ino) && !slices.Contains(found, stat.Ino) {
+				found = append(found, stat.Ino)
+			}
+		}
+	}
+	return found, nil
+}
+
+// Close lets the namespaces go, once nobody is inside.
+func (n *Network) Close() error {
 	var errs []error
 	if n.hub != nil {
 		errs = append(errs, n.hub.Close())
