@@ -34,7 +34,7 @@ func TestCanary(t *testing.T) {
 		seed := first + uint64(i)
 		show("%s, round %d: seed %d\n", *canary, i+1, seed)
 		err := runRound(ctx, options{
-			stageOptions: stageOptions{binaries: binaries, dir: roundDir(i)},
+			stageOptions: stageOptions{binaries: binaries, dir: roundDir(i), nodes: *nodes},
 			seed:         seed, length: *length, faults: chosen,
 			keep: evidenceDir(seed), table: pauses, printf: show,
 		})

@@ -51,6 +51,9 @@ type loss struct {
 	inject, mend func(context.Context) error
 }
 
+// parted is the loss of a node that is not alone.
+const parted = "parted"
+
 // losses are those of a node, to all others or to all but one.
 func (r *round) losses(node, but int) []loss {
 	n := r.stage.node(node)
@@ -71,7 +74,7 @@ func (r *round) losses(node, but int) []loss {
 	side := []int{node, companions[r.draw.IntN(len(companions))]}
 	rest := slices.DeleteFunc(r.everybody(), func(i int) bool { return slices.Contains(side, i) })
 	return append(all, loss{
-		"parted", func(ctx context.Context) error {
+		parted, func(ctx context.Context) error {
 			r.stage.away = side
 			return r.links(ctx, side, rest, true)
 		},
@@ -90,13 +93,17 @@ func (r *round) moveByForce(ctx context.Context) error {
 	all := r.losses(from, to)
 	how := all[r.draw.IntN(len(all))]
 	wait := time.Duration(0)
-	if r.draw.IntN(2) == 0 {
+	switch {
+	case how.name == parted:
+		// Long enough for the old engine to want to go on without the rest.
+		wait = r.between(3*time.Second, 8*time.Second)
+	case r.draw.IntN(2) == 0:
 		wait = r.between(time.Second, 8*time.Second)
 	}
 	r.say("move by force: %s %s, to %s after %.1f s", n.Name, how.name, r.stage.node(to).Name, wait.Seconds())
 	// Requests that the old engine cannot finish keep it from serving another
 	// client; without any, readStale is heard there.
-	if r.draw.IntN(2) == 0 {
+	if r.draw.IntN(3) == 0 {
 		if err := r.load.hold(ctx); err != nil {
 			return err
 		}

@@ -20,6 +20,7 @@ var (
 	rounds   = flag.Int("robust.rounds", 2, "number of rounds")
 	seed     = flag.Uint64("robust.seed", 0, "seed of the first round; 0 draws one by the clock")
 	length   = flag.Duration("robust.length", 40*time.Second, "how long faults are made in a round")
+	nodes    = flag.Int("robust.nodes", 0, "number of nodes, 3 to 5; 0 draws it for each round")
 	built    = flag.String("robust.binaries", "", "folder with built daemons; empty builds them")
 	only     = flag.String("robust.only", "", "make only faults of these names, separated by commas")
 	evidence = flag.String("robust.evidence", filepath.Join(os.TempDir(), "holdfast-robustness"), "folder for what explains a failure")
@@ -63,7 +64,7 @@ func TestRounds(t *testing.T) {
 		seed := first + uint64(i)
 		show("round %d of %d: seed %d\n", i+1, *rounds, seed)
 		err := runRound(ctx, options{
-			stageOptions: stageOptions{binaries: binaries, dir: roundDir(i)},
+			stageOptions: stageOptions{binaries: binaries, dir: roundDir(i), nodes: *nodes},
 			seed:         seed, length: *length, faults: chosen,
 			keep: evidenceDir(seed), table: pauses, printf: show,
 		})
