@@ -19,7 +19,7 @@ import (
 var (
 	rounds   = flag.Int("robust.rounds", 2, "number of rounds")
 	seed     = flag.Uint64("robust.seed", 0, "seed of the first round; 0 draws one by the clock")
-	length   = flag.Duration("robust.length", 40*time.Second, "how long faults are made in a round")
+	length   = flag.Duration("robust.length", 35*time.Second, "how long faults are made in a round")
 	nodes    = flag.Int("robust.nodes", 0, "number of nodes, 3 to 5; 0 draws it for each round")
 	built    = flag.String("robust.binaries", "", "folder with built daemons; empty builds them")
 	only     = flag.String("robust.only", "", "make only faults of these names, separated by commas")
