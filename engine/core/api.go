@@ -211,6 +211,8 @@ type Status struct {
 	Targets []TargetStatus
 	// LogRegions is the number of regions in the intent logs.
 	LogRegions int
+	// Guards is how often each of the rules' guards has decided something.
+	Guards [Guards]uint64
 }
 
 // TargetStatus is the progress of one resync.

@@ -197,6 +197,7 @@ func (c *Core) abortCopy(i int) {
 func (c *Core) copyBlocked(i int) {
 	j := &c.jobs[i]
 	t := c.peers[j.target].target
+	c.guarded(GuardBadSource)
 	if c.iss.count() > 1 {
 		c.suspect(j.span)
 	}

@@ -81,6 +81,7 @@ type Core struct {
 
 	effects []Effect
 	taken   bool
+	guards  [Guards]uint64
 }
 
 // New makes the core of one engine start. Its first effects are ready.

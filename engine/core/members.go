@@ -14,6 +14,7 @@ func (c *Core) driveMembers() {
 	}
 	switch {
 	case c.nobodyLeft() && !c.dark:
+		c.guarded(GuardDark)
 		c.dark, c.darkSince = true, c.now
 	case c.healthy() == c.iss:
 		c.dark = false

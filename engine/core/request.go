@@ -132,14 +132,20 @@ func (c *Core) begin(i int) {
 	}
 	span := r.piece()
 	if c.divide.touches(span) {
+		c.guarded(GuardDivergent)
 		c.kick = true
 		return
 	}
 	var granted bool
 	r.state = requestLocking
 	r.ticket, granted = c.locks.acquire(span, r.kind != ReadRequest, requestOwner(i))
-	if granted {
+	switch {
+	case granted:
 		c.requestGranted(i)
+	case r.kind == ReadRequest:
+		c.guarded(GuardRead)
+	default:
+		c.guarded(GuardOrder)
 	}
 }
 

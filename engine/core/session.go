@@ -267,6 +267,7 @@ func (c *Core) reply(ev *Event) {
 	rep := &ev.Reply
 	i := c.peerOf(ev.Replica)
 	if c.late(i, rep) {
+		c.guarded(GuardLate)
 		rep.Buf.Release()
 		return
 	}
@@ -285,6 +286,7 @@ func (c *Core) reply(ev *Event) {
 	}
 	at := p.calls.find(rep.Seq)
 	if at < 0 || !p.calls.slots[at].sent {
+		c.guarded(GuardLate)
 		rep.Buf.Release()
 		return
 	}
@@ -325,6 +327,7 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 	case errors.Is(rep.Err, block.ErrDiskFailed) && c.iss == bit(i) && rep.Op != block.OpRead:
 		// The last member serves reads only; what it refused waits (rule 31).
 		p := &c.peers[i]
+		c.guarded(GuardReadOnly)
 		p.readOnly = true
 		e.sent = false
 		p.calls.unsent++
@@ -417,7 +420,10 @@ func (c *Core) opened(i int, rep *block.Reply) {
 	if !c.iss.has(i) {
 		p.log = o.Log.Clone()
 	} else {
-		p.lostMemory = p.lostMemory || p.forgot(o)
+		if p.forgot(o) {
+			c.guarded(GuardLostMemory)
+			p.lostMemory = true
+		}
 		p.log.Union(o.Log)
 	}
 	p.known = true

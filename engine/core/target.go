@@ -56,6 +56,9 @@ const flushRegions = 64
 func (c *Core) startTarget(i int) {
 	p := &c.peers[i]
 	p.target = &target{todo: make([]uint16, block.RegionCount(c.view.Size))}
+	if p.rolledBack() {
+		c.guarded(GuardRolledBack)
+	}
 	c.wantDirty(i, c.unrecorded(i))
 	c.kick = true
 }
@@ -140,6 +143,7 @@ func (c *Core) queueForTarget(k, i int) {
 		c.deliver(k, i)
 		return
 	}
+	c.guarded(GuardWindow)
 	w.missed |= bit(k)
 	c.missed(k, w.span)
 	c.forgetOlder(k, w.span)
@@ -372,7 +376,11 @@ func (c *Core) endTarget(i int) {
 	p.target = nil
 	if !p.gone {
 		c.wantDirty(i, t.missing)
-		c.wantDirty(i, c.unionLogs())
+		logs := c.unionLogs()
+		if !p.dirty.Contains(logs) {
+			c.guarded(GuardLogsAgain)
+		}
+		c.wantDirty(i, logs)
 	}
 	for k := range c.writes {
 		c.writes[k].missed &^= bit(i)
