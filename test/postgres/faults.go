@@ -87,7 +87,7 @@ func (f fault) step(t *test, ctx context.Context) (string, error) {
 		}
 	}
 	rest(ctx, f.hold)
-	if !f.waits {
+	if !f.waits && !t.spoilt {
 		if err := t.isAway(ctx, f.away); err != nil {
 			return "", err
 		}
