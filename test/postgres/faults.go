@@ -18,8 +18,9 @@ type fault struct {
 	away int
 	// waits: the volume cannot go on before the fault is mended. Otherwise the
 	// database must have gone on before that.
-	waits        bool
-	inject, mend func(*test, context.Context) error
+	waits bool
+	// prepare, if there is one, comes before the load.
+	prepare, inject, mend func(*test, context.Context) error
 }
 
 const (
@@ -34,7 +35,13 @@ var (
 		hold:   5 * time.Second,
 		away:   starved,
 		inject: func(t *test, _ context.Context) error { return t.nodes()[starved].Kill() },
-		mend:   func(t *test, ctx context.Context) error { return t.nodes()[starved].Start(ctx) },
+		mend: func(t *test, ctx context.Context) error {
+			// It is as old then as it may get.
+			if err := t.putAside(ctx); err != nil {
+				return err
+			}
+			return t.nodes()[starved].Start(ctx)
+		},
 	}
 	replicaStopped = fault{
 		hold:   10 * time.Second,
@@ -44,8 +51,9 @@ var (
 	}
 	replicaStarved = fault{
 		hold: 8 * time.Second, away: starved,
-		inject: (*test).starve,
-		mend:   (*test).feed,
+		prepare: (*test).prepareStarving,
+		inject:  (*test).starve,
+		mend:    (*test).feed,
 	}
 	// Two of three daemons are the majority of the Raft group: what is not answered
 	// by then waits until one is back.
@@ -73,6 +81,11 @@ var (
 
 // step makes a step of the test out of a fault.
 func (f fault) step(t *test, ctx context.Context) (string, error) {
+	if f.prepare != nil {
+		if err := f.prepare(t, ctx); err != nil {
+			return "", err
+		}
+	}
 	r, err := t.load(ctx, leadTime+f.hold)
 	if err != nil {
 		return "", err
@@ -106,12 +119,13 @@ func (f fault) step(t *test, ctx context.Context) (string, error) {
 	if err := r.wait(ctx); err != nil {
 		return "", err
 	}
-	pause := r.pause(from, synced)
-	if during := r.pause(from, mended); !f.waits && during > f.hold*3/4 {
-		return "", fmt.Errorf("the database stood still for %.1f of the %.1f s: %w", during.Seconds(), f.hold.Seconds(), errStandstill)
+	summary := fmt.Sprintf("%d transactions, %.0f/s; longest pause %d ms; in sync %.1f s after the end of the fault",
+		len(r.commits), r.tps(), r.pause(from, synced).Milliseconds(), synced.Sub(mended).Seconds())
+	if since := mended.Add(-f.hold / 2); !f.waits && !r.commitsIn(since, mended) {
+		return "", fmt.Errorf("no transaction committed in the %.1f s before the end of the fault; %s: %w",
+			mended.Sub(since).Seconds(), summary, errStandstill)
 	}
-	return fmt.Sprintf("%d transactions, %.0f/s; longest pause %d ms; in sync %.1f s after the end of the fault",
-		len(r.commits), r.tps(), pause.Milliseconds(), synced.Sub(mended).Seconds()), nil
+	return summary, nil
 }
 
 // plantStandstill lets the next fault stop the engine as well: without that the
