@@ -160,19 +160,27 @@ func (t *test) checkEqual(ctx context.Context) (string, error) {
 	if len(copies) != len(t.nodes()) {
 		return "", fmt.Errorf("%d replicas, want %d: %w", len(copies), len(t.nodes()), errUnequal)
 	}
-	var first harness.Sums
-	for i, c := range copies {
+	var all []harness.Sums
+	var nodes []string
+	for _, c := range copies {
 		sums, err := c.Sums(ctx)
 		if err != nil {
 			return "", fmt.Errorf("%w: %w", errUnequal, err)
 		}
-		if i == 0 {
-			first = sums
-		}
-		if differ := first.Differing(sums); len(differ) > 0 {
-			return "", fmt.Errorf("those on %s and %s differ in %d extents of 64 KiB: %w",
-				copies[0].Node.Name, c.Node.Name, len(differ), errUnequal)
+		all, nodes = append(all, sums), append(nodes, c.Node.Name)
+	}
+	if err := compareSums(nodes, all); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d replicas, each SHA-256 %x", len(copies), all[0].Whole), nil
+}
+
+// compareSums compares the replicas of these nodes.
+func compareSums(nodes []string, all []harness.Sums) error {
+	for i, sums := range all {
+		if differ := all[0].Differing(sums); len(differ) > 0 {
+			return fmt.Errorf("those on %s and %s differ in %d extents of 64 KiB: %w", nodes[0], nodes[i], len(differ), errUnequal)
 		}
 	}
-	return fmt.Sprintf("%d replicas, each SHA-256 %x", len(copies), first.Whole), nil
+	return nil
 }

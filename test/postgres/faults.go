@@ -23,25 +23,15 @@ type fault struct {
 	prepare, inject, mend func(*test, context.Context) error
 }
 
-const (
-	// leadTime is how long pgbench runs beside the fault's own time.
-	leadTime = 8 * time.Second
-	// syncLimit bounds how long replicas may take to be in sync again.
-	syncLimit = 60 * time.Second
-)
+// syncLimit bounds how long replicas may take to be in sync again.
+const syncLimit = 60 * time.Second
 
 var (
 	replicaKilled = fault{
 		hold:   5 * time.Second,
 		away:   starved,
 		inject: func(t *test, _ context.Context) error { return t.nodes()[starved].Kill() },
-		mend: func(t *test, ctx context.Context) error {
-			// It is as old then as it may get.
-			if err := t.putAside(ctx); err != nil {
-				return err
-			}
-			return t.nodes()[starved].Start(ctx)
-		},
+		mend:   func(t *test, ctx context.Context) error { return t.nodes()[starved].Start(ctx) },
 	}
 	replicaStopped = fault{
 		hold:   10 * time.Second,
@@ -86,7 +76,7 @@ func (f fault) step(t *test, ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	r, err := t.load(ctx, leadTime+f.hold)
+	r, err := t.load(ctx, t.options.lead+f.hold)
 	if err != nil {
 		return "", err
 	}
@@ -181,10 +171,10 @@ func (t *test) crash(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d transactions, %.0f/s; recovered from its log in %.1f s", len(r.commits), r.tps(), time.Since(began).Seconds()), nil
 }
 
-// quiet is a run without a fault, for comparison.
+// quiet is a run without a fault, for comparison. What the volume is then will be
+// planted later.
 func (t *test) quiet(ctx context.Context) (string, error) {
-	const length = 8 * time.Second
-	r, err := t.load(ctx, length)
+	r, err := t.load(ctx, t.options.lead)
 	if err != nil {
 		return "", err
 	}
@@ -192,7 +182,7 @@ func (t *test) quiet(ctx context.Context) (string, error) {
 	if err := r.wait(ctx); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d transactions, %.0f/s; longest pause %d ms", len(r.commits), r.tps(), r.pause(from, time.Now()).Milliseconds()), nil
+	return fmt.Sprintf("%d transactions, %.0f/s; longest pause %d ms", len(r.commits), r.tps(), r.pause(from, time.Now()).Milliseconds()), t.putAside(ctx)
 }
 
 // rest waits for d or for the end of ctx.

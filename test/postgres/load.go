@@ -106,7 +106,7 @@ func (r *benchRun) logPrefix() string {
 }
 
 // progressRows is how many transactions show that a run goes on.
-const progressRows = 20
+const progressRows = 5
 
 // advance waits until the run has committed some more.
 func (r *benchRun) advance(ctx context.Context) error {

@@ -2,8 +2,11 @@ package main
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/holdfast-io/holdfast/test/harness"
 )
 
 // at is a time in a run, in milliseconds.
@@ -152,8 +155,29 @@ func TestAccuses(t *testing.T) {
 	}
 }
 
+func TestCompareSums(t *testing.T) {
+	sums := func(text string) harness.Sums {
+		t.Helper()
+		s, err := harness.SumsOf(t.Context(), strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	nodes := []string{"n1", "n2", "n3"}
+	same := sums("the same bytes")
+	if err := compareSums(nodes, []harness.Sums{same, same, same}); err != nil {
+		t.Errorf("equal replicas: %v", err)
+	}
+	for _, bad := range []string{"The same bytes", "the same bytes and more", ""} {
+		if err := compareSums(nodes, []harness.Sums{same, same, sums(bad)}); !errors.Is(err, errUnequal) {
+			t.Errorf("the last replica reads %q: %v", bad, err)
+		}
+	}
+}
+
 func TestOptions(t *testing.T) {
-	good := options{scale: 1, clients: 4, volumeMiB: 256}
+	good := options{scale: 1, clients: 4, volumeMiB: 256, lead: time.Second}
 	if err := good.Validate(); err != nil {
 		t.Error(err)
 	}
@@ -162,9 +186,9 @@ func TestOptions(t *testing.T) {
 		t.Error(err)
 	}
 	for _, bad := range []options{
-		{clients: 4, volumeMiB: 256}, {scale: 1, volumeMiB: 256}, {scale: 1, clients: 4},
-		{scale: 1, clients: 4, volumeMiB: 256, disks: []string{"/dev/one"}},
-		{scale: 1, clients: 4, volumeMiB: 256, sabotage: "cluster"},
+		{clients: 4, volumeMiB: 256, lead: time.Second}, {scale: 1, volumeMiB: 256, lead: time.Second}, {scale: 1, clients: 4, lead: time.Second}, {scale: 1, clients: 4, volumeMiB: 256},
+		{scale: 1, clients: 4, volumeMiB: 256, lead: time.Second, disks: []string{"/dev/one"}},
+		{scale: 1, clients: 4, volumeMiB: 256, lead: time.Second, sabotage: "cluster"},
 	} {
 		if err := bad.Validate(); err == nil {
 			t.Errorf("%+v is taken", bad)

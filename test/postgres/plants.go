@@ -62,10 +62,18 @@ func flip(path string, offset int64) error {
 
 func (t *test) asidePath() string { return filepath.Join(t.scratch, "aside") }
 
-// putAside copies the disk of a replica whose daemon does not run, as it is in the
-// middle of the test.
+// putAside copies the disk of a replica, as it is now. Its daemon is stopped in order
+// for that: what a killed one leaves has to be brought in line by an engine before it
+// can be read.
 func (t *test) putAside(ctx context.Context) error {
-	return copyTree(ctx, t.disks[starved].StorePath(), t.asidePath())
+	n := t.nodes()[starved]
+	if err := n.Stop(ctx); err != nil {
+		return err
+	}
+	if err := errors.Join(copyTree(ctx, t.disks[starved].StorePath(), t.asidePath()), n.Start(ctx)); err != nil {
+		return err
+	}
+	return t.inSync(ctx)
 }
 
 // plantUnequal puts the disk of a replica back to what it was when it was put aside.
