@@ -125,7 +125,7 @@ func (r *benchRun) advance(ctx context.Context) error {
 		}
 		select {
 		case <-r.ended:
-			return harness.Stop(fmt.Errorf("pgbench has ended: %w: %s", r.end, r.said.String()))
+			return harness.Stop(fmt.Errorf("pgbench has ended: %w: %s", errors.Join(errStandstill, r.end), r.said.String()))
 		default:
 		}
 		if rows < first+progressRows {
