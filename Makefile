@@ -7,7 +7,7 @@ SHELL := /bin/bash
 # SEED and STEPS choose a run of the simulator, DURATION bounds it when SEED does
 # not; a run that fails prints what was violated and how to replay it (see
 # test/sim/doc.go). SEED and ROUNDS choose the rounds of `make robustness`. SABOTAGE
-# is a step of the demo that must then fail. RUN chooses among the tests of `make
+# is a step of `make demo` or `make postgres` that must then fail. RUN chooses among the tests of `make
 # test`, `make robustness` and `make e2e` and the bugs of `make canaries`, PKG the
 # packages of the first. CONFIG and SET choose what `make explore` visits.
 SEED     ?=
@@ -35,7 +35,7 @@ help: ## Explain every target
 	@echo "  DURATION=10m          make sim:   try new seeds for that long (default 1m)"
 	@echo "  CONFIG=lease,loss     make explore: only these configurations"
 	@echo "  SET=writes=2,links=1  make explore: with other bounds"
-	@echo "  SABOTAGE=<step>       make demo:  break that step; the demo must then fail"
+	@echo "  SABOTAGE=<step>       make demo, make postgres: break that step; it must then fail"
 	@echo "  PKG=./engine/...      make test:  only these packages"
 	@echo "  RUN=TestName          make test, make e2e: only these tests"
 	@echo "  BENCH='-quick'        make bench: its flags; '-h' explains them"
@@ -100,6 +100,12 @@ robustness: ## Make trouble for real daemons under a verified load: ROUNDS= SEED
 	@cd test/robustness && go test -tags robust -count 1 -timeout 0 -v -run '$(or $(RUN),^Test(Rounds|FlippedByte|PutBackDisk)$$)' . \
 		$(if $(ROUNDS),-robust.rounds $(ROUNDS)) $(if $(SEED),-robust.seed $(SEED))
 
+.PHONY: postgres
+postgres: ## Run PostgreSQL on a volume while daemons and disks fail, then check everything
+	@build/deps.sh postgres
+	@go build -o bin/postgres ./test/postgres
+	@SABOTAGE='$(SABOTAGE)' exec bin/postgres
+
 .PHONY: e2e
 e2e: ## Run the tests that need a real kernel, in a guest (test/e2e/vm)
 	@build/deps.sh e2e
@@ -110,7 +116,7 @@ e2e: ## Run the tests that need a real kernel, in a guest (test/e2e/vm)
 
 .PHONY: deps
 deps: ## Install the Debian packages of all targets, saying what and why
-	@build/deps.sh test demo bench e2e generate && echo "deps: everything is here"
+	@build/deps.sh test demo bench postgres e2e generate && echo "deps: everything is here"
 
 .PHONY: clean
 clean: ## Remove what was built in the tree (caches outside of it stay)

@@ -22,8 +22,12 @@ type machine struct {
 
 	mu      sync.Mutex
 	devices map[frontend.Identity]*device
-	// refuse, if set, is what the driver's calls fail with.
-	refuse error
+	// refuse, if set, is what the driver's calls fail with; removing, if set, is
+	// called when a device is about to be removed.
+	refuse   error
+	removing func()
+	// most is the highest number of devices that a volume has had at once.
+	most int
 }
 
 // device is a block device.
@@ -114,6 +118,13 @@ func (m *machine) Attach(_ context.Context, spec frontend.Spec) (frontend.Device
 	running.Go(func() { _ = d.client.Run(ctx) })
 	d.end = func() { cancel(); running.Wait() }
 	m.devices[d.id] = d
+	n := 0
+	for id := range m.devices {
+		if id.Volume == d.id.Volume {
+			n++
+		}
+	}
+	m.most = max(m.most, n)
 	return d.serve(spec)
 }
 
@@ -147,6 +158,12 @@ func (m *machine) List(context.Context) ([]frontend.Identity, error) {
 }
 
 func (m *machine) Remove(_ context.Context, id frontend.Identity) error {
+	m.mu.Lock()
+	removing := m.removing
+	m.mu.Unlock()
+	if removing != nil {
+		removing()
+	}
 	m.mu.Lock()
 	d, refuse := m.devices[id], m.refuse
 	if refuse == nil {

@@ -13,7 +13,7 @@ import (
 
 // Metrics are what the engines of a node count.
 type Metrics struct {
-	events        [core.NoticeDiffer + 1]prometheus.Counter
+	events        [core.NoticeUnreadable + 1]prometheus.Counter
 	duration      [core.FlushRequest + 1]prometheus.Observer
 	failures      [core.FlushRequest + 1]prometheus.Counter
 	bytes         [core.FlushRequest + 1]prometheus.Counter
@@ -35,6 +35,7 @@ func eventNames() map[core.NoticeKind]string {
 		core.NoticeFrozen:         "frozen",
 		core.NoticeThawed:         "thawed",
 		core.NoticeDiffer:         "differ",
+		core.NoticeUnreadable:     "unreadable",
 	}
 }
 

@@ -16,11 +16,19 @@ func (e *Engine) report(n core.Notice) {
 	case core.NoticeAdmitted:
 		log.Info("replica is in sync again", "copied", n.Copied)
 	case core.NoticeRepaired:
-		log.Warn("replica repaired from a peer", "bytes", n.Bytes, "offset", n.Offset)
+		log = log.With("node", n.Node.String(), "disk", n.Disk.String(), "offset", n.Offset, "bytes", n.Bytes)
+		if n.Err != nil {
+			log.Warn("damage on a disk repaired from a peer", "err", n.Err)
+		} else {
+			log.Info("replica made equal to its peers")
+		}
 	case core.NoticeFrozen:
 		e.log.Warn("requests wait", "err", n.Err)
 	case core.NoticeThawed:
 		e.log.Info("requests flow again")
+	case core.NoticeUnreadable:
+		log.Error("no in-sync replica has these bytes intact", "node", n.Node.String(), "disk", n.Disk.String(),
+			"offset", n.Offset, "bytes", n.Bytes)
 	case core.NoticeDiffer:
 		log.Error("replicas differ with good checksums", "offset", n.Offset, "bytes", n.Bytes)
 	}

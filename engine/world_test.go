@@ -54,12 +54,13 @@ type world struct {
 
 // node serves the replicas of one store.
 type node struct {
-	world *world
-	id    block.NodeID
-	disk  block.DiskID
-	store *store.Store
-	host  *server.Host
-	addr  string
+	world  *world
+	id     block.NodeID
+	disk   block.DiskID
+	device *vfs.MemDevice
+	store  *store.Store
+	host   *server.Host
+	addr   string
 
 	mu     sync.Mutex
 	stop   func()
@@ -100,8 +101,9 @@ func (w *world) newNode() *node {
 	if err := dir.MkdirAll("disk", 0o700); err != nil {
 		w.t.Fatal(err)
 	}
+	n.device = vfs.NewMemDevice(executor, 1<<30)
 	options := store.Options{
-		Dir: dir, Path: "disk", Device: vfs.NewMemDevice(executor, 1<<30), Executor: executor,
+		Dir: dir, Path: "disk", Device: n.device, Executor: executor,
 		Incarnation: block.Incarnation{Boot: newID(w.t)}, Logger: w.log, Cluster: w.id,
 		Reserve: 1 << 20, GrowStep: 16 << 20, MemTableSize: 256 << 10,
 	}

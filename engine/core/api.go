@@ -170,20 +170,27 @@ const (
 	NoticeResyncProgress
 	// NoticeAdmitted: Replica is in sync again; Copied bytes were copied.
 	NoticeAdmitted
-	// NoticeRepaired: Replica had bad or divergent bytes, now repaired from a
-	// peer; Bytes counts them.
+	// NoticeRepaired: Replica, on Disk of Node, had Bytes from Offset on, within one
+	// chunk, that are now a peer's. Err is block.ErrChecksum if they were damaged,
+	// and nil if they may have differed after the end of an engine.
 	NoticeRepaired
 	// NoticeFrozen: I/O waits; Err says for what. NoticeThawed ends it.
 	NoticeFrozen
 	NoticeThawed
 	// NoticeDiffer: replicas differ with good checksums (rule 30).
 	NoticeDiffer
+	// NoticeUnreadable: a request for Bytes from Offset on fails, because neither
+	// Replica, on Disk of Node, nor any other in-sync replica has them intact; there
+	// is one for each.
+	NoticeUnreadable
 )
 
 // Notice is one observation, for logs, metrics and the status of a volume.
 type Notice struct {
 	Kind    NoticeKind
 	Replica block.ReplicaID
+	Node    block.NodeID
+	Disk    block.DiskID
 	Err     error
 	Bytes   int64
 	Copied  int64

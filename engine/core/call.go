@@ -20,6 +20,8 @@ const (
 	forMeta
 	// forJob: the job in slot index.
 	forJob
+	// forMend: the mend of the mirrored write in slot index.
+	forMend
 )
 
 // call is one request to one replica, from its creation to its reply. It
@@ -194,9 +196,8 @@ func (c *Core) mayGo(p *peer, at int32) bool {
 	}
 	if e.purpose == forWrite && c.copying(p.index, span) {
 		c.guarded(GuardCopy)
-		return false
 	}
-	return true
+	return e.purpose == forFlush || !c.copying(p.index, span)
 }
 
 // pump sends what waits for a replica, in order.
@@ -242,6 +243,10 @@ func (c *Core) cancelled(i int, e call) {
 	case forMeta:
 		if c.meta.active && c.meta.stamp == e.stamp {
 			c.meta.to &^= bit(i)
+		}
+	case forMend:
+		if w := &c.writes[e.index]; w.used && w.mend.active && w.mend.call == e.stamp {
+			w.mend = mend{}
 		}
 	case forJob:
 		if j := &c.jobs[e.index]; j.used && j.stamp == e.stamp {

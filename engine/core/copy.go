@@ -102,8 +102,17 @@ func (c *Core) deliverAgain(j *job) {
 	}
 }
 
-// copyNext copies the next extent that differs, or ends the copy. Nothing that
-// does not verify is copied on (rule 30).
+// mayCopyFrom reports whether an extent of a source may be copied on.
+//
+// Rule 30 (verified copies): nothing that does not verify is copied on. Only the
+// unflushed set of a member that is trusted because nobody knows better (trust) is
+// taken as found. Copies that differ and verify are reported (reportDifferences),
+// never made equal silently.
+func (c *Core) mayCopyFrom(source int, h *block.ExtentHash) bool {
+	return h.Bad|h.Suspect == 0 || h.Bad == 0 && c.peers[source].acceptSuspect
+}
+
+// copyNext copies the next extent that differs, or ends the copy.
 func (c *Core) copyNext(i int) {
 	j := &c.jobs[i]
 	for ; j.block < block.ExtentsPerChunk*block.BlocksPerExtent; j.block += block.BlocksPerExtent {
@@ -113,7 +122,7 @@ func (c *Core) copyNext(i int) {
 		}
 		e := j.block / block.BlocksPerExtent
 		from, to := &j.hashes[j.source][e], &j.hashes[j.target][e]
-		if from.Bad|from.Suspect != 0 && !(from.Bad == 0 && c.peers[j.source].acceptSuspect) {
+		if !c.mayCopyFrom(j.source, from) {
 			c.copyBlocked(i)
 			return
 		}

@@ -150,6 +150,9 @@ func (c *Core) storeView() {
 		if !change {
 			continue
 		}
+		if c.meta.dirtyOwed.has(i) && !regions.Empty() {
+			c.guarded(GuardRemovalSet)
+		}
 		update.SetDirty = append(update.SetDirty, block.DirtySet{
 			Replica: c.peers[i].id, Removal: c.member(i).Removed, Regions: regions,
 		})
@@ -164,17 +167,18 @@ func (c *Core) storeView() {
 
 // dirtySetOf is the dirty set that all members must hold for an absent replica,
 // and whether any of them has yet to be given it.
+//
+// Rule 16 (dirty sets): one is named by the revision of its replica's removal, and
+// begins as all that the remaining members' logs name. It is stored with the view
+// that removes the replica, so that the gate is shut (settled) until every member
+// holds it. When a target's session ends, the logs are added again (endTarget).
 func (c *Core) dirtySetOf(i int) (regions block.Regions, change bool) {
 	p := &c.peers[i]
 	switch {
 	case p.needAll:
 		return block.AllRegions(c.view.Size), true
 	case c.meta.dirtyOwed.has(i):
-		logs := c.unionLogs()
-		if !logs.Empty() {
-			c.guarded(GuardRemovalSet)
-		}
-		return logs, true
+		return c.unionLogs(), true
 	case p.dirtyHeld:
 		return nil, false
 	}
@@ -310,8 +314,11 @@ func (c *Core) dirtyCleared() {
 	c.progress(c.meta.subject)
 }
 
-// takeOver gives a target that counts the dirty sets of all other absent
-// replicas, each with all that the members' logs name (rule 23).
+// takeOver gives a target that counts what the members know of others.
+//
+// Rule 23 (takeover): before it is proposed it holds the dirty sets of all other
+// absent replicas, each with all that the members' logs name, instead of its own
+// older ones: it may be the only member some day.
 func (c *Core) takeOver() bool {
 	i := c.counting
 	if i < 0 || !c.peers[i].target.settledFlush || c.peers[i].target.took || c.peers[i].target.taking != 0 {

@@ -49,8 +49,9 @@ type job struct {
 	block int
 	run   run
 	buf   *block.Buffer
-	// bytes were rewritten.
-	bytes int64
+	// wrong has, for each replica, what a repair has rewritten because it was wrong
+	// there.
+	wrong []wrongBytes
 }
 
 // attemptsMax bounds how often a repair starts over because a copy that was
@@ -345,7 +346,6 @@ func (c *Core) jobRead(k, i int, rep *block.Reply) {
 		c.copyWrite(i, rep.Buf)
 		return
 	}
-	j.bytes += j.run.span.Length
 	op := block.OpWrite
 	if allZero(rep.Buf.Data) {
 		op = block.OpZero
@@ -385,6 +385,7 @@ func (c *Core) jobUnreadable(i int, err error) {
 // jobWritten: all members have the run.
 func (c *Core) jobWritten(i int) {
 	j := &c.jobs[i]
+	j.tally()
 	if j.restart || j.view != c.stamp {
 		c.restartJob(j)
 		c.kick = true
@@ -398,11 +399,8 @@ func (c *Core) jobWritten(i int) {
 func (c *Core) repaired(i int) {
 	j := &c.jobs[i]
 	c.divide.remove(j.chunk)
-	if j.bytes > 0 {
-		c.emit(Effect{Kind: EffectNotice, Notice: Notice{
-			Kind: NoticeRepaired, Bytes: j.bytes, Offset: j.span.Offset,
-		}})
-	}
+	c.sure(j.chunk)
+	c.reportRepaired(j)
 	c.endJob(i)
 }
 

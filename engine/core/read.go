@@ -37,7 +37,7 @@ func (c *Core) sendRead(i int) {
 	r.state = requestRunning
 	r.at = at
 	var flags block.Flags
-	if c.peers[at].acceptSuspect {
+	if c.peers[at].acceptSuspect && c.unsure.touches(r.piece()) {
 		flags |= block.FlagAcceptSuspect
 	}
 	c.call(at, forRead, i, r.stamp, block.Request{
@@ -110,6 +110,17 @@ func (c *Core) readCorrupt(i, at int) {
 	c.sendRead(i)
 }
 
+// noteUnreadable names the disks of those that should have the bytes.
+func (c *Core) noteUnreadable(span block.Span) {
+	for i := range c.iss.all() {
+		m := c.member(i)
+		c.emit(Effect{Kind: EffectNotice, Notice: Notice{
+			Kind: NoticeUnreadable, Replica: m.ID, Node: m.Node, Disk: m.Disk,
+			Offset: span.Offset, Bytes: span.Length, Err: block.ErrChecksum,
+		}})
+	}
+}
+
 // unreadable: no member has all the bytes intact. If the bad blocks lie in
 // different places, together the members may still have everything.
 func (c *Core) unreadable(i int) {
@@ -123,6 +134,7 @@ func (c *Core) unreadable(i int) {
 		return
 	}
 	c.guarded(GuardUnreadable)
+	c.noteUnreadable(r.piece())
 	c.release(r.ticket)
 	c.complete(i, block.ErrIO, nil)
 }

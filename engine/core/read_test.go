@@ -157,7 +157,7 @@ func TestReadOfADamagedCopy(t *testing.T) {
 	s.answer("B")
 	s.expect("A: write 'w' 4K+4K resync", "B: write 'w' 4K+4K resync")
 	s.answer("A B")
-	s.expect("repaired 4K")
+	s.expect("repaired 4K of A at 4K: checksum mismatch")
 	s.read(2, 0, 8*kib)
 	s.answer("A")
 	s.expect("A: read 0+8K", "done 2 'w'")
@@ -174,7 +174,7 @@ func TestReadOfCopiesDamagedInDifferentPlaces(t *testing.T) {
 	}})
 	s.read(1, 0, 8*kib)
 	s.settle()
-	s.expectAmong("repaired 8K", "done 1 'w'")
+	s.expectAmong("repaired 4K of A at 0: checksum mismatch", "repaired 4K of B at 4K: checksum mismatch", "done 1 'w'")
 }
 
 // Rule 19: lost everywhere.
@@ -185,7 +185,7 @@ func TestReadThatNoMemberCanServe(t *testing.T) {
 	}})
 	s.read(1, 0, 4*kib)
 	s.settle()
-	s.expectAmong("done 1: input/output error")
+	s.expectAmong("unreadable A at 0", "unreadable B at 0", "done 1: input/output error")
 	s.read(2, 4*kib, 4*kib) // its neighbour is well
 	s.settle()
 	s.expectAmong("done 2 '.'")
@@ -199,7 +199,7 @@ func TestReadOfADamagedLoneMember(t *testing.T) {
 	s := beginServing(t, scene{members: "A", before: func(s *script) { s.replica("A").bad[0] = true }})
 	s.read(1, 0, 4*kib)
 	s.answer("A")
-	s.expect("A: read 0+4K", "done 1: input/output error")
+	s.expect("A: read 0+4K", "unreadable A at 0", "done 1: input/output error")
 }
 
 // Replicas that differ with good checksums are reported, never repaired
@@ -213,7 +213,7 @@ func TestReadRepairReportsCopiesThatDiffer(t *testing.T) {
 	}})
 	s.read(1, 0, 4*kib)
 	s.settle()
-	s.expectAmong("done 1 '.'", "differ B at 64K", "repaired 4K")
+	s.expectAmong("done 1 '.'", "differ B at 64K", "repaired 4K of A at 0: checksum mismatch")
 	if s.content("A", 64*kib, 4*kib) != "'a'" || s.content("B", 64*kib, 4*kib) != "'b'" {
 		t.Error("a difference was repaired silently")
 	}

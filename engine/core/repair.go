@@ -96,6 +96,21 @@ func (d *divergence) next(skip func(chunk int64) bool) int64 {
 	return -1
 }
 
+// suspectDivergence follows from the logs that the members of a new engine brought
+// along.
+//
+// Rule 18 (divergence): what the intent logs of the members name after the end of an
+// engine may differ between them. No request touches a chunk of it before the chunk
+// is the same on all members (touches, in begin), brought there from one source
+// (provider). A lone member differs from nobody.
+func (c *Core) suspectDivergence(logs block.Regions) {
+	if c.iss.count() > 1 {
+		c.divide.add(c.view.Size, logs)
+	} else {
+		c.trust(c.iss.first())
+	}
+}
+
 // maxSuspects bounds the chunks that wait for a read repair. What does not fit
 // is found again by the next read.
 const maxSuspects = 64
@@ -156,6 +171,10 @@ type run struct {
 	span     block.Span
 	provider int
 	flags    block.Flags
+	// wrong are the members that have something else; damaged, that some copy of
+	// it does not verify.
+	wrong   set
+	damaged bool
 }
 
 // nextRun finds the next run of a repair from the job's cursor on, or reports
@@ -166,12 +185,15 @@ func (c *Core) nextRun(j *job) (run, bool) {
 		if !needed {
 			continue
 		}
+		found := run{provider: provider, flags: flags}
+		c.judge(j, j.block, &found)
 		n := 1
 		for (j.block+n)%block.BlocksPerExtent != 0 {
 			p, f, more := c.provider(j, j.block+n)
 			if !more || p != provider || f != flags {
 				break
 			}
+			c.judge(j, j.block+n, &found)
 			n++
 		}
 		first := j.span.Offset + int64(j.block)*block.BlockSize
@@ -180,7 +202,8 @@ func (c *Core) nextRun(j *job) (run, bool) {
 		}
 		length := min(int64(n)*block.BlockSize, j.span.End()-first)
 		j.block += n
-		return run{span: block.Span{Offset: first, Length: length}, provider: provider, flags: flags}, true
+		found.span = block.Span{Offset: first, Length: length}
+		return found, true
 	}
 	return run{}, false
 }
@@ -203,6 +226,10 @@ func (c *Core) provider(j *job, b int) (from int, flags block.Flags, needed bool
 		if h.Suspect&mask != 0 {
 			unsure |= bit(i)
 		}
+	}
+	if !j.divergent && !c.unsure.has(j.chunk) {
+		// Every checksum here was taken since: what fails it is damage.
+		unsure = 0
 	}
 	switch {
 	case !damaged && !differ, !j.divergent && (!damaged || intact == c.iss):
@@ -236,4 +263,61 @@ func (c *Core) reportDifferences(j *job) {
 			}
 		}
 	}
+}
+
+// judge adds to a run who has block b of the chunk wrong.
+func (c *Core) judge(j *job, b int, r *run) {
+	extent, mask := b/block.BlocksPerExtent, uint16(1)<<uint(b%block.BlocksPerExtent)
+	for i := range (c.iss &^ bit(r.provider)).all() {
+		h := &j.hashes[i][extent]
+		damaged := (h.Bad|h.Suspect)&mask != 0
+		r.damaged = r.damaged || damaged
+		if damaged || j.divergent && h.Sum != j.hashes[r.provider][extent].Sum {
+			r.wrong |= bit(i)
+		}
+	}
+}
+
+// wrongBytes is what a replica had wrong in a chunk: so many bytes, the first at an
+// offset.
+type wrongBytes struct {
+	bytes, offset int64
+	damaged       bool
+}
+
+// tally notes that a run was rewritten.
+func (j *job) tally() {
+	for len(j.wrong) < len(j.hashes) {
+		j.wrong = append(j.wrong, wrongBytes{})
+	}
+	for i := range j.run.wrong.all() {
+		w := &j.wrong[i]
+		if w.bytes == 0 {
+			w.offset = j.run.span.Offset
+		}
+		w.bytes += j.run.span.Length
+		w.damaged = w.damaged || j.run.damaged
+	}
+}
+
+// reportRepaired tells whose bytes a repair has rewritten.
+func (c *Core) reportRepaired(j *job) {
+	for i := range j.wrong {
+		if w := &j.wrong[i]; w.bytes > 0 {
+			c.noteRepaired(i, block.Span{Offset: w.offset, Length: w.bytes}, w.damaged)
+		}
+	}
+}
+
+// noteRepaired tells of bytes of a replica that were rewritten from a peer, because
+// they were damaged or only because they may have differed (rule 18).
+func (c *Core) noteRepaired(i int, span block.Span, damaged bool) {
+	n := Notice{Kind: NoticeRepaired, Replica: c.peers[i].id, Offset: span.Offset, Bytes: span.Length}
+	if m := c.view.Member(n.Replica); m != nil {
+		n.Node, n.Disk = m.Node, m.Disk
+	}
+	if damaged {
+		n.Err = block.ErrChecksum
+	}
+	c.emit(Effect{Kind: EffectNotice, Notice: n})
 }

@@ -22,7 +22,7 @@ func TestDivergentChunkIsRepairedBeforeItIsRead(t *testing.T) {
 	s.answer("A")
 	s.expect()
 	s.answer("B")
-	s.expectAmong("repaired 64K", "A: read 17M+4K")
+	s.expectAmong("repaired 64K of B at 17M", "A: read 17M+4K")
 	s.settle()
 	s.expectAmong("done 1 '.'")
 	if n := s.core.Status().Divergent; n != 0 {
@@ -47,7 +47,7 @@ func TestWriteToADivergentChunkWaitsForItsRepair(t *testing.T) {
 	s.write(1, 'x', 17*mib+8*kib, 4*kib)
 	s.expectNone("A: write")
 	s.settle()
-	s.expectAmong("repaired 64K", "A: write 'x' 17416K+4K", "done 1")
+	s.expectAmong("repaired 64K of B at 17M", "A: write 'x' 17416K+4K", "done 1")
 	if a, b := s.content("A", 17*mib, 64*kib), s.content("B", 17*mib, 64*kib); a != b || a != "'.x.'" {
 		t.Errorf("A has %s, B has %s", a, b)
 	}
@@ -99,7 +99,7 @@ func TestRepairWhoseSourceDies(t *testing.T) {
 	s.silent = bit(0)
 	s.lose("A")
 	s.settle()
-	s.expectAmong("propose remove A", "C: hash 0+1M", "repaired 128K")
+	s.expectAmong("propose remove A", "C: hash 0+1M", "repaired 64K of B at 0", "repaired 128K of C at 0")
 	b, c := s.content("B", 0, mib), s.content("C", 0, mib)
 	if b != c || b != "'a.b.'" {
 		t.Errorf("B has %s, C has %s", b, c)
@@ -125,7 +125,7 @@ func TestTargetGetsRepairs(t *testing.T) {
 	s.settle()
 	s.pass(time.Second)
 	s.settle()
-	s.expectAmong("repaired 4K", "admitted B, 0 copied")
+	s.expectAmong("repaired 4K of A at 0: checksum mismatch", "admitted B, 0 copied")
 }
 
 func TestDivergentChunkIsRepairedBeforeItIsCopied(t *testing.T) {
@@ -134,7 +134,7 @@ func TestDivergentChunkIsRepairedBeforeItIsCopied(t *testing.T) {
 		s.replica("C").plant('w', 0, 4*kib)
 	}})
 	s.settle()
-	s.expectAmong("A: hash 0+1M", "C: hash 0+1M", "repaired 64K", "A: hash 0+1M", "B: hash 0+1M")
+	s.expectAmong("A: hash 0+1M", "C: hash 0+1M", "repaired 64K of C at 0", "A: hash 0+1M", "B: hash 0+1M")
 }
 
 // A copy that verified when it was hashed fails when it is read: the repair
@@ -147,7 +147,7 @@ func TestRepairFromACopyThatGoesBad(t *testing.T) {
 		s.settleOnce()
 	}
 	s.settle()
-	s.expectAmong("repaired 64K")
+	s.expectAmong("repaired 4K of A at 17M: checksum mismatch", "repaired 60K of B at 17412K")
 	if got := s.content("A", 17*mib, 4*kib); got != "'w'" {
 		t.Errorf("A has %s, want what verifies on B", got)
 	}

@@ -87,6 +87,9 @@ func (r *replica) carryOut(req *block.Request, rep *block.Reply) error {
 		}
 		r.write(req.Span(), req.Buf.Data)
 	case block.OpZero:
+		if !r.merges(req.Span()) {
+			return block.ErrChecksum
+		}
 		r.write(req.Span(), make([]byte, req.Length))
 	case block.OpFlush:
 		r.flushed(req.Flush, req.Confirmed)
@@ -165,7 +168,7 @@ func (r *replica) copyOut(span block.Span, to []byte) {
 func (r *replica) merges(span block.Span) bool {
 	for b := range blocksOf(span) {
 		whole := span.Offset <= b*block.BlockSize && span.End() >= (b+1)*block.BlockSize
-		if r.bad[b] && !whole {
+		if (r.bad[b] || r.suspect[b]) && !whole {
 			return false
 		}
 	}

@@ -589,7 +589,9 @@ func describeNotice(n *Notice) string {
 	case NoticeAdmitted:
 		return fmt.Sprintf("admitted %s, %s copied", nameOf(n.Replica), size(n.Copied))
 	case NoticeRepaired:
-		return fmt.Sprintf("repaired %s", size(n.Bytes))
+		return fmt.Sprintf("repaired %s of %s at %s%s", size(n.Bytes), nameOf(n.Replica), size(n.Offset), describeError(n.Err))
+	case NoticeUnreadable:
+		return fmt.Sprintf("unreadable %s at %s", nameOf(n.Replica), size(n.Offset))
 	case NoticeFrozen:
 		return "frozen" + describeError(n.Err)
 	case NoticeThawed:

@@ -58,7 +58,8 @@ type peer struct {
 	confirmed   block.FlushNumber
 	heldDirty   []block.DirtySet
 	free        int64
-	// acceptSuspect: it is the only holder of what was not flushed (rule 18).
+	// acceptSuspect: it is the only member, and what was not flushed before it was
+	// opened again is taken as found (rule 18).
 	acceptSuspect bool
 
 	// log is a superset of its intent log.
@@ -81,6 +82,15 @@ func newPeer(m *block.Member, index int) peer {
 // rolledBack reports that the replica's disk went back behind a flush that it
 // had confirmed (rule 10).
 func (p *peer) rolledBack() bool { return p.known && p.stored.Less(p.confirmed) }
+
+// forgot reports that a member may have lost acknowledged writes.
+//
+// Rule 17 (lost memory): its store was opened in another incarnation than the view
+// says, and its intent log was not empty. Such a member leaves; if there is no other,
+// the attachment ends in the same commit (endAttachment).
+func (p *peer) forgot(o *block.Opened) bool {
+	return o.Incarnation != p.incarnation && !o.Log.Empty()
+}
 
 // lacks reports that a member has lost what it had acknowledged.
 func (p *peer) lacks() bool { return p.lostMemory || p.rolledBack() }
@@ -154,7 +164,7 @@ func (c *Core) wanted(i int) bool {
 	case c.iss.has(i):
 		// A failed member is removed; it is opened again only if nobody else was
 		// left.
-		return c.phase == attaching || p.failed == nil || c.healthy() == 0 || c.dark && c.now < c.darkUntil()
+		return c.phase == attaching || p.failed == nil || c.nobodyLeft() || c.dark && c.now < c.darkUntil()
 	default:
 		return c.phase == serving && c.settled() && !(c.proposal.open && c.proposal.joining.has(i))
 	}
@@ -236,7 +246,7 @@ func (c *Core) memberFailed(i int, err error) {
 		// A region must not leave the log of a store that may have been reopened: the
 		// checksums of its latest overwrites may be gone (see trust).
 		clearing := e.purpose == forMeta && c.meta.kind == metaClearLog
-		if e.purpose == forPing || e.purpose == forRead || e.purpose == forJob || clearing {
+		if e.purpose == forPing || e.purpose == forRead || e.purpose == forJob || e.purpose == forMend || clearing {
 			c.cancelled(i, p.calls.remove(at-1))
 		}
 		at = next
@@ -244,11 +254,19 @@ func (c *Core) memberFailed(i int, err error) {
 	p.calls.unsend()
 }
 
+// late reports that a reply is not of the present session with peer i.
+//
+// Rule 29 (late replies): what comes from an older session or epoch, or for an older
+// use of a call's slot (find), is dropped and never matched to what is asked now.
+func (c *Core) late(i int, rep *block.Reply) bool {
+	return i < 0 || c.peers[i].link == linkDown || c.peers[i].session != rep.Session || rep.Epoch != c.view.Epoch
+}
+
 // reply takes one reply in.
 func (c *Core) reply(ev *Event) {
 	rep := &ev.Reply
 	i := c.peerOf(ev.Replica)
-	if i < 0 || c.peers[i].link == linkDown || c.peers[i].session != rep.Session || rep.Epoch != c.view.Epoch {
+	if c.late(i, rep) {
 		c.guarded(GuardLate)
 		rep.Buf.Release()
 		return
@@ -330,7 +348,7 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 
 // readsOnly reports whether a call only looks at bytes.
 func readsOnly(e *call) bool {
-	return e.purpose == forRead || e.purpose == forJob && (e.req.Op == block.OpRead || e.req.Op == block.OpHash)
+	return e.req.Op == block.OpRead || e.purpose == forJob && e.req.Op == block.OpHash
 }
 
 // waitsForSpace reports whether a full replica is asked again (rule 31). One
@@ -342,7 +360,7 @@ func (c *Core) waitsForSpace(i int) bool {
 
 // answered hands a reply to the one who waits for it.
 func (c *Core) answered(i int, e *call, rep *block.Reply) {
-	if e.purpose != forRead && e.purpose != forJob {
+	if e.purpose != forRead && e.purpose != forJob && e.purpose != forMend {
 		rep.Buf.Release()
 		rep.Buf = nil
 	}
@@ -359,6 +377,8 @@ func (c *Core) answered(i int, e *call, rep *block.Reply) {
 		c.metaReplied(i, e)
 	case forJob:
 		c.jobReplied(i, e, rep)
+	case forMend:
+		c.mendReplied(i, e, rep)
 	}
 }
 
@@ -400,7 +420,7 @@ func (c *Core) opened(i int, rep *block.Reply) {
 	if !c.iss.has(i) {
 		p.log = o.Log.Clone()
 	} else {
-		if o.Incarnation != p.incarnation && !o.Log.Empty() {
+		if p.forgot(o) {
 			c.guarded(GuardLostMemory)
 			p.lostMemory = true
 		}

@@ -465,7 +465,7 @@ func TestCopyFromADamagedSourceThatCanBeRepaired(t *testing.T) {
 	s.settle()
 	s.pass(time.Second)
 	s.settle()
-	s.expectAmong("resync B 1M", "differ A at 0: checksum mismatch", "repaired 4K", "admitted B, 64K copied")
+	s.expectAmong("resync B 1M", "differ A at 0: checksum mismatch", "repaired 4K of A at 12K: checksum mismatch", "admitted B, 64K copied")
 }
 
 // The source dies during a copy: the copy begins again from another member.

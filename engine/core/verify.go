@@ -2,22 +2,39 @@ package core
 
 import "github.com/holdfast-io/holdfast/internal/block"
 
-// trust accepts what a reopened member holds in its unflushed set, because it
-// lacks nothing and nobody else knows better: a lone member, or one that was
+// trust notes that a reopened member, which lacks nothing, may have lost the
+// checksums of what it took since its last flush: a lone member, or one that was
 // opened again at the same epoch and is sent everything unanswered again. Its
-// regions stay in the logs until every suspect block of them has been read once
-// and its checksum taken as found; else the old ones would call them corrupt.
+// regions stay in the logs until every suspect block of them was compared with the
+// other members' or, without another, read once and its checksum taken as found;
+// else the old ones would call them corrupt.
 func (c *Core) trust(i int) {
 	p := &c.peers[i]
 	if p.log.Empty() {
 		return
 	}
-	p.acceptSuspect = true
 	c.unsure.add(c.view.Size, p.log)
+	c.judgeSuspects()
 }
 
-// startVerify begins to verify one more chunk. It takes no range: a read of its
-// own changes nothing that anybody sees.
+// judgeSuspects decides who may be asked for suspect bytes as they are: a lone
+// member, because nobody knows better. Else an intact copy wins.
+func (c *Core) judgeSuspects() {
+	for i := range c.peers {
+		c.peers[i].acceptSuspect = c.unsure.count > 0 && c.iss == bit(i)
+	}
+}
+
+// sure notes that every block of a chunk has its checksum again, where that can be.
+func (c *Core) sure(chunk int64) {
+	c.unsure.remove(chunk)
+	c.judgeSuspects()
+}
+
+// startVerify begins to verify one more chunk. With a lone member that takes no
+// range: a read of its own changes nothing that anybody sees. Several members are
+// compared, as after a read that failed; a frozen write keeps its range, and must
+// not keep all slots from the copies that would thaw it.
 func (c *Core) startVerify() bool {
 	if c.now < c.unsureUntil {
 		return false
@@ -25,6 +42,12 @@ func (c *Core) startVerify() bool {
 	chunk := c.unsure.next(c.verifying)
 	if chunk < 0 {
 		return false
+	}
+	if c.iss.count() > 1 {
+		if !c.locks.idle(c.chunkSpan(chunk)) && c.waitingJobs()+1 > len(c.jobs)/2 {
+			return false
+		}
+		return c.startRepair(chunk, c.divide.has(chunk))
 	}
 	i := c.startJob(-1, chunk)
 	if i < 0 {
@@ -38,30 +61,24 @@ func (c *Core) startVerify() bool {
 
 func (c *Core) verifying(chunk int64) bool {
 	for i := range c.jobs {
-		if j := &c.jobs[i]; j.used && j.verify && j.chunk == chunk {
+		if j := &c.jobs[i]; j.used && j.target < 0 && j.chunk == chunk {
 			return true
 		}
 	}
 	return false
 }
 
-// hashForVerify asks the members that are trusted which blocks are suspect.
+// hashForVerify asks the lone member which blocks are suspect. When there is
+// another by now, the chunk is compared instead.
 func (c *Core) hashForVerify(i int) {
-	var trusted set
-	for k := range c.iss.all() {
-		if c.peers[k].acceptSuspect {
-			trusted |= bit(k)
-		}
-	}
-	if trusted == 0 {
-		c.verified(i)
+	if c.iss.count() > 1 {
+		c.endJob(i)
 		return
 	}
-	c.hash(i, trusted)
+	c.hash(i, c.iss)
 }
 
-// verifyNext reads the next extent with suspect blocks. The cursor goes through
-// the extents of one member after the other.
+// verifyNext reads the next extent with suspect blocks.
 func (c *Core) verifyNext(i int) {
 	j := &c.jobs[i]
 	for ; j.block < len(c.peers)*block.ExtentsPerChunk; j.block++ {
@@ -92,11 +109,6 @@ func (c *Core) verifyLater(i int) {
 }
 
 func (c *Core) verified(i int) {
-	c.unsure.remove(c.jobs[i].chunk)
-	if c.unsure.count == 0 {
-		for k := range c.peers {
-			c.peers[k].acceptSuspect = false
-		}
-	}
+	c.sure(c.jobs[i].chunk)
 	c.endJob(i)
 }

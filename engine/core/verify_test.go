@@ -101,3 +101,73 @@ func TestLoneMemberThatCannotBeReadIsVerifiedLater(t *testing.T) {
 		t.Error("a block was not verified")
 	}
 }
+
+// Both members were killed at once. What one of them has intact wins over what the
+// other cannot vouch for, in reads and in writes of a part of a block; what neither
+// can is taken as found, and is the same on both in the end.
+func TestIntactCopyWinsOverSuspectOne(t *testing.T) {
+	s := reopened(t, func(a, b *replica) {
+		a.plant('r', 0, 8*kib) // rotten
+		a.suspect[0], a.suspect[1], a.suspect[2] = true, true, true
+		b.plant('b', 8*kib, 4*kib)
+		b.suspect[2] = true
+	})
+	s.write(2, 'w', 0, 512)
+	s.read(3, 4*kib, 4*kib)
+	s.write(4, 'x', 8*kib, 512)
+	s.settle()
+	s.expectAmong("done 3 'o'", "done 4")
+	if a, b := s.content("A", 0, 12*kib), s.content("B", 0, 12*kib); a != b || a != "'woxo'" {
+		t.Errorf("A has %s, B has %s", a, b)
+	}
+	s.pass(5 * time.Second)
+	s.settle()
+	if n := s.core.unsure.count; n != 0 {
+		t.Errorf("%d chunks are unsure", n)
+	}
+}
+
+// Without the requests of a client, too, members are compared.
+func TestSuspectBlocksOfSeveralMembersAreCompared(t *testing.T) {
+	s := reopened(t, func(a, b *replica) {
+		a.plant('r', 0, 8*kib)
+		a.suspect[0], a.suspect[1] = true, true
+	})
+	s.settle()
+	if a := s.content("A", 0, 12*kib); a != "'o'" {
+		t.Errorf("A has %s", a)
+	}
+	if a := s.replica("A"); a.suspect[0] || a.suspect[1] {
+		t.Error("a block was not verified")
+	}
+}
+
+// reopened has two members that were killed at once and have come back.
+func reopened(t testing.TB, crash func(a, b *replica)) *script {
+	s := beginServing(t, scene{members: "A B", size: mib})
+	s.write(1, 'o', 0, 12*kib)
+	s.settle()
+	s.silent = bit(0) | bit(1)
+	s.pass(10 * time.Second)
+	s.lose("A")
+	s.lose("B")
+	crash(s.replica("A"), s.replica("B"))
+	s.wake("A")
+	s.wake("B")
+	s.drop()
+	s.pass(time.Second)
+	return s
+}
+
+// After the members were compared, what does not verify is damage, whatever the
+// store says of its region.
+func TestRotIsNotTakenForSuspect(t *testing.T) {
+	s := reopened(t, func(*replica, *replica) {})
+	s.settle()
+	s.replica("A").suspect[1], s.replica("B").suspect[1] = true, true
+	s.drop()
+	s.read(2, 4*kib, 4*kib)
+	s.write(3, 'w', 4*kib, 512)
+	s.settle()
+	s.expectAmong("done 2: input/output error", "done 3: input/output error")
+}

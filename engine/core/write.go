@@ -27,6 +27,13 @@ type write struct {
 	retryAt block.Instant
 	// starved: it found a disk full, and has not ended yet.
 	starved bool
+	// rotten are the replicas that cannot merge it into a block whose other part
+	// does not verify; mend is under way for one of them, mends are done. lost:
+	// nobody has that part of the block mend.edge; failed: one was left out.
+	rotten       set
+	mend         mend
+	mends        int
+	lost, failed bool
 }
 
 // mirror begins a mirrored write. It takes over one reference of w.buf.
@@ -55,7 +62,14 @@ func (c *Core) pushWrite(i int) {
 	if w.full != 0 {
 		c.checkSpace(i)
 	}
-	for k := range (c.need() &^ (w.has | w.sent | w.full)).all() {
+	if w.rotten != 0 {
+		c.mendWrite(i)
+	}
+	if w.lost {
+		c.leaveOut(i)
+		return
+	}
+	for k := range (c.need() &^ (w.has | w.sent | w.full | w.rotten)).all() {
 		c.deliver(k, i)
 	}
 	c.checkWrite(i)
@@ -144,20 +158,17 @@ func (c *Core) writeReplied(k int, e *call, rep *block.Reply) {
 	c.pushWrite(i)
 }
 
-// checkSpace is rule 31: a full member goes if another one took the write and
-// says that it has space; else the write waits. When all are full, nobody goes.
+// checkSpace gives full members up, or lets the write wait.
 func (c *Core) checkSpace(i int) {
 	w := &c.writes[i]
 	for k := range w.full.all() {
-		for q := range (w.has & c.iss &^ bit(k)).all() {
-			if c.peers[q].free > 0 && c.iss.has(k) {
-				c.guarded(GuardSpace)
-				w.full &^= bit(k)
-				if c.peers[k].failed == nil {
-					c.fail(k, block.ErrNoSpace)
-				}
-				break
-			}
+		if !c.mayDropFull(w, k) {
+			continue
+		}
+		c.guarded(GuardSpace)
+		w.full &^= bit(k)
+		if c.peers[k].failed == nil {
+			c.fail(k, block.ErrNoSpace)
 		}
 	}
 	if c.now >= w.retryAt {
@@ -165,13 +176,35 @@ func (c *Core) checkSpace(i int) {
 	}
 }
 
-// checkWrite ends a write that everybody who counts has (rule 9). The end of a
-// client's write is its acknowledgement.
+// mayDropFull reports whether a replica that has no room for a write may go.
+//
+// Rule 31 (full disks): a member goes if another one took the write and says that it
+// has room left; else the write waits. When all are full, nobody goes. The other half
+// is the store's: a sync that failed is never tried again (fail).
+func (c *Core) mayDropFull(w *write, k int) bool {
+	for q := range (w.has & c.iss &^ bit(k)).all() {
+		if c.peers[q].free > 0 && c.iss.has(k) {
+			return true
+		}
+	}
+	return false
+}
+
+// mayAcknowledge reports whether a write may end. The end of a client's write is
+// its acknowledgement.
+//
+// Rule 9 (acknowledgements): everybody who counts has it (rule 8), by a view that all
+// members hold, and a client's write needs an in-sync set that is large enough. One
+// who failed counts until the commit of its removal is known.
+func (c *Core) mayAcknowledge(w *write) bool {
+	return c.need()&^w.has == 0 && c.settled() && (w.request < 0 || c.enough())
+}
+
+// checkWrite ends a write that may be acknowledged.
 func (c *Core) checkWrite(i int) {
 	w := &c.writes[i]
-	need := c.need()
-	if need&^w.has != 0 || !c.settled() || w.request >= 0 && !c.enough() {
-		c.noteUnacknowledged(w, need&^w.has)
+	if !c.mayAcknowledge(w) {
+		c.noteUnacknowledged(w, c.need()&^w.has)
 		return
 	}
 	invariant.Assert(c.iss&^w.has == 0, "write ends without member")
@@ -182,7 +215,9 @@ func (c *Core) checkWrite(i int) {
 		c.missed(k, w.span)
 	}
 	ended := c.endWrite(i)
-	if ended.request >= 0 {
+	if ended.failed {
+		c.failWrite(ended)
+	} else if ended.request >= 0 {
 		c.written(int(ended.request), ended.span.Length)
 	} else {
 		c.jobWritten(int(ended.job))

@@ -172,7 +172,7 @@ func TestFailedDiskOfTheLastMember(t *testing.T) {
 	s.expect("A: read 1M+4K", "done 2 '.'")
 	s.read(3, mib, 4*kib)
 	s.refuse("A", block.ErrDiskFailed)
-	s.expect("A: read 1M+4K", "done 3: input/output error")
+	s.expect("A: read 1M+4K", "unreadable A at 1M", "done 3: input/output error")
 	s.pass(time.Minute)
 	s.expectNone("done")
 	// The disk was replaced under it: a new session takes the write.
@@ -187,26 +187,135 @@ func TestFailedDiskOfTheLastMember(t *testing.T) {
 func TestPartialWriteToADamagedBlockOfALoneMember(t *testing.T) {
 	s := beginServing(t, scene{members: "A", before: func(s *script) { s.replica("A").bad[0] = true }})
 	s.write(1, 'w', 0, 512)
-	s.answer("A")
-	s.expect("A: write 'w' 0+512", "done 1: input/output error")
+	s.answer("A A")
+	s.expect("A: write 'w' 0+512", "A: read 0+4K", "unreadable A at 0", "done 1: input/output error")
 	s.write(2, 'x', 0, 4*kib) // all of it can
 	s.write(3, 'y', 512, 512)
 	s.settle()
 	s.expectAmong("done 2", "done 3")
 }
 
-// Any other member is removed, for others have the block, and comes back whole.
+// Any other member gets the block from one that has it, and then the write again.
 func TestPartialWriteToADamagedBlockOfOneMember(t *testing.T) {
-	s := beginServing(t, scene{members: "A B", before: func(s *script) { s.replica("B").bad[0] = true }})
-	s.write(1, 'w', 0, 512)
-	s.answer("B")
-	s.expectAmong("B: close", "propose remove B")
+	s := beginServing(t, scene{members: "A B C", before: func(s *script) {
+		for _, r := range s.replicas {
+			r.plant('o', 0, 12*kib)
+			r.log = nil
+		}
+		s.replica("A").bad[0] = true
+		s.replica("A").bad[2] = true
+	}})
+	s.write(1, 'w', 512, 11*kib)
+	s.drop()
+	s.answer("A B")
+	s.expect("B: read 0+4K")
+	s.answer("B A")
+	s.expect("A: write 'ow' 0+4K", "repaired 4K of A at 0: checksum mismatch", "B: read 8K+4K") // B has the write by then
+	s.answer("B A")
+	s.expect("A: write 'wo' 8K+4K", "repaired 4K of A at 8K: checksum mismatch", "A: write 'w' 512+11K")
+	s.answer("A")
+	s.expect()
+	s.answer("C")
+	s.expect("done 1")
+	for _, n := range []string{"A", "B", "C"} {
+		if got := s.content(n, 0, 16*kib); got != "'owo.'" {
+			t.Errorf("%s has %s", n, got)
+		}
+	}
+}
+
+// Two members have what the third lacks and lack different blocks themselves.
+func TestPartialWriteWhoseBlocksAreDamagedAtSeveralMembers(t *testing.T) {
+	s := beginServing(t, scene{members: "A B", before: func(s *script) {
+		for _, r := range s.replicas {
+			r.plant('o', 0, 12*kib)
+			r.log = nil
+		}
+		s.replica("A").bad[0] = true
+		s.replica("B").bad[2] = true
+	}})
+	s.write(1, 'w', 512, 11*kib)
 	s.settle()
-	s.expectAmong("lost B: checksum mismatch", "done 1")
+	s.expectAmong("repaired 4K of A at 0: checksum mismatch", "repaired 4K of B at 8K: checksum mismatch", "done 1")
+	if a, b := s.content("A", 0, 16*kib), s.content("B", 0, 16*kib); a != b || a != "'owo.'" {
+		t.Errorf("A has %s, B has %s", a, b)
+	}
+}
+
+// Nobody has the other part of the block. The request fails, as a read of the block
+// does; the rest of it is the same everywhere, and everybody remains a member.
+func TestPartialWriteToABlockThatNobodyHas(t *testing.T) {
+	s := beginServing(t, scene{members: "A B", absent: "C", before: func(s *script) {
+		for _, r := range s.replicas {
+			r.plant('o', 0, 12*kib)
+			r.log = nil
+			r.bad[2] = true
+		}
+	}})
+	s.write(1, 'w', 4*kib, 5*kib)
+	s.drop()
+	s.answer("A B")
+	s.expect("B: read 8K+4K")
+	s.answer("B")
+	s.expect("A: read 8K+4K")
+	s.answer("A")
+	s.expect("unreadable A at 8K", "unreadable B at 8K", "A: write 'w' 4K+4K", "B: write 'w' 4K+4K")
+	s.answer("A B")
+	s.expect("done 1: input/output error")
+	s.write(2, 'x', 9*kib, kib)
+	s.settle()
+	s.expectAmong("done 2: input/output error")
+	s.write(3, 'y', 8*kib, 4*kib)
+	s.write(4, 'z', 9*kib, kib)
+	s.settle()
+	s.expectAmong("done 3", "done 4")
+	if a, b := s.content("A", 0, 16*kib), s.content("B", 0, 16*kib); a != b || a != "'owyzy.'" {
+		t.Errorf("A has %s, B has %s", a, b)
+	}
+}
+
+// The member that gives the block dies: another one does.
+func TestPartialWriteWhoseHelperDies(t *testing.T) {
+	s := beginServing(t, scene{members: "A B C", before: func(s *script) {
+		for _, r := range s.replicas {
+			r.plant('o', 0, 4*kib)
+			r.log = nil
+		}
+		s.replica("A").bad[0] = true
+	}})
+	s.write(1, 'w', 0, 512)
+	s.drop()
+	s.answer("A")
+	s.expect("B: read 0+4K")
+	s.silent = bit(1)
+	s.lose("B")
+	s.settle()
+	s.expectAmong("lost B: unavailable", "C: read 0+4K", "A: write 'wo' 0+4K", "done 1")
+}
+
+// The member that is mended dies: the write is done without it, and it comes back
+// as any other.
+func TestPartialWriteWhosePatientDies(t *testing.T) {
+	s := beginServing(t, scene{members: "A B", size: mib, before: func(s *script) {
+		for _, r := range s.replicas {
+			r.plant('o', 0, 4*kib)
+			r.log = nil
+		}
+		s.replica("B").bad[0] = true
+	}})
+	s.write(1, 'w', 0, 512)
+	s.drop()
+	s.answer("A B A")
+	s.expect("A: read 0+4K", "B: write 'wo' 0+4K")
+	s.silent = bit(1)
+	s.lose("B")
+	s.settle()
+	s.expectAmong("lost B: unavailable", "done 1")
+	s.wake("B")
 	s.pass(time.Second)
 	s.settle()
-	s.expectAmong("resync B 16M", "admitted B, 64K copied")
-	if got := s.content("B", 0, 8*kib); got != "'w.'" {
+	s.expectAmong("admitted B, 64K copied")
+	if got := s.content("B", 0, 8*kib); got != "'wo.'" {
 		t.Errorf("B has %s", got)
 	}
 }

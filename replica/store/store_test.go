@@ -259,6 +259,11 @@ func TestChecksum(t *testing.T) {
 	if err := g.do(r, op); !errors.Is(err, block.ErrChecksum) {
 		t.Fatalf("suspect block: %v", err)
 	}
+	for _, op := range []*Op{writeOp(4096*3+512, fill(512, 2)), {Kind: Zero, Offset: 4096 * 3, Length: 512}} {
+		if err := g.do(r, op); !errors.Is(err, block.ErrChecksum) || op.Bad != 4096*3 {
+			t.Fatalf("%s of a part of a suspect block: %v, bad %d", op.Kind, err, op.Bad)
+		}
+	}
 	op = &Op{Kind: Read, Offset: 4096 * 3, Length: 4096, Buf: block.NewBuffer(4096), Flags: block.FlagAcceptSuspect}
 	g.must(r, op)
 	g.must(r, &Op{Kind: Update, Meta: &block.Update{ClearLog: block.Regions{1}}})
