@@ -4,9 +4,9 @@
 
 SHELL := /bin/bash
 
-# SEED and STEPS choose a run of the simulator, DURATION bounds it when SEED does
-# not; a run that fails prints what was violated and how to replay it (see
-# test/sim/doc.go). SEED and ROUNDS choose the rounds of `make robustness`. SABOTAGE
+# SEED and STEPS choose a run of the simulator; when SEED does not, DURATION or
+# EVENTS bounds the runs, the first of which is that of seed FIRST; a run that fails
+# prints what was violated and how to replay it (see test/sim/doc.go). SEED and ROUNDS choose the rounds of `make robustness`. SABOTAGE
 # is a step of `make demo` or `make postgres` that must then fail. RUN chooses among the tests of `make
 # test`, `make robustness` and `make e2e` and the bugs of `make canaries`, PKG the
 # packages of the first. CONFIG and SET choose what `make explore` visits.
@@ -16,6 +16,8 @@ STEPS    ?=
 CONFIG   ?=
 SET      ?=
 DURATION ?= 1m
+EVENTS   ?=
+FIRST    ?=
 SABOTAGE ?=
 RUN      ?=
 BENCH    ?=
@@ -33,6 +35,7 @@ help: ## Explain every target
 	@echo "  SEED=7 STEPS=15000    make sim:   replay one run, of that many steps"
 	@echo "  ROUNDS=10             make robustness: that many rounds of 40 s (default 2)"
 	@echo "  DURATION=10m          make sim:   try new seeds for that long (default 1m)"
+	@echo "  EVENTS=100000000      make sim:   or until so many events were played; FIRST=<seed>"
 	@echo "  CONFIG=lease,loss     make explore: only these configurations"
 	@echo "  SET=writes=2,links=1  make explore: with other bounds"
 	@echo "  SABOTAGE=<step>       make demo, make postgres: break that step; it must then fail"
@@ -77,9 +80,10 @@ verify: ## Generate again and fail if that changes anything
 ##@ Deeper
 
 .PHONY: sim
-sim: ## Run the protocol simulator: SEED= STEPS= replay a run, DURATION= bounds many
-	@go test ./test/sim -run '^TestSim$$' -count 1 -v -timeout 0 \
-		-sim.duration $(DURATION) $(if $(SEED),-sim.seed $(SEED)) $(if $(STEPS),-sim.steps $(STEPS))
+sim: ## Run the protocol simulator: SEED= STEPS= replay a run, DURATION= or EVENTS= bounds many
+	@go test ./test/sim -run '^TestSim$$' -count 1 -v -timeout 0 -sim.workers $$(nproc) -sim.duration $(DURATION) \
+		$(if $(EVENTS),-sim.events $(EVENTS)) $(if $(FIRST),-sim.first $(FIRST)) \
+		$(if $(SEED),-sim.seed $(SEED)) $(if $(STEPS),-sim.steps $(STEPS))
 
 .PHONY: explore
 explore: ## Visit every state that small configurations reach: CONFIG= SET= choose
