@@ -4,11 +4,12 @@
 
 SHELL := /bin/bash
 
-# SEED and STEPS choose a run of the simulator, DURATION bounds it when SEED does
-# not; a run that fails prints what was violated and how to replay it (see
-# test/sim/doc.go). SEED and ROUNDS choose the rounds of `make robustness`, CANARY a
-# bug of test/canaries that they must notice instead. SABOTAGE is a step of `make
-# demo` or `make postgres` that must then fail. RUN chooses among the tests of `make
+# SEED and STEPS choose a run of the simulator; when SEED does not, DURATION or
+# EVENTS bounds the runs, the first of which is that of seed FIRST; a run that fails
+# prints what was violated and how to replay it (see test/sim/doc.go). SEED and
+# ROUNDS choose the rounds of `make robustness`, CANARY a bug of test/canaries that
+# they must notice instead. SABOTAGE is a step of `make demo` or `make postgres` that
+# must then fail. RUN chooses among the tests of `make
 # test`, `make robustness` and `make e2e` and the bugs of `make canaries`, PKG the
 # packages of the first. CONFIG and SET choose what `make explore` visits.
 SEED     ?=
@@ -18,6 +19,8 @@ STEPS    ?=
 CONFIG   ?=
 SET      ?=
 DURATION ?= 1m
+EVENTS   ?=
+FIRST    ?=
 SABOTAGE ?=
 RUN      ?=
 BENCH    ?=
@@ -36,6 +39,7 @@ help: ## Explain every target
 	@echo "  ROUNDS=10             make robustness: that many rounds of some 50 s (default 2)"
 	@echo "  CANARY=r09-early-ack  make robustness: plant that bug; the rounds must notice it"
 	@echo "  DURATION=10m          make sim:   try new seeds for that long (default 1m)"
+	@echo "  EVENTS=100000000      make sim:   or until so many events were played; FIRST=<seed>"
 	@echo "  CONFIG=lease,loss     make explore: only these configurations"
 	@echo "  SET=writes=2,links=1  make explore: with other bounds"
 	@echo "  SABOTAGE=<step>       make demo, make postgres: break that step; it must then fail"
@@ -80,9 +84,10 @@ verify: ## Generate again and fail if that changes anything
 ##@ Deeper
 
 .PHONY: sim
-sim: ## Run the protocol simulator: SEED= STEPS= replay a run, DURATION= bounds many
-	@go test ./test/sim -run '^TestSim$$' -count 1 -v -timeout 0 \
-		-sim.duration $(DURATION) $(if $(SEED),-sim.seed $(SEED)) $(if $(STEPS),-sim.steps $(STEPS))
+sim: ## Run the protocol simulator: SEED= STEPS= replay a run, DURATION= or EVENTS= bounds many
+	@go test ./test/sim -run '^TestSim$$' -count 1 -v -timeout 0 -sim.workers $$(nproc) -sim.duration $(DURATION) \
+		$(if $(EVENTS),-sim.events $(EVENTS)) $(if $(FIRST),-sim.first $(FIRST)) \
+		$(if $(SEED),-sim.seed $(SEED)) $(if $(STEPS),-sim.steps $(STEPS))
 
 .PHONY: explore
 explore: ## Visit every state that small configurations reach: CONFIG= SET= choose

@@ -196,9 +196,8 @@ func (c *Core) mayGo(p *peer, at int32) bool {
 	}
 	if e.purpose == forWrite && c.copying(p.index, span) {
 		c.guarded(GuardCopy)
-		return false
 	}
-	return true
+	return e.purpose == forFlush || !c.copying(p.index, span)
 }
 
 // pump sends what waits for a replica, in order.

@@ -150,6 +150,9 @@ func (c *Core) storeView() {
 		if !change {
 			continue
 		}
+		if c.meta.dirtyOwed.has(i) && !regions.Empty() {
+			c.guarded(GuardRemovalSet)
+		}
 		update.SetDirty = append(update.SetDirty, block.DirtySet{
 			Replica: c.peers[i].id, Removal: c.member(i).Removed, Regions: regions,
 		})
@@ -175,11 +178,7 @@ func (c *Core) dirtySetOf(i int) (regions block.Regions, change bool) {
 	case p.needAll:
 		return block.AllRegions(c.view.Size), true
 	case c.meta.dirtyOwed.has(i):
-		logs := c.unionLogs()
-		if !logs.Empty() {
-			c.guarded(GuardRemovalSet)
-		}
-		return logs, true
+		return c.unionLogs(), true
 	case p.dirtyHeld:
 		return nil, false
 	}

@@ -237,10 +237,11 @@ func (w *World) leftRolledBack(v *volume, before, after *block.View) {
 }
 
 // checkLoss verifies that an attachment that the engine ended was ended because
-// every member that stays lost its memory (rule 17).
+// every member that stays lost its memory (rule 17), or had its disk put back, which
+// a replica outside of the in-sync set may have told of.
 func (w *World) checkLoss(v *volume, before, after *block.View) {
 	for _, m := range after.Replicas {
-		if !m.InSync {
+		if !m.InSync || w.rolledBack[m.ID] {
 			continue
 		}
 		if old := before.Member(m.ID); old != nil && old.Incarnation == w.nodeOf(m.ID).incarnation() {

@@ -57,6 +57,8 @@
 //	check_linear.go    every read of a sector can be explained by one order of
 //	                   the writes; unacknowledged ones may be in it or not, but
 //	                   are settled when the next engine serves
+//	check_porcupine.go the same by another judge: porcupine searches the whole
+//	                   history of sectors that the seed draws; both must agree
 //	check_flushed.go   after an attachment that ended because every copy lost its
 //	                   memory, nothing older than the last flush shows; it ends for
 //	                   no other reason
@@ -72,28 +74,42 @@
 //	check_memory.go    what an engine leaves queued is bounded
 //	check_store.go     each extent of a disk belongs to one place, whenever a store
 //	                   is opened and at the end
+//	truth.go           a view changes only by a proposal of its epoch's engine on
+//	                   its revision; no other command changes an in-sync set
 //	payload.go         every sector's bytes are of a write to that very place;
 //	                   two volumes share the disks, and neither shows the other's
 //	world.go           a client gets no error but those that a fault allows
 //	run.go             no assertion of the code under test fails
 //
 // The paths that a run took, faults and steps of the protocol, are counted
-// (paths.go). A set of runs that never took an expected one fails: it would
-// prove nothing about it.
+// (paths.go), and so is by rule how often a guard of it decided something (rules.go;
+// what only the core can see, it counts itself: core.Guard). A set of runs that never
+// took an expected one fails: it would prove nothing about it.
+//
+// The attacks against which the rules were written are listed by name with who plays
+// them (attacks_test.go), most of them as scenarios here.
 //
 // # Use
 //
-//	make sim                        new seeds for a minute, then a table
+//	make sim                        new seeds for a minute, on all cores, then a
+//	                                table and a line of totals
 //	make sim DURATION=1h            for longer
+//	make sim EVENTS=100000000       until so many events were played
+//	make sim FIRST=5000             beginning with seed 5000
 //	make sim SEED=7 STEPS=15000     one run again, as the report of a failure says
+//	make test                       two minutes of seeds, among everything else
 //
 // To see all of a run that failed, give the test -sim.trace a file; its last lines
 // are in the report. Lines are: step, seconds, what happened; A, B, C are the
 // replicas of a volume in the order of the view, E2@n0 is the engine of epoch 2 on
 // node 0, s3 its third session with a replica, and a value is the number of the
-// request that wrote it. The code under test and this package make one program:
-// after a change to either, a seed stands for another run, so what a seed has shown
-// is kept as a scenario (scenario_test.go), which scripts the interleaving.
+// request that wrote it.
+//
+// What a seed has shown stays as a test. The code under test and this package make
+// one program, so that after a change to either a seed stands for another run: it is
+// no use to keep its number. Find in the trace the few events that matter, script them
+// as a scenario (scenario_*_test.go, scene_test.go has the verbs), see that it fails,
+// mend the code, see that it passes, and test the part that was wrong beside its code.
 //
 // Bugs planted in the code itself are hunted with the flag -sim.hunt: faults come
 // closer together then, and assertions do not count (test/canaries).

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -14,7 +15,9 @@ import (
 var (
 	seedFlag     = flag.Uint64("sim.seed", 0, "run this one seed; 0 runs many")
 	stepsFlag    = flag.Int("sim.steps", DefaultSteps, "events of each run before everything is healed")
-	durationFlag = flag.Duration("sim.duration", 10*time.Second, "how long TestSim goes on with new seeds")
+	durationFlag = flag.Duration("sim.duration", 2*time.Minute, "how long TestSim goes on with new seeds")
+	eventsFlag   = flag.Int("sim.events", 0, "how many events TestSim plays, however long it takes; 0 goes by the duration")
+	workersFlag  = flag.Int("sim.workers", 1, "how many seeds TestSim runs at once")
 	firstFlag    = flag.Uint64("sim.first", 1, "the seed that TestSim begins with")
 	runsFlag     = flag.Int("sim.runs", 0, "the number of seeds that TestSim runs, however long it takes; 0 goes by the duration")
 	traceFlag    = flag.String("sim.trace", "", "a file for the whole trace of a single seed")
@@ -33,32 +36,91 @@ func run(t *testing.T, o Options) *Result {
 	return r
 }
 
-// TestSim runs one seed after the other for a bounded time, or the one asked
-// for. A set of runs that never took an expected path fails.
+// TestSim runs seeds for a bounded time, or until so many events were played, or
+// the one seed asked for. A set of runs that never took an expected path fails.
 func TestSim(t *testing.T) {
+	t.Parallel()
 	if *huntFlag > 0 {
 		hunt(t, *firstFlag, *huntFlag, *stepsFlag)
 		return
 	}
-	total := NewTally()
 	if *seedFlag != 0 {
+		total := NewTally()
 		r := runTraced(t, SeedOptions(*seedFlag, *stepsFlag))
 		total.Add(r)
 		t.Logf("seed %d: trace %016x\n%v", *seedFlag, r.Hash, total)
 		return
 	}
-	more := func(begin time.Time) bool { return time.Since(begin) < *durationFlag }
-	if *runsFlag > 0 {
-		more = func(time.Time) bool { return total.Runs < *runsFlag }
+	b := &batch{begin: time.Now(), next: *firstFlag, total: NewTally(), logf: t.Logf}
+	var workers sync.WaitGroup
+	for range max(*workersFlag, 1) {
+		workers.Go(b.work)
 	}
-	for begin := time.Now(); more(begin); {
-		total.Add(run(t, SeedOptions(*firstFlag+uint64(total.Runs), *stepsFlag)))
+	workers.Wait()
+	if b.failure != "" {
+		t.Fatal(b.failure)
 	}
-	t.Logf("seeds %d to %d: %v", *firstFlag, *firstFlag+uint64(total.Runs)-1, total)
+	t.Logf("seeds %d to %d: %v", *firstFlag, b.next-1, b.total)
+	t.Log(b.total.Totals(time.Since(b.begin)))
 	// Fewer runs may miss a rare path by chance.
-	const enough = 200
-	if missing := total.Missing(); len(missing) > 0 && total.Runs >= enough {
-		t.Errorf("never taken in %d runs: %s", total.Runs, strings.Join(missing, ", "))
+	const enough = 400
+	if missing := b.total.Missing(); len(missing) > 0 && b.total.Runs >= enough {
+		t.Errorf("never taken in %d runs: %s", b.total.Runs, strings.Join(missing, ", "))
+	}
+}
+
+// batch is a set of runs that some workers share.
+type batch struct {
+	begin time.Time
+	logf  func(format string, args ...any)
+
+	mu      sync.Mutex
+	next    uint64
+	total   *Tally
+	failure string
+}
+
+// take gives a worker its next seed; false when there is nothing more to do.
+func (b *batch) take() (seed uint64, more bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.failure != "":
+	case *runsFlag > 0:
+		more = b.next < *firstFlag+uint64(*runsFlag)
+	case *eventsFlag > 0:
+		more = b.total.Steps < *eventsFlag
+	default:
+		more = time.Since(b.begin) < *durationFlag
+	}
+	seed = b.next
+	if more {
+		b.next++
+	}
+	return seed, more
+}
+
+// milestone is after how many events a long batch says how far it is.
+const milestone = 10_000_000
+
+// work runs seeds until there are none left.
+func (b *batch) work() {
+	for seed, more := b.take(); more; seed, more = b.take() {
+		o := SeedOptions(seed, *stepsFlag)
+		r, err := Run(o)
+		b.mu.Lock()
+		switch {
+		case err != nil:
+			b.failure = err.Error()
+		case r.Violation != nil:
+			b.failure = r.Report(o)
+		default:
+			before := b.total.Steps
+			if b.total.Add(r); before/milestone != b.total.Steps/milestone {
+				b.logf("%s", b.total.Totals(time.Since(b.begin)))
+			}
+		}
+		b.mu.Unlock()
 	}
 }
 

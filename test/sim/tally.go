@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Tally sums up a set of runs.
@@ -35,6 +36,21 @@ func (t *Tally) Missing() []string {
 		}
 	}
 	return missing
+}
+
+// Totals is one line to be quoted.
+func (t *Tally) Totals(took time.Duration) string {
+	faults := 0
+	for name, n := range t.paths.counts {
+		if strings.HasPrefix(name, faultPrefix) {
+			faults += n
+		}
+	}
+	for _, name := range []string{"raft: command lost", "raft: command late", "raft: answer lost"} {
+		faults += t.paths.counts[name]
+	}
+	return fmt.Sprintf("total: %d runs, %d events, %d requests, %d faults, %v", t.Runs, t.Steps, t.Operations, faults,
+		took.Round(time.Second))
 }
 
 // columns is the number of columns of each part of the table.
