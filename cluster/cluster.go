@@ -242,10 +242,11 @@ func (c *Cluster) fail(err error) {
 	}
 }
 
-// Close ends the member: no more requests, Raft down, files closed. It may be
-// called more than once.
+// Close ends the member: leadership handed over, no more requests, Raft down, files
+// closed. It may be called more than once.
 func (c *Cluster) Close() (err error) {
 	c.once.Do(func() {
+		c.handOver()
 		close(c.closed)
 		c.leading.Store(false)
 		if c.peers != nil {

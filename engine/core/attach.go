@@ -18,6 +18,7 @@ type attachState struct {
 func (c *Core) driveAttach() {
 	kept, decided := c.founders()
 	if !decided {
+		c.guarded(GuardMembers)
 		return
 	}
 	if kept == 0 {
@@ -33,6 +34,7 @@ func (c *Core) driveAttach() {
 		return
 	}
 	if c.view.NotWaitedOut && c.now < c.waitedOutAt() {
+		c.guarded(GuardWaitOut)
 		return
 	}
 	changed := c.changedIncarnations(c.iss)
@@ -112,6 +114,7 @@ func (c *Core) waitedOutAt() block.Instant {
 func (c *Core) noteRolledBack(doomed set) {
 	for i := range doomed.all() {
 		if c.peers[i].rolledBack() {
+			c.guarded(GuardRolledBack)
 			c.peers[i].needAll = true
 		}
 	}

@@ -175,7 +175,11 @@ func (c *Core) dirtySetOf(i int) (regions block.Regions, change bool) {
 	case p.needAll:
 		return block.AllRegions(c.view.Size), true
 	case c.meta.dirtyOwed.has(i):
-		return c.unionLogs(), true
+		logs := c.unionLogs()
+		if !logs.Empty() {
+			c.guarded(GuardRemovalSet)
+		}
+		return logs, true
 	case p.dirtyHeld:
 		return nil, false
 	}
@@ -184,6 +188,7 @@ func (c *Core) dirtySetOf(i int) (regions block.Regions, change bool) {
 	for k := range c.iss.all() {
 		held := findDirty(c.peers[k].heldDirty, p.id, c.member(i).Removed)
 		if held == nil {
+			c.guarded(GuardNoSet)
 			return block.AllRegions(c.view.Size), true
 		}
 		regions.Union(held.Regions)
@@ -330,6 +335,7 @@ func (c *Core) takeOver() bool {
 		if p.target != nil {
 			regions.Union(p.target.missing)
 		}
+		c.guarded(GuardTakeOver)
 		update.SetDirty = append(update.SetDirty, block.DirtySet{
 			Replica: p.id, Removal: c.member(k).Removed, Regions: regions,
 		})

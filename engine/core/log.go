@@ -134,7 +134,11 @@ func (c *Core) driveLog() {
 	}
 	regions := c.clearable(c.log.all, c.flush.clean)
 	for i := range c.absent().all() {
-		c.wantDirty(i, c.lacks(i, regions))
+		lacked := c.lacks(i, regions)
+		if !lacked.Empty() {
+			c.guarded(GuardLackedLog)
+		}
+		c.wantDirty(i, lacked)
 	}
 	c.log.marked, c.kick = true, true
 }
@@ -147,7 +151,11 @@ func (c *Core) clearable(all bool, clean uint64) block.Regions {
 	idle := c.now - block.Instant(c.cfg.Timing.LogIdle)
 	for r := range c.unionLogs().All() {
 		e := c.log.regions[r]
-		if e.busy == 0 && e.ended < clean && (all || e.endedAt <= idle) && !c.divide.region(r) && !c.unsure.region(r) {
+		switch {
+		case e.busy != 0 || e.ended >= clean || !all && e.endedAt > idle:
+		case c.divide.region(r) || c.unsure.region(r):
+			c.guarded(GuardDivergentLog)
+		default:
 			s.Add(r)
 		}
 	}

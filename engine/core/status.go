@@ -61,6 +61,7 @@ func (c *Core) Status() Status {
 		InFlight:   len(c.requests) - len(c.freeRequests),
 		Divergent:  int64(c.divide.count) * block.ChunkSize,
 		LogRegions: len(c.log.regions),
+		Guards:     c.guards,
 	}
 	for i := range c.peers {
 		t := c.peers[i].target

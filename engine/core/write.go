@@ -54,6 +54,8 @@ func (c *Core) pushWrite(i int) {
 	if !w.running {
 		if c.maySendWrite(w) {
 			c.sendWrite(i)
+		} else {
+			c.noteHeld(w)
 		}
 		return
 	}
@@ -80,12 +82,25 @@ func (c *Core) maySendWrite(w *write) bool {
 	return c.settled() && (c.enough() || w.job >= 0) && !c.clearingAny(w.span)
 }
 
+// noteHeld counts what keeps a write from being sent.
+func (c *Core) noteHeld(w *write) {
+	switch {
+	case !c.settled():
+		c.guarded(GuardGate)
+	case !c.enough() && w.job < 0:
+		c.guarded(GuardMinimum)
+	default:
+		c.guarded(GuardLeaving)
+	}
+}
+
 // sendWrite hands a write to every replica that counts, and to every target.
 func (c *Core) sendWrite(i int) {
 	w := &c.writes[i]
 	c.assertLocked(w)
 	w.running = true
 	c.enterLog(w.span)
+	c.noteChanges(w.span)
 	for k := range c.need().all() {
 		c.deliver(k, i)
 	}
@@ -151,6 +166,7 @@ func (c *Core) checkSpace(i int) {
 		if !c.mayDropFull(w, k) {
 			continue
 		}
+		c.guarded(GuardSpace)
 		w.full &^= bit(k)
 		if c.peers[k].failed == nil {
 			c.fail(k, block.ErrNoSpace)
@@ -189,6 +205,7 @@ func (c *Core) mayAcknowledge(w *write) bool {
 func (c *Core) checkWrite(i int) {
 	w := &c.writes[i]
 	if !c.mayAcknowledge(w) {
+		c.noteUnacknowledged(w, c.need()&^w.has)
 		return
 	}
 	invariant.Assert(c.iss&^w.has == 0, "write ends without member")
@@ -211,6 +228,22 @@ func (c *Core) checkWrite(i int) {
 			c.kick = true
 			break
 		}
+	}
+}
+
+// noteUnacknowledged counts what keeps a write that was sent from its end.
+func (c *Core) noteUnacknowledged(w *write, lacking set) {
+	switch {
+	case lacking == 0 && !c.settled():
+		c.guarded(GuardGate)
+	case lacking == 0:
+		c.guarded(GuardMinimum)
+	case lacking&^w.full == 0:
+		c.guarded(GuardFull)
+	case lacking&c.iss == 0:
+		c.guarded(GuardJoining)
+	case lacking&^c.failedMembers() == 0:
+		c.guarded(GuardRemoval)
 	}
 }
 

@@ -23,21 +23,24 @@ var (
 // notices. Anything else that fails is no proof.
 func TestCanary(t *testing.T) {
 	binaries := binariesFor(t, "-overlay", overlayOf(t, *canary))
-	chosen, err := chooseFaults(*only)
+	chosen, err := chooseFaults(faults, *only)
 	if err != nil {
 		t.Fatal(err)
 	}
 	first, began := firstSeed(), time.Now()
+	ctx := untilInterrupted(t)
 	pauses := &table{}
 	for i := range *canaryRounds {
 		seed := first + uint64(i)
 		show("%s, round %d: seed %d\n", *canary, i+1, seed)
-		err := runRound(t.Context(), options{
-			stageOptions: stageOptions{binaries: binaries, dir: roundDir(i)},
+		err := runRound(ctx, options{
+			stageOptions: stageOptions{binaries: binaries, dir: roundDir(i), nodes: *nodes},
 			seed:         seed, length: *length, faults: chosen,
 			keep: evidenceDir(seed), table: pauses, printf: show,
 		})
 		switch {
+		case ctx.Err() != nil:
+			t.Fatalf("interrupted: %v", err)
 		case errors.Is(err, errLost), errors.Is(err, errDiffers), errors.Is(err, block.ErrCorrupt):
 			show("%s was caught in round %d, after %d faults and %.0f s: %.400v\n",
 				*canary, i+1, pauses.counted(countFaults), time.Since(began).Seconds(), err)

@@ -44,6 +44,19 @@ func (r *round) vanish(v victim) trouble {
 	}
 }
 
+// part parts the nodes into two sides that do not hear each other. A majority of
+// the Raft group may be with the engine or not.
+func (r *round) part(ctx context.Context) error {
+	order := r.draw.Perm(len(r.stage.cluster.Nodes))
+	some := 1 + r.draw.IntN(len(order)-1)
+	return r.suffer(ctx, trouble{
+		kind: "part", what: fmt.Sprintf("%v from %v", names(order[:some]), names(order[some:])),
+		hold:   r.between(2*time.Second, 9*time.Second),
+		inject: func(ctx context.Context) error { return r.links(ctx, order[:some], order[some:], true) },
+		mend:   r.stage.network.Heal,
+	})
+}
+
 // oneWay cuts one direction: the node hears nothing, or is not heard.
 func (r *round) oneWay(v victim) trouble {
 	kind, from, to := "deaf ", r.everybody(), []int{v.node}

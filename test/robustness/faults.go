@@ -27,6 +27,7 @@ var faults = []fault{
 	{"vanish", 4, alone((*round).vanish)},
 	{"one way", 3, alone((*round).oneWay)},
 	{"split", 3, (*round).splitReplica},
+	{"part", 3, (*round).part},
 	{"leader", 4, (*round).leaderSuffers},
 	{"split leader", 3, (*round).splitLeader},
 	{"chase", 2, (*round).chase},
@@ -42,18 +43,19 @@ var faults = []fault{
 	{"restage", 1, (*round).restage},
 }
 
-// chooseFaults are those whose names are given, separated by commas; all for none.
-func chooseFaults(names string) ([]fault, error) {
+// chooseFaults are those of a list whose names are given, separated by commas; all
+// for none.
+func chooseFaults(list []fault, names string) ([]fault, error) {
 	if names == "" {
-		return faults, nil
+		return list, nil
 	}
 	var chosen []fault
 	for _, name := range strings.Split(names, ",") {
-		i := slices.IndexFunc(faults, func(f fault) bool { return f.name == name })
+		i := slices.IndexFunc(list, func(f fault) bool { return f.name == name })
 		if i < 0 {
 			return nil, fmt.Errorf("fault %q: %w", name, block.ErrNotFound)
 		}
-		chosen = append(chosen, faults[i])
+		chosen = append(chosen, list[i])
 	}
 	return chosen, nil
 }

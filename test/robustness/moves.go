@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,27 +45,70 @@ func (r *round) move(ctx context.Context) error {
 	return r.recover(ctx, "move in order", at, r.load.history.now())
 }
 
-// moveByForce takes the volume from a node that died, froze or vanished, and lets
-// that node come back while the volume is used elsewhere.
-func (r *round) moveByForce(ctx context.Context) error {
-	from, to := r.stage.home, r.elsewhere()
-	n := r.stage.node(from)
-	how := []struct {
-		name         string
-		inject, mend func(context.Context) error
-	}{
+// loss is how a node is lost that comes back later.
+type loss struct {
+	name         string
+	inject, mend func(context.Context) error
+}
+
+// parted is the loss of a node that is not alone.
+const parted = "parted"
+
+// losses are those of a node, to all others or to all but one.
+func (r *round) losses(node, but int) []loss {
+	n := r.stage.node(node)
+	all := []loss{
 		{"died", func(context.Context) error { return n.Kill() }, n.Start},
 		{"froze", func(context.Context) error { return n.Freeze() }, func(context.Context) error { return n.Thaw() }},
 		{
-			"vanished", func(ctx context.Context) error { return r.links(ctx, []int{from}, r.everybody(), true) },
+			"vanished", func(ctx context.Context) error { return r.links(ctx, []int{node}, r.everybody(), true) },
 			r.stage.network.Heal,
 		},
-	}[r.draw.IntN(3)]
+	}
+	// Together with a replica, while the others have a majority: with a replica
+	// on either side, each could go on alone.
+	companions := r.holdersBut(node, but)
+	if len(r.stage.cluster.Nodes) < 5 || len(companions) == 0 {
+		return all
+	}
+	side := []int{node, companions[r.draw.IntN(len(companions))]}
+	rest := slices.DeleteFunc(r.everybody(), func(i int) bool { return slices.Contains(side, i) })
+	return append(all, loss{
+		parted, func(ctx context.Context) error {
+			r.stage.away = side
+			return r.links(ctx, side, rest, true)
+		},
+		func(ctx context.Context) error {
+			r.stage.away = nil
+			return r.stage.network.Heal(ctx)
+		},
+	})
+}
+
+// moveByForce takes the volume from a node that was lost, and lets that node come
+// back while the volume is used elsewhere.
+func (r *round) moveByForce(ctx context.Context) error {
+	from, to := r.stage.home, r.elsewhere()
+	n := r.stage.node(from)
+	all := r.losses(from, to)
+	how := all[r.draw.IntN(len(all))]
 	wait := time.Duration(0)
-	if r.draw.IntN(2) == 0 {
+	switch {
+	case how.name == parted:
+		// Long enough for the old engine to want to go on without the rest.
+		wait = r.between(3*time.Second, 8*time.Second)
+	case r.draw.IntN(2) == 0:
 		wait = r.between(time.Second, 8*time.Second)
 	}
 	r.say("move by force: %s %s, to %s after %.1f s", n.Name, how.name, r.stage.node(to).Name, wait.Seconds())
+	// Requests that the old engine cannot finish keep it from serving another
+	// client; without any, readStale is heard there.
+	if r.draw.IntN(3) == 0 {
+		if err := r.load.hold(ctx); err != nil {
+			return err
+		}
+		defer r.load.release()
+	}
 	if err := how.inject(ctx); err != nil {
 		return err
 	}
@@ -77,6 +121,7 @@ func (r *round) moveByForce(ctx context.Context) error {
 	if err := r.stage.detach(ctx); err != nil {
 		return err
 	}
+	r.load.release()
 	detached := r.load.history.now()
 	dial, err := r.stage.attach(ctx, to)
 	if err != nil {

@@ -45,6 +45,8 @@ type stage struct {
 	volume  string
 	// home is the node to which the volume is attached.
 	home int
+	// away are nodes that others of them hear, but no majority.
+	away []int
 	dir  string
 }
 
@@ -164,7 +166,7 @@ func (s *stage) node(i int) *harness.Node { return s.cluster.Nodes[i] }
 // answering is a node that runs and is not cut off, other than the one given.
 func (s *stage) answering(except int) *harness.Node {
 	for i, n := range s.cluster.Nodes {
-		if i != except && n.Running() {
+		if i != except && n.Running() && !slices.Contains(s.away, i) {
 			return n
 		}
 	}

@@ -16,6 +16,7 @@ const (
 	countUnknown   = "requests of unknown outcome"
 	countStale     = "reads answered at an old place"
 	countHistories = "histories found linearizable"
+	countUnjudged  = "turns of the clock on a machine that stood still"
 	countRemovals  = "changes of the in-sync set while CPUs were busy"
 	countElections = "elections while CPUs were busy"
 )

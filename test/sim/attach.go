@@ -133,8 +133,13 @@ func (w *World) assign(v *volume, n *node, start block.StartID, attachment block
 	}
 	view := t.view(v.id)
 	cmd := state.StartEngine{Volume: v.id, Node: n.id, Start: start, Epoch: view.Epoch, Attachment: view.Attachment}
-	if view.Attachment.IsZero() {
+	switch {
+	case view.Attachment.IsZero():
 		cmd.NewAttachment = attachment
+	case view.Start == start:
+		w.paths.count("attach: one start asked for twice")
+	default:
+		w.paths.count("attach: the same attachment")
 	}
 	r := t.apply(cmd)
 	after := r.View()

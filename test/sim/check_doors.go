@@ -81,8 +81,23 @@ func (d *doors) requested(c *conn, req *block.Request) bool {
 	if req.Op == block.OpOpen || req.Op == block.OpUpdate {
 		d.world.tempt()
 	}
+	if req.Op == block.OpOpen {
+		d.busy(c)
+	}
 	p := d.world.options.Plant
 	return p == nil || p.request == nil || p.request(c, req)
+}
+
+// busy counts the openings that must wait for the I/O of an older session.
+func (d *doors) busy(c *conn) {
+	if c.to == nil || c.to.server == nil {
+		return
+	}
+	for _, r := range c.to.server.Replicas() {
+		if r.Replica == c.replica && r.Running > 0 {
+			d.world.paths.count("door: opening waits for older I/O")
+		}
+	}
 }
 
 // again counts what TCP makes of a network that duplicates and reorders: a request

@@ -177,10 +177,6 @@ func (c *conn) deliver(p *pipe) {
 		c.accept.Handle(head.request)
 		return
 	}
-	if c.closed {
-		head.reply.Buf.Release()
-		return
-	}
 	c.engine.received(c, head.reply)
 }
 

@@ -68,6 +68,9 @@ func (n *node) kill(powerLoss bool, mode lossMode) {
 			}
 		}
 	}
+	if !powerLoss && n.storage != nil && len(n.storage.device.Unsynced()) > 0 {
+		w.paths.count("killed with bytes that are not synced")
+	}
 	if powerLoss {
 		n.clock = newClock(w.loop)
 	}
@@ -86,6 +89,7 @@ func (n *node) restart() {
 
 // drop takes a host off its volume's list.
 func (w *World) drop(h *host) {
+	w.paths.guards(h.core.Status().Guards)
 	v := h.volume
 	for i, other := range v.hosts {
 		if other == h {

@@ -163,6 +163,9 @@ func (t *truth) propose(h *host, p block.Proposal) {
 		if result.Verdict == block.Committed {
 			t.proposer(h, &p, &before)
 			w.committed(&p, &before, &after)
+			if len(p.Remove) > 0 && !h.serving {
+				w.paths.count("view: removal before serving")
+			}
 		}
 	}, func(known bool) {
 		ev := core.Event{Kind: core.EventOutcome, Proposal: p}
