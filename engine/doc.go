@@ -25,6 +25,30 @@
 //   - A device is made after its attachment is in Raft, and removed, in use or not,
 //     when Raft no longer shows the attachment here (rule 2).
 //
+// # Errors that a client may see
+//
+// While one in-sync replica is left, trouble with networks, disks, Raft or the
+// daemon itself makes a request wait, not fail. What is left:
+//
+//	error            given by                     when                                 answer over NBD
+//	ErrInvalid       frontend, engine, core       the request reaches past the end,    EINVAL
+//	                                              or is none (a broken client)
+//	ErrIO            core: unreadable, failWrite  no in-sync replica has the bytes     EIO (rule 19)
+//	                                              intact; a write of a part of a
+//	                                              block needs the rest of it
+//	ErrDetached      core: finish, arrive         unstaged, or taken away: all lost    ESHUTDOWN, which the
+//	                                              their memory (rule 17), forced       kernel shows as EIO
+//	                                              detach, another owner (rules 2, 19)
+//	ErrStaleEpoch    core: finish                 a newer engine serves the device     none: the connection
+//	                                                                                   ends, the client asks
+//	                                                                                   the next engine
+//	ErrUnavailable   engine: end, table           a broken invariant; more requests    none, likewise
+//	                                              than the table takes
+//	none             host: leave                  the daemon stops                     none, likewise
+//
+// ErrNoSpace, ErrDiskFailed, ErrChecksum and lost links are dealt with by the core
+// and never complete a request; core.Completions is its whole list, and asserted.
+//
 // # Goroutines
 //
 // Engine.Run owns one for each link being made, each proposal and each link that

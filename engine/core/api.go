@@ -1,6 +1,10 @@
 package core
 
-import "github.com/holdfast-io/holdfast/internal/block"
+import (
+	"fmt"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+)
 
 // Config is what a core needs to know at its birth. It is born for one epoch
 // and never outlives it.
@@ -216,6 +220,53 @@ type Status struct {
 	LogRegions int
 	// Guards is how often each of the rules' guards has decided something.
 	Guards [Guards]uint64
+	Usage  Usage
+}
+
+// Usage is what a core holds of everything that is bounded by Limits (rule 32).
+type Usage struct {
+	// Requests, Writes and Jobs are slots in use, Locks the ranges held or wanted.
+	Requests, Writes, Jobs, Locks int
+	// Calls are the calls to the replica that has most of them, CallSlots the
+	// places for calls that its table has grown to. Queued are the writes among the
+	// calls to the sync target that has most of them.
+	Calls, CallSlots, Queued int
+	// Suspects are the chunks that wait for a repair after a read.
+	Suspects int
+}
+
+// Bounds are the highest Usage that limits allow, whatever replicas, clients and
+// Raft do or leave undone.
+func (l Limits) Bounds() Usage {
+	slots := l.Requests + l.Copies
+	calls := 3*slots + l.TargetWindow + callsOfCore
+	return Usage{
+		Requests: l.Requests, Writes: slots, Jobs: l.Copies, Locks: slots,
+		Calls: calls, CallSlots: calls, Queued: slots + l.TargetWindow, Suspects: maxSuspects,
+	}
+}
+
+// callsOfCore are those calls to one replica that neither a write nor a request nor
+// a job owns: a ping, a flush and an update, and one of each that an end has made
+// pointless.
+const callsOfCore = 8
+
+// Exceeds names the first count that is above its bound, or is empty.
+func (u Usage) Exceeds(bound Usage) string {
+	for _, c := range []struct {
+		name      string
+		is, bound int
+	}{
+		{"requests", u.Requests, bound.Requests}, {"writes", u.Writes, bound.Writes},
+		{"jobs", u.Jobs, bound.Jobs}, {"locks", u.Locks, bound.Locks},
+		{"calls", u.Calls, bound.Calls}, {"places for calls", u.CallSlots, bound.CallSlots},
+		{"queued writes", u.Queued, bound.Queued}, {"suspects", u.Suspects, bound.Suspects},
+	} {
+		if c.is > c.bound {
+			return fmt.Sprintf("%d %s, at most %d", c.is, c.name, c.bound)
+		}
+	}
+	return ""
 }
 
 // TargetStatus is the progress of one resync.

@@ -157,18 +157,8 @@ func (w *storm) step(e *stormEngine, ev Event) {
 
 // checkBounds is rule 32 as far as the core can keep it.
 func (w *storm) checkBounds(c *Core) {
-	slots := c.cfg.Limits.Requests + c.cfg.Limits.Copies
-	if n := len(c.locks.entries); n > slots {
-		w.fatal("%d locks for %d slots", n, slots)
-	}
-	for i := range c.peers {
-		calls := &c.peers[i].calls
-		if n := calls.writes; n > slots+c.cfg.Limits.TargetWindow {
-			w.fatal("%d writes queued for one replica", n)
-		}
-		if n := calls.active; n > 2*slots+c.cfg.Limits.TargetWindow+8 {
-			w.fatal("%d calls to one replica", n)
-		}
+	if what := c.usage().Exceeds(c.cfg.Limits.Bounds()); what != "" {
+		w.fatal("%s", what)
 	}
 }
 

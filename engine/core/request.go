@@ -1,6 +1,8 @@
 package core
 
 import (
+	"errors"
+
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/invariant"
 )
@@ -187,9 +189,34 @@ func (c *Core) written(i int, length int64) {
 	}
 }
 
+// Completions are the errors with which a request may end. Whatever else goes wrong
+// is waited for.
+func Completions() []error {
+	return []error{
+		// The request cannot be carried out by anybody.
+		block.ErrInvalid,
+		// No in-sync replica has the bytes intact (rule 19).
+		block.ErrIO,
+		// The attachment has ended.
+		block.ErrDetached,
+		// This engine has: it says nothing of the request, which the next one serves.
+		block.ErrStaleEpoch,
+	}
+}
+
+func mayEndWith(err error) bool {
+	for _, allowed := range Completions() {
+		if errors.Is(err, allowed) {
+			return true
+		}
+	}
+	return err == nil
+}
+
 // complete ends a request. It takes over one reference of buf.
 func (c *Core) complete(i int, err error, buf *block.Buffer) {
 	r := &c.requests[i]
+	invariant.Assert(mayEndWith(err), "a request ends with %v", err)
 	if r.result != nil && r.result != buf {
 		r.result.Release()
 	}

@@ -62,6 +62,7 @@ func (c *Core) Status() Status {
 		Divergent:  int64(c.divide.count) * block.ChunkSize,
 		LogRegions: len(c.log.regions),
 		Guards:     c.guards,
+		Usage:      c.usage(),
 	}
 	for i := range c.peers {
 		t := c.peers[i].target
@@ -73,6 +74,30 @@ func (c *Core) Status() Status {
 		})
 	}
 	return s
+}
+
+// usage counts what the core holds.
+func (c *Core) usage() Usage {
+	u := Usage{
+		Requests: len(c.requests) - len(c.freeRequests),
+		Writes:   len(c.writes) - len(c.freeWrites),
+		Locks:    len(c.locks.entries),
+		Suspects: len(c.suspects),
+	}
+	for i := range c.jobs {
+		if c.jobs[i].used {
+			u.Jobs++
+		}
+	}
+	for i := range c.peers {
+		p := &c.peers[i]
+		u.Calls = max(u.Calls, p.calls.active)
+		u.CallSlots = max(u.CallSlots, len(p.calls.slots))
+		if p.target != nil {
+			u.Queued = max(u.Queued, p.calls.writes)
+		}
+	}
+	return u
 }
 
 // remaining is what is still to be compared, in bytes.

@@ -143,8 +143,13 @@ const simulatedMemTable = 128 << 10
 // that must not return; the logger of the database panics there.
 func (s *Store) commitBatch(b *pebble.Batch) (err error) {
 	defer func() {
-		if fatal, ok := recover().(fatalDatabaseError); ok {
-			err = databaseError(fatal)
+		switch r := recover().(type) {
+		case nil:
+		case error:
+			// Also what the database throws when it cannot begin another log.
+			err = databaseError(r)
+		default:
+			panic(r)
 		}
 	}()
 	if err := b.Commit(pebble.Sync); err != nil {

@@ -34,7 +34,10 @@ type chaos struct {
 	sizes map[byte]int64
 	order []byte
 	// inFlight counts requests that have not ended.
-	inFlight   int
+	inFlight int
+	// tolerant: requests may fail; failed are their errors.
+	tolerant   bool
+	failed     []error
 	failure    error
 	trace      []string
 	bugs       bugs
@@ -127,6 +130,10 @@ func (c *chaos) submit(r *Replica, op *Op, done func(*Op)) {
 			return
 		}
 		c.inFlight--
+		if op.Err != nil && c.tolerant {
+			c.failed = append(c.failed, fmt.Errorf("%s: %w", op.Kind, op.Err))
+			return
+		}
 		if op.Err != nil {
 			c.fail(fmt.Errorf("%s of %d at %d: %w", op.Kind, op.Length, op.Offset, op.Err))
 			return

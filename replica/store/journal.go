@@ -243,9 +243,14 @@ func (s *Store) runJournal() {
 	buf, waiting, seq, applied := j.pending, j.waiting, j.seq, j.applied
 	j.pending, j.waiting = j.spare[:0], j.spareWaiting[:0]
 	j.spare, j.spareWaiting = nil, nil
+	err := s.failed
 	s.mu.Unlock()
 
-	err := s.writeJournal(buf, seq, applied)
+	if err == nil {
+		// After a write that failed, a record may end anywhere: another one behind it
+		// would make the journal, and with it the disk, unreadable.
+		err = s.writeJournal(buf, seq, applied)
+	}
 
 	s.mu.Lock()
 	defer s.unlock()

@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -289,6 +290,10 @@ func (s *Store) storeReplica(r *Replica) error {
 func (s *Store) fail(err error) {
 	if s.failed != nil {
 		return
+	}
+	if errors.Is(err, block.ErrNoSpace) {
+		// Nothing becomes possible by waiting for space any more.
+		err = fmt.Errorf("%v", err)
 	}
 	s.failed = fmt.Errorf("disk %s: %w: %w", s.identity.Disk, block.ErrDiskFailed, err)
 	s.options.Logger.Error("disk failed", "disk", s.identity.Disk, "error", err)

@@ -157,9 +157,8 @@ func scenario(c *chaos) {
 	write(2, 128, 256)
 	write(1, 4, 2)
 	c.settle()
-	if err := c.do(c.replica(1), &Op{Kind: Update, Meta: &block.Update{ClearLog: block.Regions{1}}}); err != nil {
-		c.fail(err)
-	}
+	c.submit(c.replica(1), &Op{Kind: Update, Meta: &block.Update{ClearLog: block.Regions{1}}}, func(*Op) {})
+	c.settle()
 	flush(2)
 	c.settle()
 }

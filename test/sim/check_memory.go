@@ -7,12 +7,14 @@ import "fmt"
 const queueMax = 256
 
 // checkMemory verifies that the memory of an engine is bounded: what it has put
-// into a connection that does not move, and the requests it holds.
+// into a connection that does not move, and what its core holds: slots, ranges, and
+// the calls to each replica.
 func (w *World) checkMemory() {
 	for _, v := range w.volumes {
 		for _, h := range v.hosts {
-			if n := h.core.Status().InFlight; n > w.options.Limits.Requests {
-				w.fail("memory", fmt.Sprintf("%v holds %d requests", h, n))
+			usage := h.core.Status().Usage
+			if what := usage.Exceeds(w.options.Limits.Bounds()); what != "" {
+				w.fail("memory", fmt.Sprintf("%v holds %s", h, what))
 			}
 		}
 	}

@@ -6,9 +6,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
-// TestScenarioUnderSuspicion: what a store cannot vouch for after a crash is one
-// thing while a peer can, and another while none is left.
-func TestScenarioUnderSuspicion(t *testing.T) {
+// TestScenarioDoubts: what was doubted once.
+func TestScenarioDoubts(t *testing.T) {
 	for _, sc := range []struct {
 		name string
 		play func(s *scene)
@@ -17,6 +16,7 @@ func TestScenarioUnderSuspicion(t *testing.T) {
 		{"suspect-read", suspectRead},
 		{"suspect-merge-later", suspectMergeLater},
 		{"rot-of-all", rotOfAll},
+		{"slow-target", slowTarget},
 	} {
 		t.Run(sc.name, func(t *testing.T) {
 			t.Parallel()
@@ -106,5 +106,23 @@ func rotOfAll(s *scene) {
 	}
 	s.inSync(0, 1, 2)
 	s.write(0, block.BlockSize)
+	s.rest()
+}
+
+// slowTarget: a sync target is sent writes and answers none, for less than what ends
+// its session. What waits for it is bounded; what it misses is brought by the resync.
+func slowTarget(s *scene) {
+	s.kill(1)
+	s.inSync(0, 2)
+	for r := range int64(3) {
+		s.write(r*block.RegionSize, block.ExtentSize)
+	}
+	s.restart(1)
+	s.until("a target", func() bool { return len(s.v.current.core.Status().Targets) > 0 })
+	s.cut(0, 1, true)
+	for n := range int64(600) {
+		s.write(n%32*block.ExtentSize, block.SectorSize)
+	}
+	s.cut(0, 1, false)
 	s.rest()
 }
