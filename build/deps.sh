@@ -76,7 +76,7 @@ case " ${missing[*]} " in *" postgresql-"*)
 esac
 
 log=$(mktemp)
-trap 'rm -f "$log" $no_cluster' EXIT
+trap 'rm -f "$log" $no_cluster; [ -z "$no_cluster" ] || rmdir --ignore-fail-on-non-empty "${no_cluster%/*}"' EXIT
 export DEBIAN_FRONTEND=noninteractive
 begin=$SECONDS
 apt=(apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)

@@ -70,7 +70,12 @@ var (
 )
 
 // step makes a step of the test out of a fault.
-func (f fault) step(t *test, ctx context.Context) (string, error) {
+func (f fault) step() func(*test, context.Context) (string, error) {
+	return func(t *test, ctx context.Context) (string, error) { return t.suffer(ctx, f) }
+}
+
+// suffer brings a fault about under load, mends it, and waits until all is well.
+func (t *test) suffer(ctx context.Context, f fault) (string, error) {
 	if f.prepare != nil {
 		if err := f.prepare(t, ctx); err != nil {
 			return "", err
