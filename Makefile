@@ -9,13 +9,18 @@ SHELL := /bin/bash
 # test/sim/doc.go). SEED and ROUNDS choose the rounds of `make robustness`. SABOTAGE
 # is a step of the demo that must then fail. RUN chooses among the tests of `make
 # test`, `make robustness` and `make e2e` and the bugs of `make canaries`, PKG the
-# packages of the first. CONFIG and SET choose what `make explore` visits.
+# packages of the first. CONFIG and SET choose what `make explore` visits. ONLY and
+# SAMPLES choose what `make reliability` measures, DURATION how long it keeps CPUs busy,
+# OUTPUT is table, json or markdown.
 SEED     ?=
 ROUNDS   ?=
 STEPS    ?=
 CONFIG   ?=
 SET      ?=
 DURATION ?= 1m
+ONLY     ?=
+SAMPLES  ?=
+OUTPUT   ?=
 SABOTAGE ?=
 RUN      ?=
 BENCH    ?=
@@ -38,6 +43,7 @@ help: ## Explain every target
 	@echo "  SABOTAGE=<step>       make demo:  break that step; the demo must then fail"
 	@echo "  PKG=./engine/...      make test:  only these packages"
 	@echo "  RUN=TestName          make test, make e2e: only these tests"
+	@echo "  ONLY=attach SAMPLES=9 make reliability: only that line, that many samples"
 	@echo "  BENCH='-quick'        make bench: its flags; '-h' explains them"
 	@echo "  HOLDFAST_CACHE=<dir>  where guest kernels and tools are kept (default ~/.cache/holdfast)"
 
@@ -93,6 +99,14 @@ canaries: ## Show that each planted bug is caught: RUN= chooses among them
 bench: ## Compare with the raw file and qemu-nbd, as ratios in one run (BENCH=-quick)
 	@build/deps.sh bench
 	@go run ./test/bench $(BENCH)
+
+.PHONY: reliability
+reliability: ## Measure what is promised for bad times: ONLY= SAMPLES= DURATION=1h OUTPUT=
+	@build/deps.sh test e2e
+	@test/e2e/vm/setup
+	@go build -o bin/reliability ./test/reliability
+	@exec bin/reliability $(if $(ONLY),-only '$(ONLY)') $(if $(SAMPLES),-samples $(SAMPLES)) \
+		$(if $(filter-out file,$(origin DURATION)),-duration $(DURATION)) $(if $(OUTPUT),-o $(OUTPUT))
 
 .PHONY: robustness
 robustness: ## Make trouble for real daemons under a verified load: ROUNDS= SEED= choose
