@@ -28,7 +28,7 @@ const (
 	syncLimit  = 5 * time.Minute
 	cleanLimit = 2 * time.Minute
 	// lookPause is the pause between two looks at what has no event.
-	lookPause = 10 * time.Millisecond
+	lookPause = 20 * time.Millisecond
 )
 
 // bed is three daemons behind links that can be cut, and one volume with a replica
