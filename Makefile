@@ -11,7 +11,9 @@ SHELL := /bin/bash
 # they must notice instead. SABOTAGE is a step of `make demo` or `make postgres` that
 # must then fail. RUN chooses among the tests of `make
 # test`, `make robustness` and `make e2e` and the bugs of `make canaries`, PKG the
-# packages of the first. CONFIG and SET choose what `make explore` visits.
+# packages of the first. CONFIG and SET choose what `make explore` visits. ONLY and
+# SAMPLES choose what `make reliability` measures, DURATION how long it keeps CPUs busy,
+# OUTPUT is table, json or markdown.
 SEED     ?=
 ROUNDS   ?=
 CANARY   ?=
@@ -21,6 +23,9 @@ SET      ?=
 DURATION ?= 1m
 EVENTS   ?=
 FIRST    ?=
+ONLY     ?=
+SAMPLES  ?=
+OUTPUT   ?=
 SABOTAGE ?=
 RUN      ?=
 BENCH    ?=
@@ -45,6 +50,7 @@ help: ## Explain every target
 	@echo "  SABOTAGE=<step>       make demo, make postgres: break that step; it must then fail"
 	@echo "  PKG=./engine/...      make test:  only these packages"
 	@echo "  RUN=TestName          make test, make e2e: only these tests"
+	@echo "  ONLY=attach SAMPLES=9 make reliability: only that line, that many samples"
 	@echo "  BENCH='-quick'        make bench: its flags; '-h' explains them"
 	@echo "  HOLDFAST_CACHE=<dir>  where guest kernels and tools are kept (default ~/.cache/holdfast)"
 
@@ -101,6 +107,14 @@ canaries: ## Show that each planted bug is caught: RUN= chooses among them
 bench: ## Compare with the raw file and qemu-nbd, as ratios in one run (BENCH=-quick)
 	@build/deps.sh bench
 	@go run ./test/bench $(BENCH)
+
+.PHONY: reliability
+reliability: ## Measure what is promised for bad times: ONLY= SAMPLES= DURATION=1h OUTPUT=
+	@build/deps.sh test e2e
+	@test/e2e/vm/setup
+	@go build -o bin/reliability ./test/reliability
+	@exec bin/reliability $(if $(ONLY),-only '$(ONLY)') $(if $(SAMPLES),-samples $(SAMPLES)) \
+		$(if $(filter-out file,$(origin DURATION)),-duration $(DURATION)) $(if $(OUTPUT),-o $(OUTPUT))
 
 .PHONY: robustness
 robustness: ## Make trouble for real daemons under a verified load: ROUNDS= SEED= choose

@@ -15,11 +15,11 @@ const (
 func (Timing) Default() Timing {
 	return Timing{
 		PingInterval:    500 * millisecond,
-		Lease:           2 * second,
+		Lease:           1500 * millisecond,
 		LeaseMargin:     500 * millisecond,
 		PingDeadline:    2500 * millisecond,
 		ReplicaDeadline: 8 * second,
-		AttachGrace:     2 * second,
+		AttachGrace:     1500 * millisecond,
 		AttachWait:      5 * second,
 		ConnectRetry:    500 * millisecond,
 		ProposeRetry:    100 * millisecond,

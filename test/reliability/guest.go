@@ -87,12 +87,28 @@ func runGuest(ctx context.Context, module, dir string, limit time.Duration) erro
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(module, "test/e2e/vm/run"),
 		append(args, filepath.Join(module, "test/e2e/scripts/engine-pauses.sh"))...)
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	console, err := os.Create(filepath.Join(dir, "console.txt"))
+	if err != nil {
+		return err
+	}
+	defer console.Close()
+	cmd.Stdout, cmd.Stderr = console, console
 	// It ends its guest when it is terminated; killed, it could not.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
 	if err := cmd.Run(); err != nil {
-		return errors.Join(fmt.Errorf("run in a guest: %w", err), ctx.Err())
+		return errors.Join(fmt.Errorf("run in a guest: %w; it ends with\n%s", err, tail(console)), ctx.Err())
 	}
 	return nil
+}
+
+// tailBytes of a guest's console say why it failed.
+const tailBytes = 4 << 10
+
+func tail(console *os.File) string {
+	text, err := os.ReadFile(console.Name())
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-tailBytes):])
 }

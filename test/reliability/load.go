@@ -220,7 +220,7 @@ func fill(ctx context.Context, d *device, l *ledger, spans []block.Span) error {
 	}
 	close(work)
 	writers.Wait()
-	return errors.Join(append(errs, flush(ctx, d))...)
+	return errors.Join(errors.Join(errs...), flush(ctx, d))
 }
 
 // pieces cuts a span into requests.
