@@ -36,7 +36,7 @@
 // # Who checks the checks
 //
 // Each is shown what it is there for: TestCheck histories, TestLeftBehind leaks,
-// TestLoad a server that lies, TestFlippedByte and TestPutBackDisk a disk that
+// TestLoadNotices a server that lies, TestFlippedByte and TestPutBackDisk a disk that
 // changed behind the product's back. TestCanary is the whole of it: daemons built
 // with a bug of test/canaries, and without their own assertions, must be convicted by
 // the history or by the comparison of the replicas; `make robustness CANARY=name`.
@@ -44,7 +44,7 @@
 // # What is written
 //
 // Every sector of 512 bytes that the load writes says which write it is of and where
-// it belongs, under a CRC (sector.go). So a read tells, sector by sector, which write
+// it belongs, under a CRC (test/harness/stamp). So a read tells, sector by sector, which write
 // it saw, and bytes of another place or another volume are known at once. Requests
 // are whole blocks of 4 KiB, as the export wants them; histories are kept by sector,
 // because a crash may leave a block half new.
