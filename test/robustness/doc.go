@@ -40,6 +40,11 @@
 // changed behind the product's back. TestCanary is the whole of it: daemons built
 // with a bug of test/canaries, and without their own assertions, must be convicted by
 // the history or by the comparison of the replicas; `make robustness CANARY=name`.
+// r08-no-journal, which loses what a killed process had acknowledged, was convicted in
+// the first round, after 9 faults; r07-no-lease, which reads at an engine that was
+// replaced, in the third, after 10 faults of the kind "move by force". A wall clock
+// in the place of the one that leases run on is convicted by the turned clock of
+// weather.go.
 //
 // # What is written
 //
