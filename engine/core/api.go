@@ -37,6 +37,9 @@ type Timing struct {
 	ProposeRetry int64
 	NoSpaceRetry int64
 	LogIdle      int64
+	// JobGap is the longest time between the beginnings of two jobs that are slowed
+	// down for the sake of clients; 0 slows none down.
+	JobGap int64
 }
 
 // Limits bound a core's memory.

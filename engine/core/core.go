@@ -54,6 +54,7 @@ type Core struct {
 	// unsureUntil is when the chunks of unsure are looked at again.
 	unsureUntil block.Instant
 	suspects    []int64
+	throttle    throttle
 	detach      detachState
 
 	// darkSince is when the last healthy member was lost; zero while there is

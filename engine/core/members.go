@@ -99,6 +99,7 @@ func (c *Core) memberRemoved(i int) {
 	p.leased = false
 	p.dirtyHeld = false
 	p.want = nil
+	c.beginChanges(i)
 	// Its new set must not go with the one that its admission left to drop.
 	c.meta.dirtyOwed |= bit(i)
 	c.meta.dropOwed &^= bit(i)
@@ -117,6 +118,7 @@ func (c *Core) memberAdmitted(i int) {
 	invariant.Assert(t != nil && t.took && t.missing.Empty(), "replica %s is in sync without having everything", p.id)
 	p.target = nil
 	p.dirty, p.dirtyHeld, p.want, p.needAll, p.heldDirty = nil, false, nil, false, nil
+	p.changed = changes{}
 	c.meta.dropOwed |= bit(i)
 	c.meta.dirtyOwed &^= bit(i)
 	for r := range p.log.All() {

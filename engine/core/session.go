@@ -29,9 +29,7 @@ type peer struct {
 	openSeq uint64
 	openAt  block.Instant
 	retryAt block.Instant
-	// failures counts the links that failed since the last that opened.
-	failures uint
-	calls    callTable
+	calls   callTable
 
 	// failed is why a member must leave the in-sync set, or be opened again if
 	// it is the last.
@@ -71,6 +69,8 @@ type peer struct {
 	want      block.Regions
 	// needAll: everything is dirty (new, or rolled back).
 	needAll bool
+	// changed is what was written since it left the in-sync set.
+	changed changes
 
 	target *target
 }
@@ -198,7 +198,6 @@ func (c *Core) fail(i int, err error) {
 func (c *Core) linkFailed(i int, err error) {
 	p := &c.peers[i]
 	if p.link == linkOpen {
-		p.failures = 0
 		if c.phase == attaching && c.now >= min(c.attachUntil(), c.graceUntil()) {
 			// It was here a moment ago: it gets the time to come back.
 			c.attach.since = c.now
@@ -206,8 +205,7 @@ func (c *Core) linkFailed(i int, err error) {
 	}
 	p.link = linkDown
 	p.leased = false
-	p.retryAt = c.now + c.backoff(i)
-	p.failures++
+	p.retryAt = c.now + block.Instant(c.cfg.Timing.ConnectRetry)
 	c.kick, c.wake = true, true
 	if c.need().has(i) && c.counting != i || c.proposal.open && c.proposal.joining.has(i) {
 		c.memberFailed(i, err)
@@ -217,17 +215,6 @@ func (c *Core) linkFailed(i int, err error) {
 		c.endTarget(i)
 	}
 	c.cancelCalls(i)
-}
-
-// backoff is how long a replica is left alone after a link to it failed: longer
-// for one that only waits to come back, but no longer than it is worth to be
-// redundant again.
-func (c *Core) backoff(i int) block.Instant {
-	retry := block.Instant(c.cfg.Timing.ConnectRetry)
-	if c.iss.has(i) {
-		return retry
-	}
-	return retry << min(c.peers[i].failures, 1)
 }
 
 // memberFailed keeps what the replica owes for the case that it must be opened

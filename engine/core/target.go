@@ -56,8 +56,12 @@ const flushRegions = 64
 func (c *Core) startTarget(i int) {
 	p := &c.peers[i]
 	p.target = &target{todo: make([]uint16, block.RegionCount(c.view.Size))}
+	p.changed.logged.Union(p.log)
 	if p.rolledBack() {
 		c.guarded(GuardRolledBack)
+	}
+	if p.rolledBack() || p.needAll {
+		p.changed = changes{}
 	}
 	c.wantDirty(i, c.unrecorded(i))
 	c.kick = true
@@ -114,8 +118,12 @@ func (c *Core) activate(i int) {
 	t.missing.Union(c.unionLogs())
 	for r := range t.missing.All() {
 		if int(r) < len(t.todo) {
-			t.todo[r] = chunksOf(r, c.view.Size)
+			t.todo[r] = p.changed.chunks(r, c.view.Size)
 			t.left += bits.OnesCount16(t.todo[r])
+		}
+		if int(r) < len(t.todo) && t.todo[r] == 0 {
+			// It was dirty for a neighbour's sake, or before a flush.
+			t.compared.Add(r)
 		}
 	}
 	for k := range c.writes {

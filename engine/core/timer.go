@@ -37,6 +37,7 @@ func (c *Core) timer() block.Instant {
 	at(c.unsureUntil)
 	at(c.log.next)
 	at(c.spaceRetry)
+	at(c.throttle.wake)
 	if c.dark {
 		at(c.darkUntil())
 	}

@@ -100,6 +100,7 @@ func (c *Core) sendWrite(i int) {
 	c.assertLocked(w)
 	w.running = true
 	c.enterLog(w.span)
+	c.noteChanges(w.span)
 	for k := range c.need().all() {
 		c.deliver(k, i)
 	}

@@ -25,9 +25,11 @@ func lines() []line {
 		{"replica-vanishes", 100, replicaVanishes},
 		{"leader-vanishes", 100, leaderVanishes},
 		{"attach", 100, attachElsewhere},
+		{"engine-restart", 100, engineRestarts},
 		{"busy", 1, busy},
 		{"outage", 3, outage},
 		{"resync", 5, resync},
+		{"foreground", 3, foreground},
 	}
 }
 

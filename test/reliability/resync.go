@@ -19,6 +19,8 @@ const (
 	// it is.
 	rewritten = 100 * mebibyte
 	awayFor   = 20 * time.Second
+	// restFor is how long nothing is written before.
+	restFor = 40 * time.Second
 	// outageFor is the outage after which the bytes copied are counted.
 	outageFor  = 60 * time.Second
 	outagePace = 10 * time.Millisecond
@@ -143,7 +145,7 @@ func resync(ctx context.Context, r *runner) ([]row, error) {
 			}
 			results[i].Samples = append(results[i].Samples, took.Seconds())
 			results[i].Notes = append(results[i].Notes, note)
-			r.say("%s: %.2f s; %s", results[i].Name, took.Seconds(), note)
+			r.say("%s: %s", results[i].Name, note)
 		}
 	}
 	return results, r.verify(ctx, b)
@@ -178,6 +180,10 @@ func (b *bed) comeBack(ctx context.Context, spans []block.Span) (time.Duration, 
 	if err != nil {
 		return 0, "", err
 	}
+	// Of what was written a moment ago the intent logs speak, and it is compared.
+	if !sleep(ctx, restFor) {
+		return 0, "", ctx.Err()
+	}
 	held := b.ledger.snapshot()
 	if err := b.node(victim).Kill(); err != nil {
 		return 0, "", err
@@ -189,6 +195,10 @@ func (b *bed) comeBack(ctx context.Context, spans []block.Span) (time.Duration, 
 	sleep(ctx, awayFor-time.Since(gone))
 	away := time.Since(gone)
 	differ := b.ledger.extentsSince(held)
+	used, err := b.cluster.CPU()
+	if err != nil {
+		return 0, "", err
+	}
 	began := time.Now()
 	if err := b.node(victim).Start(ctx); err != nil {
 		return 0, "", err
@@ -198,8 +208,12 @@ func (b *bed) comeBack(ctx context.Context, spans []block.Span) (time.Duration, 
 		return 0, "", err
 	}
 	took := time.Since(began)
+	usedNow, err := b.cluster.CPU()
+	if err != nil {
+		return 0, "", err
+	}
 	after, err := b.copiedBytes(ctx)
-	note := fmt.Sprintf("away for %.1f s, its daemon answered after %.2f s; %.2f x of the extents that differ were copied",
-		away.Seconds(), answered.Seconds(), (after-before)/float64(differ*block.ExtentSize))
+	note := fmt.Sprintf("%.2f s: away for %.1f s, its daemon answered after %.2f s; copied %.2f x of the %d extents that differ; the daemons used %.2f s of CPU",
+		took.Seconds(), away.Seconds(), answered.Seconds(), (after-before)/float64(differ*block.ExtentSize), differ, (usedNow - used).Seconds())
 	return took, note, err
 }
