@@ -42,7 +42,7 @@ help: ## Explain every target
 	@echo "Variables"
 	@echo "  SEED=7 STEPS=15000    make sim:   replay one run, of that many steps"
 	@echo "  ROUNDS=10             make robustness: that many rounds of some 50 s (default 2)"
-	@echo "  CANARY=r09-early-ack  make robustness: plant that bug; the rounds must notice it"
+	@echo "  CANARY=r08-no-journal make robustness: plant that bug; the rounds must notice it"
 	@echo "  DURATION=10m          make sim:   try new seeds for that long (default 1m)"
 	@echo "  EVENTS=100000000      make sim:   or until so many events were played; FIRST=<seed>"
 	@echo "  CONFIG=lease,loss     make explore: only these configurations"

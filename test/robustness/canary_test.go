@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	canary       = flag.String("robust.canary", "r09-early-ack", "bug of test/canaries that TestCanary plants in the daemons")
+	canary       = flag.String("robust.canary", "r08-no-journal", "bug of test/canaries that TestCanary plants in the daemons")
 	canaryRounds = flag.Int("robust.canary-rounds", 10, "number of rounds in which TestCanary must notice it")
 )
 

@@ -36,15 +36,20 @@
 // # Who checks the checks
 //
 // Each is shown what it is there for: TestCheck histories, TestLeftBehind leaks,
-// TestLoad a server that lies, TestFlippedByte and TestPutBackDisk a disk that
+// TestLoadNotices a server that lies, TestFlippedByte and TestPutBackDisk a disk that
 // changed behind the product's back. TestCanary is the whole of it: daemons built
 // with a bug of test/canaries, and without their own assertions, must be convicted by
 // the history or by the comparison of the replicas; `make robustness CANARY=name`.
+// r08-no-journal, which loses what a killed process had acknowledged, was convicted in
+// the first round, after 9 faults; r07-no-lease, which reads at an engine that was
+// replaced, in the third, after 10 faults of the kind "move by force". A wall clock
+// in the place of the one that leases run on is convicted by the turned clock of
+// weather.go.
 //
 // # What is written
 //
 // Every sector of 512 bytes that the load writes says which write it is of and where
-// it belongs, under a CRC (sector.go). So a read tells, sector by sector, which write
+// it belongs, under a CRC (test/harness/stamp). So a read tells, sector by sector, which write
 // it saw, and bytes of another place or another volume are known at once. Requests
 // are whole blocks of 4 KiB, as the export wants them; histories are kept by sector,
 // because a crash may leave a block half new.

@@ -65,10 +65,10 @@ func (r *round) losses(node, but int) []loss {
 			r.stage.network.Heal,
 		},
 	}
-	// Together with a replica, while the others have a majority: with a replica
-	// on either side, each could go on alone.
+	// Two replicas part from the third, which has the majority of the nodes on its
+	// side: each side could think that it can spare the other.
 	companions := r.holdersBut(node, but)
-	if len(r.stage.cluster.Nodes) < 5 || len(companions) == 0 {
+	if len(r.stage.cluster.Nodes) < 5 || !slices.Contains(r.stage.holders, node) {
 		return all
 	}
 	side := []int{node, companions[r.draw.IntN(len(companions))]}
