@@ -6,12 +6,14 @@ SHELL := /bin/bash
 
 # SEED and STEPS choose a run of the simulator, DURATION bounds it when SEED does
 # not; a run that fails prints what was violated and how to replay it (see
-# test/sim/doc.go). SEED and ROUNDS choose the rounds of `make robustness`. SABOTAGE
-# is a step of the demo that must then fail. RUN chooses among the tests of `make
+# test/sim/doc.go). SEED and ROUNDS choose the rounds of `make robustness`, CANARY a
+# bug of test/canaries that they must notice instead. SABOTAGE is a step of `make
+# demo` or `make postgres` that must then fail. RUN chooses among the tests of `make
 # test`, `make robustness` and `make e2e` and the bugs of `make canaries`, PKG the
 # packages of the first. CONFIG and SET choose what `make explore` visits.
 SEED     ?=
 ROUNDS   ?=
+CANARY   ?=
 STEPS    ?=
 CONFIG   ?=
 SET      ?=
@@ -31,11 +33,12 @@ help: ## Explain every target
 	@echo
 	@echo "Variables"
 	@echo "  SEED=7 STEPS=15000    make sim:   replay one run, of that many steps"
-	@echo "  ROUNDS=10             make robustness: that many rounds of 40 s (default 2)"
+	@echo "  ROUNDS=10             make robustness: that many rounds of some 50 s (default 2)"
+	@echo "  CANARY=r09-early-ack  make robustness: plant that bug; the rounds must notice it"
 	@echo "  DURATION=10m          make sim:   try new seeds for that long (default 1m)"
 	@echo "  CONFIG=lease,loss     make explore: only these configurations"
 	@echo "  SET=writes=2,links=1  make explore: with other bounds"
-	@echo "  SABOTAGE=<step>       make demo:  break that step; the demo must then fail"
+	@echo "  SABOTAGE=<step>       make demo, make postgres: break that step; it must then fail"
 	@echo "  PKG=./engine/...      make test:  only these packages"
 	@echo "  RUN=TestName          make test, make e2e: only these tests"
 	@echo "  BENCH='-quick'        make bench: its flags; '-h' explains them"
@@ -97,8 +100,16 @@ bench: ## Compare with the raw file and qemu-nbd, as ratios in one run (BENCH=-q
 .PHONY: robustness
 robustness: ## Make trouble for real daemons under a verified load: ROUNDS= SEED= choose
 	@build/deps.sh test
-	@cd test/robustness && go test -tags robust -count 1 -timeout 0 -v -run '$(or $(RUN),^Test(Rounds|FlippedByte|PutBackDisk)$$)' . \
-		$(if $(ROUNDS),-robust.rounds $(ROUNDS)) $(if $(SEED),-robust.seed $(SEED))
+	@cd test/robustness && go test -tags robust -count 1 -timeout 0 -v \
+		-run '$(or $(RUN),$(if $(CANARY),^TestCanary$$,^Test(Rounds|FlippedByte|PutBackDisk)$$))' . \
+		$(if $(CANARY),-robust.canary $(CANARY)) $(if $(SEED),-robust.seed $(SEED)) \
+		$(if $(ROUNDS),-robust.rounds $(ROUNDS) -robust.canary-rounds $(ROUNDS))
+
+.PHONY: postgres
+postgres: ## Run PostgreSQL on a volume while daemons and disks fail, then check everything
+	@build/deps.sh postgres
+	@go build -o bin/postgres ./test/postgres
+	@SABOTAGE='$(SABOTAGE)' exec bin/postgres
 
 .PHONY: e2e
 e2e: ## Run the tests that need a real kernel, in a guest (test/e2e/vm)
@@ -110,7 +121,7 @@ e2e: ## Run the tests that need a real kernel, in a guest (test/e2e/vm)
 
 .PHONY: deps
 deps: ## Install the Debian packages of all targets, saying what and why
-	@build/deps.sh test demo bench e2e generate && echo "deps: everything is here"
+	@build/deps.sh test demo bench postgres e2e generate && echo "deps: everything is here"
 
 .PHONY: clean
 clean: ## Remove what was built in the tree (caches outside of it stay)

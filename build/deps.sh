@@ -2,7 +2,7 @@
 # Installs what the tests, the demo and the tools need from Debian, and only
 # what is missing. Says what it installs and why.
 #
-# usage: build/deps.sh GROUP...     (groups: test demo bench e2e generate)
+# usage: build/deps.sh GROUP...     (groups: test demo bench postgres e2e generate)
 set -euo pipefail
 
 # group|package|why
@@ -15,13 +15,14 @@ test demo bench|libnbd-bin|nbdinfo and nbdcopy judge our NBD exports
 test demo bench|nbdkit|the reference NBD server our client is tested against
 test demo bench|fio|puts load on devices and compares them
 test demo|sqlite3|the database of the durability checks
-test demo|e2fsprogs|mkfs.ext4, which the CSI node service runs
+test demo postgres|e2fsprogs|mkfs.ext4, which the CSI node service runs
 test demo|xfsprogs|mkfs.xfs, which the CSI node service runs
-test demo bench|util-linux|losetup, mount, nsenter, fallocate
-test demo|mount|mount and umount
+test demo bench postgres|util-linux|losetup, mount, nsenter, fallocate
+test demo postgres|mount|mount and umount
 test demo|iproute2|network namespaces for tests that cut links
 test demo|nftables|cuts links inside those namespaces
-test demo bench|fuse3|the device of hosts whose kernel has no NBD client
+test demo bench postgres|fuse3|the device of hosts whose kernel has no NBD client
+postgres|postgresql-15|PostgreSQL with pgbench, amcheck and pg_checksums; no service of it is set up
 e2e|patchelf|runs the guest kernel with its own C library
 e2e|xz-utils|unpacks the guest's packages
 e2e|e2fsprogs|makes the guest's disk image
@@ -41,7 +42,7 @@ installed() {
 	[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
 }
 
-[ $# -gt 0 ] || { echo "usage: build/deps.sh GROUP... (test demo bench e2e generate)" >&2; exit 2; }
+[ $# -gt 0 ] || { echo "usage: build/deps.sh GROUP... (test demo bench postgres e2e generate)" >&2; exit 2; }
 
 if ! command -v dpkg-query >/dev/null; then
 	echo "deps: this is not a Debian system; please see to it that these are here:"
@@ -64,8 +65,18 @@ if [ "$(id -u)" != 0 ]; then
 	exit 1
 fi
 
+# A database server that is installed for a test must not start one of its own, now
+# or at boot: its package is told so while it is installed, and only then.
+no_cluster=
+case " ${missing[*]} " in *" postgresql-"*)
+	no_cluster=/etc/postgresql-common/createcluster.d/holdfast-deps.conf
+	mkdir -p "${no_cluster%/*}"
+	echo 'create_main_cluster = false' >"$no_cluster"
+	;;
+esac
+
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+trap 'rm -f "$log" $no_cluster' EXIT
 export DEBIAN_FRONTEND=noninteractive
 begin=$SECONDS
 apt=(apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)

@@ -35,6 +35,8 @@ type ReplicaHost interface {
 	Delete(ctx context.Context, disk block.DiskID, replica block.ReplicaID) error
 	// Replicas are those on the open disks.
 	Replicas() []HeldReplica
+	// Quarantine keeps a replica from being opened, or allows it again.
+	Quarantine(replica block.ReplicaID, on bool)
 }
 
 // AddedDisk is a disk as its node opened it.
@@ -60,10 +62,10 @@ const replicaTimeout = time.Minute
 // runAgent makes this node's disks match the state, each time it has changed, and
 // again after a while as long as something failed.
 func (c *Cluster) runAgent(ctx context.Context) error {
-	reported := map[block.ReplicaID]bool{}
+	quarantined := map[block.ReplicaID]bool{}
 	for {
 		changed := c.Changes()
-		settled := c.reconcile(ctx, reported)
+		settled := c.reconcile(ctx, quarantined)
 		var retry <-chan time.Time
 		timer := time.NewTimer(c.options.Timing.AgentRetry)
 		if !settled {
@@ -81,9 +83,9 @@ func (c *Cluster) runAgent(ctx context.Context) error {
 }
 
 // reconcile does what the state asks of this node and reports whether nothing is
-// left to do. reported are the quarantined replicas that were logged.
-func (c *Cluster) reconcile(ctx context.Context, reported map[block.ReplicaID]bool) bool {
-	if w := c.agentWork(reported); len(w.tasks) == 0 && len(w.unknown) == 0 {
+// left to do. quarantined are the replicas that the state did not know last time.
+func (c *Cluster) reconcile(ctx context.Context, quarantined map[block.ReplicaID]bool) bool {
+	if w := c.agentWork(quarantined); len(w.tasks)+len(w.unknown)+len(w.known) == 0 {
 		return !w.blocked
 	}
 	// After a restart the local state may be an old one. Nothing is made, deleted
@@ -91,9 +93,14 @@ func (c *Cluster) reconcile(ctx context.Context, reported map[block.ReplicaID]bo
 	if err := c.Sync(ctx); err != nil {
 		return false
 	}
-	w := c.agentWork(reported)
+	w := c.agentWork(quarantined)
+	for _, id := range w.known {
+		delete(quarantined, id)
+		c.options.Replicas.Quarantine(id, false)
+	}
 	for _, r := range w.unknown {
-		reported[r.Replica] = true
+		quarantined[r.Replica] = true
+		c.options.Replicas.Quarantine(r.Replica, true)
 		c.logger.Warn("a replica unknown to the cluster is left alone", "replica", r.Replica, "disk", r.Disk, "volume", r.Volume)
 	}
 	settled := !w.blocked
@@ -118,14 +125,16 @@ type agentTask struct {
 // agentWork is what a comparison of state and disks comes to.
 type agentWork struct {
 	tasks []agentTask
-	// unknown are replicas that the state does not know and that were not reported.
+	// unknown are replicas that the state does not know and that are not quarantined;
+	// known are quarantined ones that it knows now.
 	unknown []HeldReplica
+	known   []block.ReplicaID
 	// blocked: there is more to do on disks that are not open, or have failed.
 	blocked bool
 }
 
 // agentWork compares the state with the disks of this node.
-func (c *Cluster) agentWork(reported map[block.ReplicaID]bool) (w agentWork) {
+func (c *Cluster) agentWork(quarantined map[block.ReplicaID]bool) (w agentWork) {
 	s, own := c.State(), c.NodeID()
 	if s.Cluster().IsZero() {
 		return w
@@ -136,22 +145,58 @@ func (c *Cluster) agentWork(reported map[block.ReplicaID]bool) (w agentWork) {
 	}
 	for v := range s.Volumes() {
 		for _, m := range v.View.Replicas {
-			switch {
-			case m.Node != own || !v.Deleting && !v.IsPending(m.ID):
+			if m.Node != own {
+				continue
+			}
+			switch f := fateOf(s, m.ID); {
+			case f == keepReplica:
 			case !working[m.Disk]:
 				w.blocked = true
 			default:
 				spec := ReplicaSpec{Disk: m.Disk, Replica: m.ID, Volume: v.ID, Size: v.View.Size}
-				w.tasks = append(w.tasks, agentTask{spec: spec, remove: v.Deleting})
+				w.tasks = append(w.tasks, agentTask{spec: spec, remove: f == deleteReplica})
 			}
 		}
 	}
 	for _, r := range c.options.Replicas.Replicas() {
-		if _, ok := s.VolumeOf(r.Replica); !ok && !reported[r.Replica] {
+		switch unknown := fateOf(s, r.Replica) == quarantineReplica; {
+		case unknown && !quarantined[r.Replica]:
 			w.unknown = append(w.unknown, r)
+		case !unknown && quarantined[r.Replica]:
+			w.known = append(w.known, r.Replica)
 		}
 	}
 	return w
+}
+
+// fate is what the cluster's state wants of a replica.
+type fate uint8
+
+const (
+	keepReplica fate = iota
+	makeReplica
+	deleteReplica
+	quarantineReplica
+)
+
+// fateOf says what becomes of a replica.
+//
+// Rule 1 (identity): a replica is deleted on its tombstone alone, which is the record
+// of a volume that is being deleted; one that the state does not know is left alone,
+// served to nobody and never deleted. IDs are never reused: the state refuses one
+// that it knows, a host refuses two disks with the same, and a node that lost its
+// Raft state joins under a new one.
+func fateOf(s *state.State, id block.ReplicaID) fate {
+	switch v, known := s.VolumeOf(id); {
+	case !known:
+		return quarantineReplica
+	case v.Deleting:
+		return deleteReplica
+	case v.IsPending(id):
+		return makeReplica
+	default:
+		return keepReplica
+	}
 }
 
 func (c *Cluster) perform(ctx context.Context, t agentTask) error {

@@ -19,14 +19,14 @@ import (
 const retryDelay = 100 * time.Millisecond
 
 // leader finds the leader. self is set if it is this member; address is else the
-// control address of that server.
+// control address of that server. It fails with errNoWay if none is known here.
 func (c *Cluster) leader() (self bool, id raft.ServerID, address string, err error) {
 	if c.leading.Load() {
 		return true, "", "", nil
 	}
 	_, id = c.raft.LeaderWithID()
 	if id == "" {
-		return false, "", "", fmt.Errorf("the cluster has no leader: %w", block.ErrUnavailable)
+		return false, "", "", fmt.Errorf("no leader is known here: %w", errNoWay)
 	}
 	if id == serverID(c.NodeID()) {
 		return false, "", "", fmt.Errorf("this leader is not ready yet: %w", block.ErrUnavailable)
@@ -42,8 +42,8 @@ func (c *Cluster) leader() (self bool, id raft.ServerID, address string, err err
 	return false, id, record.ControlAddress, nil
 }
 
-// onLeader does something on the leader: here, or over a connection to it. It
-// goes on to look for a leader until ctx ends as long as the answer is that
+// onLeader does something on the leader: here, over a connection to it, or by a
+// detour through another member. It goes on to look for a leader until ctx ends as long as the answer is that
 // nothing was done; retry says which other errors are worth another try.
 func onLeader[T any](ctx context.Context, c *Cluster, retry func(error) bool,
 	here func(context.Context) (T, error), there func(context.Context, *grpc.ClientConn) (T, error)) (T, error) {
@@ -66,22 +66,25 @@ func onLeaderOnce[T any](ctx context.Context, c *Cluster,
 	here func(context.Context) (T, error), there func(context.Context, *grpc.ClientConn) (T, error)) (T, error) {
 	var none T
 	self, leader, address, err := c.leader()
-	if err != nil {
+	switch {
+	case errors.Is(err, errNoWay):
+		return detour(ctx, c, err, there)
+	case err != nil:
 		return none, fmt.Errorf("%s: %w", err.Error(), block.ErrNotLeader)
-	}
-	if self {
+	case self:
 		return here(ctx)
 	}
-	conn, err := c.peers.to(address)
-	if err != nil {
-		return none, err
+	result, err := directly(ctx, c, leader, address, there)
+	if errors.Is(err, errNoWay) {
+		return detour(ctx, c, err, there)
 	}
-	return askLeader(ctx, c, leader, conn, there)
+	return result, err
 }
 
 // apply commits a command and waits until it is part of the local state. Every
 // command can be repeated without harm but Propose, which is told by once: it is
-// sent again only after an answer that it was not queued. An error that is not a
+// sent again only after an answer that it was not queued, and not waited for here,
+// because the answer carries the view and held acknowledgements wait for it. An error that is not a
 // refusal by the state machine (Result.Err) means that the outcome is unknown.
 func (c *Cluster) apply(ctx context.Context, command state.Command, once bool) (state.Result, error) {
 	ctx, cancel := c.bound(ctx)
@@ -101,11 +104,21 @@ func (c *Cluster) apply(ctx context.Context, command state.Command, once bool) (
 	if err != nil {
 		return state.Result{}, fmt.Errorf("%s: %w", command.Kind(), err)
 	}
-	// Read your writes. If that takes too long the answer is right all the same.
-	if err := c.waitIndex(ctx, a.index); err != nil {
-		c.logger.Debug("the local state lags behind a command", "index", a.index, "error", err)
+	if !once {
+		c.readOwnWrite(ctx, a.index)
 	}
 	return a.result, nil
+}
+
+// readOwnWrite waits until the local state holds what was just written. A member
+// that the leader does not reach would wait in vain, so not for long: the answer
+// is right all the same.
+func (c *Cluster) readOwnWrite(ctx context.Context, index uint64) {
+	ctx, cancel := context.WithTimeout(ctx, 2*c.options.Timing.Election)
+	defer cancel()
+	if err := c.waitIndex(ctx, index); err != nil {
+		c.logger.Debug("the local state lags behind a command", "index", index, "error", err)
+	}
 }
 
 // do is apply for callers that want one error.
@@ -188,9 +201,11 @@ func translateRaft(err error) error {
 	}
 }
 
-// applyThere hands a command to the leader. What is not an answer of the leader
-// leaves the outcome unknown.
+// applyThere hands a command to the leader, or to a stop on the way to it. What is
+// not an answer of the leader leaves the outcome unknown.
 func (c *Cluster) applyThere(ctx context.Context, conn *grpc.ClientConn, data []byte) (applied, error) {
+	ctx, cancel := c.perhapsBounded(ctx)
+	defer cancel()
 	resp, err := holdfastv1.NewPeerClient(conn).Apply(ctx, &holdfastv1.ApplyRequest{ClusterId: c.ClusterID().String(), Command: data})
 	if err != nil {
 		if definite(err) {
@@ -224,10 +239,16 @@ func (c *Cluster) waitIndex(ctx context.Context, index uint64) error {
 func (c *Cluster) Sync(ctx context.Context) error {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
-	index, err := onLeader(ctx, c, func(err error) bool { return errors.Is(err, block.ErrUnavailable) },
+	retry := func(err error) bool { return errors.Is(err, block.ErrUnavailable) || errors.Is(err, block.ErrUnknown) }
+	index, err := onLeader(ctx, c, retry,
 		func(ctx context.Context) (uint64, error) { return c.readIndexHere(ctx) },
 		func(ctx context.Context, conn *grpc.ClientConn) (uint64, error) {
-			resp, err := holdfastv1.NewPeerClient(conn).ReadIndex(ctx, &holdfastv1.ReadIndexRequest{ClusterId: c.ClusterID().String()})
+			asking, cancel := c.perhapsBounded(ctx)
+			defer cancel()
+			resp, err := holdfastv1.NewPeerClient(conn).ReadIndex(asking, &holdfastv1.ReadIndexRequest{ClusterId: c.ClusterID().String()})
+			if err != nil && ctx.Err() == nil && asking.Err() != nil {
+				err = fmt.Errorf("%w: %w", err, block.ErrUnavailable)
+			}
 			return resp.GetIndex(), err
 		})
 	if err == nil {

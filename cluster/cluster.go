@@ -35,8 +35,12 @@ type Cluster struct {
 	peers   *peers
 	// following are the requests under way at the leader.
 	following following
-	leases    *leases
-	metrics   *metrics
+	// lastLeader is the raft.ServerID of the last leader that was known here.
+	lastLeader atomic.Value
+	// turns spreads detours over the members that can be asked.
+	turns   atomic.Uint32
+	leases  *leases
+	metrics *metrics
 
 	// leading is set while this member leads and has applied everything that was
 	// committed before its term.
@@ -171,7 +175,10 @@ func (c *Cluster) openRaft() error {
 	config.NoLegacyTelemetry = true
 	config.HeartbeatTimeout = o.Timing.Election
 	config.ElectionTimeout = o.Timing.Election
-	config.LeaderLeaseTimeout = o.Timing.Election * 2 / 3
+	// A leader steps down when it has not heard from a majority for as long as a
+	// follower waits at least. Earlier would be an election for a pause that nobody
+	// else has noticed.
+	config.LeaderLeaseTimeout = o.Timing.Election
 	// A node that was removed has to say so rather than fall silent.
 	config.ShutdownOnRemove = false
 	// Commands are small and a restore is cheap: keep the log short.
@@ -235,10 +242,11 @@ func (c *Cluster) fail(err error) {
 	}
 }
 
-// Close ends the member: no more requests, Raft down, files closed. It may be
-// called more than once.
+// Close ends the member: leadership handed over, no more requests, Raft down, files
+// closed. It may be called more than once.
 func (c *Cluster) Close() (err error) {
 	c.once.Do(func() {
+		c.handOver()
 		close(c.closed)
 		c.leading.Store(false)
 		if c.peers != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -516,5 +517,36 @@ func TestAgentWaitsForDisks(t *testing.T) {
 	}
 	if left := h.Replicas(); len(left) != 1 || left[0] != stray {
 		t.Fatalf("replicas left: %v", left)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.quarantined) != 1 || !h.quarantined[stray.Replica] {
+		t.Fatalf("quarantined: %v", h.quarantined)
+	}
+}
+
+// TestFates: what the state wants of replicas, and that quarantine ends when the
+// state knows a replica after all.
+func TestFates(t *testing.T) {
+	g := newGroup(t, 1)
+	ctx := testContext(t)
+	v, err := g[0].volumes().CreateVolume(ctx, createRequest("data", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := g[0].host.Replicas()[0]
+	stray := HeldReplica{Disk: known.Disk, Replica: block.ReplicaID{ID: newTestID(t)}}
+	g[0].host.mu.Lock()
+	g[0].host.replicas[stray.Replica] = stray
+	g[0].host.mu.Unlock()
+	if f := fateOf(g[0].State(), known.Replica); f != keepReplica {
+		t.Errorf("fate of a replica in use: %d", f)
+	}
+	if f := fateOf(g[0].State(), stray.Replica); f != quarantineReplica {
+		t.Errorf("fate of an unknown replica: %d", f)
+	}
+	w := g[0].agentWork(map[block.ReplicaID]bool{known.Replica: true})
+	if len(w.tasks) != 0 || !slices.Equal(w.known, []block.ReplicaID{known.Replica}) || !slices.Equal(w.unknown, []HeldReplica{stray}) {
+		t.Errorf("work with volume %s: %+v", v.GetId(), w)
 	}
 }

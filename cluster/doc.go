@@ -5,11 +5,11 @@
 // Files by subject: cluster.go the member's life, fsm.go the adapter to
 // cluster/state, logstore.go and identity.go what is on disk, transport.go the
 // connections of Raft, apply.go the way of a command to the leader and back,
-// following.go the end of that way when the leader changes,
-// engineapi.go what the engine's shell calls, leader.go the duties of the leader,
-// membership.go joining and voters, leases.go and heartbeat.go who is alive,
-// placement.go where replicas go, agent.go what a node does to its own disks, and
-// the services by their names. DESIGN.md says why.
+// following.go the end of that way when the leader changes, detour.go the way
+// through another member, engineapi.go what the engine's shell calls, leader.go
+// the duties of the leader, membership.go joining and voters, leases.go and
+// heartbeat.go who is alive, placement.go where replicas go, agent.go what a node
+// does to its own disks, and the services by their names. DESIGN.md says why.
 //
 // # Invariants
 //
@@ -17,6 +17,8 @@
 //     a member that finds one in the log stops (fsm.go).
 //   - An error after a command was handed to Raft is block.ErrUnknown. Only what
 //     certainly was not queued is block.ErrNotLeader, and tried again by itself.
+//   - A request on a detour has one stop: from there it goes to the leader or to
+//     nobody (detour.go).
 //   - A leader answers nothing before it has applied what earlier terms committed,
 //     and holds nobody for dead before a full lease (rule 28).
 //   - The agent makes and deletes replicas only on the word of a state that is not

@@ -83,6 +83,9 @@ func (c *Cluster) watchLeader(ctx context.Context) error {
 		case <-changes:
 			// One that was dropped is made up for by the next look.
 			_, leader := c.raft.LeaderWithID()
+			if leader != "" {
+				c.lastLeader.Store(leader)
+			}
 			c.following.changed(leader)
 		case <-ctx.Done():
 			return nil
@@ -101,7 +104,7 @@ func askLeader[T any](ctx context.Context, c *Cluster, leader raft.ServerID, con
 		return none, fmt.Errorf("%w: %w", errLeaderLeft, block.ErrNotLeader)
 	}
 	if err := connected(asking, conn); err != nil {
-		return none, fmt.Errorf("leader %s: %s: %w", leader, err.Error(), block.ErrNotLeader)
+		return none, fmt.Errorf("leader %s: %s: %w: %w", leader, err.Error(), errNoWay, block.ErrNotLeader)
 	}
 	result, err := there(asking, conn)
 	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(asking), errLeaderLeft) {

@@ -104,3 +104,29 @@ func TestWhileAlive(t *testing.T) {
 		t.Error("a node is given up within its lease")
 	}
 }
+
+// TestHandOver: a leader that ends in order asks another one to lead, and does not
+// let the others wait until they miss it.
+func TestHandOver(t *testing.T) {
+	g := newGroup(t, 3)
+	ctx := testContext(t)
+	leader := g.leader(ctx)
+	const pending = 16
+	votes := make(chan raft.Observation, pending)
+	for _, member := range g {
+		if member != leader {
+			member.raft.RegisterObserver(raft.NewObserver(votes, false, func(o *raft.Observation) bool {
+				_, ok := o.Data.(raft.RequestVoteRequest)
+				return ok
+			}))
+		}
+	}
+	leader.halt()
+	g.leader(ctx)
+	for len(votes) > 0 {
+		if vote, ok := (<-votes).Data.(raft.RequestVoteRequest); ok && vote.LeadershipTransfer {
+			return
+		}
+	}
+	t.Error("the next leader was elected for its predecessor's silence")
+}

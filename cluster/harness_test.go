@@ -57,11 +57,14 @@ type host struct {
 	mu       sync.Mutex
 	disks    map[string]DiskReport
 	replicas map[block.ReplicaID]HeldReplica
-	unstage  func(context.Context, string) error
+	// quarantined are the replicas that were put into quarantine, false once let out.
+	quarantined map[block.ReplicaID]bool
+	unstage     func(context.Context, string) error
 }
 
 func newHost() *host {
-	return &host{disks: map[string]DiskReport{}, replicas: map[block.ReplicaID]HeldReplica{}}
+	return &host{disks: map[string]DiskReport{}, replicas: map[block.ReplicaID]HeldReplica{},
+		quarantined: map[block.ReplicaID]bool{}}
 }
 
 func (h *host) open(disk block.DiskID) bool {
@@ -91,6 +94,12 @@ func (h *host) Delete(_ context.Context, disk block.DiskID, replica block.Replic
 	}
 	delete(h.replicas, replica)
 	return nil
+}
+
+func (h *host) Quarantine(replica block.ReplicaID, on bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.quarantined[replica] = on
 }
 
 func (h *host) Replicas() (list []HeldReplica) {
@@ -267,9 +276,21 @@ type group []*node
 // newGroup is a cluster of n nodes with a disk each, all of which could vote.
 func newGroup(t *testing.T, n int) group {
 	t.Helper()
-	g := group{newNode(t, "node-1").start()}
-	for i := 2; i <= n; i++ {
-		g = append(g, newNode(t, fmt.Sprintf("node-%d", i), g[0].options.ControlAddress).start())
+	return newGroupOf(t, n, func(*node) {})
+}
+
+// newGroupOf is newGroup of nodes that are prepared before they start.
+func newGroupOf(t *testing.T, n int, prepare func(*node)) group {
+	t.Helper()
+	var g group
+	for i := 1; i <= n; i++ {
+		var join []string
+		if i > 1 {
+			join = []string{g[0].options.ControlAddress}
+		}
+		member := newNode(t, fmt.Sprintf("node-%d", i), join...)
+		prepare(member)
+		g = append(g, member.start())
 	}
 	ctx := testContext(t)
 	for _, member := range g {

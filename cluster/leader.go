@@ -124,6 +124,20 @@ func (c *Cluster) giveUp(ctx context.Context, err error) {
 	}
 }
 
+// handOver lets another member lead before this one ends in order: an election
+// would hold up every change for a second or two. A transfer that fails may leave a
+// leader that refuses writes (hashicorp/raft#696); this one is about to end anyway.
+func (c *Cluster) handOver() {
+	if c.raft == nil || c.raft.State() != raft.Leader {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), c.options.Timing.Election)
+	defer cancel()
+	if err := c.settle(ctx, func() raft.Future { return c.raft.LeadershipTransfer() }); err != nil {
+		c.logger.Info("nobody took over the leadership of this member", "error", err)
+	}
+}
+
 // watchdog notices a leader whose writes fail again and again though Raft calls
 // it the leader: after an interrupted transfer of leadership it refuses them for
 // ever (hashicorp/raft#696), and so it does on a disk that hangs.

@@ -19,8 +19,7 @@ type DiskReport struct {
 }
 
 // leases is who the leader has heard from. It lives in the leader's memory: a new
-// leader begins with an empty one and holds every node for alive for the length
-// of one lease (rule 28).
+// leader begins with an empty one.
 type leases struct {
 	clock  clock.Clock
 	length time.Duration
@@ -63,6 +62,10 @@ func (l *leases) heard(node block.NodeID, index uint64, disks []DiskReport) {
 
 // alive reports whether the lease of a node, or the first one of this leader,
 // still runs.
+//
+// Rule 28 (the cluster's truth is away): a new leader holds nobody for dead before a
+// full lease of its own. Without a leader, engines go on, because nothing on the path
+// of I/O asks Raft; what needs a change of the view waits for one (settle).
 func (l *leases) alive(node block.NodeID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

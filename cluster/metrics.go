@@ -8,6 +8,7 @@ import (
 
 type metrics struct {
 	applySeconds prometheus.Histogram
+	detours      prometheus.Counter
 	registerer   prometheus.Registerer
 	collectors   []prometheus.Collector
 }
@@ -23,9 +24,13 @@ func newMetrics(c *Cluster, registerer prometheus.Registerer) (*metrics, error) 
 			Help:    "Time from handing a command to Raft until it was applied, on the leader.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
+		detours: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "holdfast", Subsystem: "cluster", Name: "detours_total",
+			Help: "Requests that reached the leader through another member, because it cannot be reached from here.",
+		}),
 	}
 	m.collectors = []prometheus.Collector{
-		m.applySeconds,
+		m.applySeconds, m.detours,
 		gauge("leader", "1 on the member that leads.", func() float64 {
 			if c.leading.Load() {
 				return 1

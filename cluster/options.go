@@ -62,7 +62,7 @@ type Timing struct {
 	// Election is how long a follower waits for a sign of the leader, up to twice
 	// that, before it asks for votes. It has to outlast a scheduler under full
 	// load, and is most of the time for which nothing can be decided after the
-	// leader died: 1 s.
+	// leader died: 900 ms.
 	Election time.Duration
 	// Heartbeat is the interval of Peer.Heartbeat: 1 s.
 	Heartbeat time.Duration
@@ -86,7 +86,7 @@ func (t *Timing) setDefaults() {
 		field *time.Duration
 		value time.Duration
 	}{
-		{&t.Election, time.Second},
+		{&t.Election, 900 * time.Millisecond},
 		{&t.Heartbeat, time.Second},
 		{&t.NodeLease, 5 * time.Second},
 		{&t.Unstage, 20 * time.Second},

@@ -30,7 +30,13 @@ const forwardedKey = "holdfast-forwarded"
 func route[T any](ctx context.Context, c *Cluster, here func(context.Context) (T, error), there func(context.Context, *grpc.ClientConn) (T, error)) (T, error) {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
-	if len(metadata.ValueFromIncomingContext(ctx, forwardedKey)) > 0 {
+	forward := func(ctx context.Context, conn *grpc.ClientConn) (T, error) {
+		return there(metadata.AppendToOutgoingContext(ctx, forwardedKey, "1"), conn)
+	}
+	switch {
+	case onDetour(ctx) && !c.leading.Load():
+		return passOn(ctx, c, forward)
+	case len(metadata.ValueFromIncomingContext(ctx, forwardedKey)) > 0:
 		if !c.leading.Load() {
 			var none T
 			return none, block.ErrNotLeader
@@ -40,9 +46,7 @@ func route[T any](ctx context.Context, c *Cluster, here func(context.Context) (T
 	retry := func(err error) bool {
 		return errors.Is(err, block.ErrUnknown) || errors.Is(err, block.ErrUnavailable) && lostOnTheWay(err)
 	}
-	return onLeader(ctx, c, retry, here, func(ctx context.Context, conn *grpc.ClientConn) (T, error) {
-		return there(metadata.AppendToOutgoingContext(ctx, forwardedKey, "1"), conn)
-	})
+	return onLeader(ctx, c, retry, here, forward)
 }
 
 // lostOnTheWay reports whether err came from the transport of a forwarded request

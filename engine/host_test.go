@@ -405,3 +405,64 @@ func TestHostConfig(t *testing.T) {
 var _ Devices = (*machine)(nil)
 
 var _ frontend.Device = (*deviceServer)(nil)
+
+// TestOldDevice: a volume is moved to another machine while the daemon here is down,
+// written there, and moved back. The device of the first time is still here and
+// writes: its writes are refused, and it goes (rule 2).
+func TestOldDevice(t *testing.T) {
+	w := newWorld(t, 3)
+	here, there := newMachine(t), newMachine(t)
+	id := w.volume(volumeSize)
+	d := w.startDaemon(here)
+	if _, _, err := d.Stage(within(t), id); err != nil {
+		t.Fatal(err)
+	}
+	old := here.the(id)
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.truth.must(state.Unpublish{Volume: id, Node: w.nodes[0].id, EndAttachment: true})
+	w.truth.must(state.Publish{Volume: id, Node: w.nodes[1].id})
+	other := w.startDaemon(there, func(c *HostConfig) {
+		c.Node, c.Truth, c.Dialer = w.nodes[1].id, nodeTruth{w.truth, w.nodes[1].id}, w.nodes[1]
+	})
+	if _, _, err := other.Stage(within(t), id); err != nil {
+		t.Fatal(err)
+	}
+	newer := noise(t, volumeSize)
+	if _, err := there.the(id).client.WriteAt(newer, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Unstage(within(t), id); err != nil {
+		t.Fatal(err)
+	}
+	w.truth.must(state.Unpublish{Volume: id, Node: w.nodes[1].id})
+	w.truth.must(state.Publish{Volume: id, Node: w.nodes[0].id})
+	refused := make(chan error, 1)
+	dirty := noise(t, 4096)
+	var users sync.WaitGroup
+	defer users.Wait()
+	users.Go(func() {
+		_, err := old.client.WriteAt(dirty, 0)
+		refused <- err
+	})
+	d = w.startDaemon(here)
+	if _, _, err := d.Stage(within(t), id); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-refused:
+		if err == nil {
+			t.Error("a write of the old device was carried out")
+		}
+	case <-within(t).Done():
+		t.Fatal("a write of the old device is not answered")
+	}
+	if now := here.the(id); now == old || len(here.all()) != 1 {
+		t.Error("the old device is still there")
+	}
+	if err := d.Unstage(within(t), id); err != nil {
+		t.Fatal(err)
+	}
+	w.wantEqual(id, newer)
+}

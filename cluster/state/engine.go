@@ -18,7 +18,7 @@ func (s *State) startEngine(c StartEngine) (*State, Result) {
 	if v.View.Start == c.Start && v.View.Owner == c.Node {
 		return s, volumeResult(v)
 	}
-	if err := checkStart(&v, c); err != nil {
+	if err := mayStart(&v, c); err != nil {
 		result := volumeResult(v)
 		result.Err = fmt.Errorf("start engine of volume %s on node %s: %w", c.Volume, c.Node, err)
 		return s, result
@@ -33,7 +33,14 @@ func (s *State) startEngine(c StartEngine) (*State, Result) {
 	return s.commit(&v), volumeResult(v)
 }
 
-func checkStart(v *Volume, c StartEngine) error {
+// mayStart says why an engine may not start, nil if it may.
+//
+// Rule 2 (attachments and epochs): a fresh device makes an attachment only while
+// there is none; another start of an engine names the attachment that is alive and
+// the last epoch it has seen, and goes above it. A repeated start is recognised by
+// its random ID before, so that two starts never share an epoch. Devices of another
+// attachment are disconnected by the engine's host.
+func mayStart(v *Volume, c StartEngine) error {
 	fresh := c.Attachment.IsZero()
 	switch {
 	case !v.Ready():
@@ -59,7 +66,7 @@ func (s *State) propose(p block.Proposal) (*State, Result) {
 	}
 	conflict := volumeResult(v)
 	conflict.Verdict = block.Conflict
-	if v.View.Owner.IsZero() || v.View.Epoch != p.Epoch || v.View.Revision != p.Revision {
+	if !current(&v.View, p) {
 		return s, conflict
 	}
 	if err := checkProposal(&v, p); err != nil {
@@ -72,6 +79,15 @@ func (s *State) propose(p block.Proposal) (*State, Result) {
 	result := volumeResult(v)
 	result.Verdict = block.Committed
 	return next, result
+}
+
+// current reports whether a proposal was made on the committed view.
+//
+// Rule 3 (one truth): a view changes by compare-and-set on epoch and revision, and
+// only for the engine of the current epoch. That engine relies on the new view after
+// every member holds it (settled), and stops at a member that holds a higher one.
+func current(view *block.View, p block.Proposal) bool {
+	return !view.Owner.IsZero() && view.Epoch == p.Epoch && view.Revision == p.Revision
 }
 
 // amend carries out a proposal on a view whose revision is about to rise.

@@ -207,6 +207,16 @@ func (d *disks) Delete(_ context.Context, disk block.DiskID, replica block.Repli
 	return host.DeleteReplica(replica)
 }
 
+// Quarantine implements cluster.ReplicaHost.
+func (d *disks) Quarantine(replica block.ReplicaID, on bool) {
+	d.mu.Lock()
+	host := d.host
+	d.mu.Unlock()
+	if host != nil {
+		host.Quarantine(replica, on)
+	}
+}
+
 // Replicas implements cluster.ReplicaHost.
 func (d *disks) Replicas() []cluster.HeldReplica {
 	d.mu.Lock()

@@ -41,6 +41,9 @@ type Timing struct {
 	ProposeRetry int64
 	NoSpaceRetry int64
 	LogIdle      int64
+	// JobGap is the longest time between the beginnings of two jobs that are slowed
+	// down for the sake of clients; 0 slows none down.
+	JobGap int64
 }
 
 // Limits bound a core's memory.
@@ -216,6 +219,8 @@ type Status struct {
 	// LogRegions is the number of regions in the intent logs.
 	LogRegions int
 	Usage      Usage
+	// Guards is how often each of the rules' guards has decided something.
+	Guards [Guards]uint64
 }
 
 // Usage is what a core holds of everything that is bounded by Limits (rule 32).

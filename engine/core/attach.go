@@ -16,24 +16,25 @@ type attachState struct {
 // driveAttach takes the next step towards serving, if it can be taken now. Every
 // step that changes the view goes through Raft and comes back here.
 func (c *Core) driveAttach() {
-	open := c.openMembers()
-	healthy := c.healthy()
-	if open == 0 || open != c.iss && c.now < c.attachUntil() && (healthy == 0 || c.now < c.graceUntil()) {
+	kept, decided := c.founders()
+	if !decided {
+		c.guarded(GuardMembers)
 		return
 	}
-	if healthy == 0 {
-		c.endAttachment(open)
+	if kept == 0 {
+		c.endAttachment(c.openMembers())
 		return
 	}
-	if doomed := c.iss &^ healthy; doomed != 0 {
+	if doomed := c.iss &^ kept; doomed != 0 {
 		c.noteRolledBack(doomed)
 		c.propose(block.Proposal{
 			Remove:       c.ids(doomed),
-			Incarnations: c.changedIncarnations(healthy),
+			Incarnations: c.changedIncarnations(kept),
 		})
 		return
 	}
 	if c.view.NotWaitedOut && c.now < c.waitedOutAt() {
+		c.guarded(GuardWaitOut)
 		return
 	}
 	changed := c.changedIncarnations(c.iss)
@@ -46,6 +47,19 @@ func (c *Core) driveAttach() {
 		return
 	}
 	c.serve()
+}
+
+// founders are the members with which the engine will serve, and whether that is
+// decided already.
+//
+// Rule 5 (who founds the in-sync set): the members that have acknowledged this epoch
+// and lost no memory. The others are waited for, longer while all that are here lost
+// theirs, and then removed: nothing is served before the committed in-sync set is
+// the founders alone. If there is none, the attachment ends (rule 17).
+func (c *Core) founders() (kept set, decided bool) {
+	open, healthy := c.openMembers(), c.healthy()
+	waits := open != c.iss && c.now < c.attachUntil() && (healthy == 0 || c.now < c.graceUntil())
+	return healthy, open != 0 && !waits
 }
 
 // attachUntil is how long members are waited for while none of those that are here
@@ -100,6 +114,7 @@ func (c *Core) waitedOutAt() block.Instant {
 func (c *Core) noteRolledBack(doomed set) {
 	for i := range doomed.all() {
 		if c.peers[i].rolledBack() {
+			c.guarded(GuardRolledBack)
 			c.peers[i].needAll = true
 		}
 	}
@@ -124,8 +139,7 @@ func (c *Core) endAttachment(open set) {
 	})
 }
 
-// serve begins to serve. The logs that the members brought along name what may
-// differ between them (rule 18).
+// serve begins to serve.
 func (c *Core) serve() {
 	invariant.Assert(c.healthy() == c.iss, "serving without every member")
 	invariant.Assert(!c.view.NotWaitedOut, "serving before older leases ended")
@@ -138,11 +152,7 @@ func (c *Core) serve() {
 		c.log.regions[r] = regionState{ended: c.serial, endedAt: c.now}
 	}
 	c.scheduleLog()
-	if c.iss.count() > 1 {
-		c.divide.add(c.view.Size, union)
-	} else {
-		c.trust(c.iss.first())
-	}
+	c.suspectDivergence(union)
 	for i := range c.peers {
 		c.peers[i].heldDirty = nil
 	}

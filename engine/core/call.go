@@ -194,7 +194,11 @@ func (c *Core) mayGo(p *peer, at int32) bool {
 			return false
 		}
 	}
-	return e.purpose == forFlush || !c.copying(p.index, span)
+	if e.purpose == forWrite && c.copying(p.index, span) {
+		c.guarded(GuardCopy)
+		return false
+	}
+	return true
 }
 
 // pump sends what waits for a replica, in order.

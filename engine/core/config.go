@@ -24,6 +24,7 @@ func (Timing) Default() Timing {
 		ConnectRetry:    500 * millisecond,
 		ProposeRetry:    100 * millisecond,
 		NoSpaceRetry:    second,
+		JobGap:          50 * millisecond,
 		LogIdle:         30 * second,
 	}
 }
@@ -37,6 +38,9 @@ func (t Timing) Validate() error {
 		if d <= 0 {
 			return fmt.Errorf("timing %+v: every duration must be positive: %w", t, block.ErrInvalid)
 		}
+	}
+	if t.JobGap < 0 {
+		return fmt.Errorf("timing: gap of %d ns between jobs: %w", t.JobGap, block.ErrInvalid)
 	}
 	if t.PingInterval*2 > t.Lease {
 		return fmt.Errorf("timing: lease %d ns is shorter than two ping intervals of %d ns: %w",

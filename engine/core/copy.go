@@ -84,7 +84,23 @@ func (c *Core) hashForCopy(i int) {
 	}
 	j.view = c.stamp
 	c.deliverAgain(j)
+	if extents, known := c.peers[j.target].changed.extents(j.chunk); known && extents != 0 && !c.peers[j.source].acceptSuspect {
+		c.copyChanged(i, extents)
+		return
+	}
 	c.hash(i, bit(j.source)|bit(j.target))
+}
+
+// copyChanged copies the extents that were written while the target was away, and
+// hashes nothing: all others are equal.
+func (c *Core) copyChanged(i int, extents uint16) {
+	j := &c.jobs[i]
+	j.changed = extents
+	c.growHashes(j)
+	for k := range (bit(j.source) | bit(j.target)).all() {
+		j.hashes[k] = [block.ExtentsPerChunk]block.ExtentHash{}
+	}
+	c.copyNext(i)
 }
 
 // deliverAgain queues behind a copy what the target has already and the source
@@ -102,8 +118,20 @@ func (c *Core) deliverAgain(j *job) {
 	}
 }
 
-// copyNext copies the next extent that differs, or ends the copy. Nothing that
-// does not verify is copied on (rule 30).
+// mayCopyFrom reports whether an extent of a source may be copied on.
+//
+// Rule 30 (verified copies): nothing that does not verify is copied on. Only the
+// unflushed set of a member that is trusted because nobody knows better (trust) is
+// taken as found. Copies that differ and verify are reported (reportDifferences),
+// never made equal silently.
+func (c *Core) mayCopyFrom(source int, h *block.ExtentHash) bool {
+	return h.Bad|h.Suspect == 0 || h.Bad == 0 && c.peers[source].acceptSuspect
+}
+
+// copyRunMax is how many extents that lie side by side are copied at once.
+const copyRunMax = 4
+
+// copyNext copies the next extents that differ, or ends the copy.
 func (c *Core) copyNext(i int) {
 	j := &c.jobs[i]
 	for ; j.block < block.ExtentsPerChunk*block.BlocksPerExtent; j.block += block.BlocksPerExtent {
@@ -112,17 +140,20 @@ func (c *Core) copyNext(i int) {
 			break
 		}
 		e := j.block / block.BlocksPerExtent
-		from, to := &j.hashes[j.source][e], &j.hashes[j.target][e]
-		if from.Bad|from.Suspect != 0 && !(from.Bad == 0 && c.peers[j.source].acceptSuspect) {
+		if !c.mayCopyFrom(j.source, &j.hashes[j.source][e]) {
 			c.copyBlocked(i)
 			return
 		}
-		if from.Bad|from.Suspect|to.Bad|to.Suspect == 0 && from.Sum == to.Sum {
+		if !j.differs(e) {
 			continue
 		}
-		j.block += block.BlocksPerExtent
+		extents := 1
+		for extents < copyRunMax && e+extents < block.ExtentsPerChunk && j.copiedWith(e+extents) {
+			extents++
+		}
+		j.block += extents * block.BlocksPerExtent
 		j.run = run{provider: j.source, span: block.Span{
-			Offset: first, Length: min(block.ExtentSize, j.span.End()-first),
+			Offset: first, Length: min(int64(extents)*block.ExtentSize, j.span.End()-first),
 		}}
 		if c.peers[j.source].acceptSuspect {
 			j.run.flags = block.FlagAcceptSuspect
@@ -137,10 +168,41 @@ func (c *Core) copyNext(i int) {
 	c.copied(i)
 }
 
+// differs reports whether an extent must be copied.
+func (j *job) differs(e int) bool {
+	if j.changed != 0 {
+		return j.changed&(1<<uint(e)) != 0
+	}
+	from, to := &j.hashes[j.source][e], &j.hashes[j.target][e]
+	return from.Bad|from.Suspect|to.Bad|to.Suspect != 0 || from.Sum != to.Sum
+}
+
+// copiedWith reports whether an extent is copied together with the one before it.
+func (j *job) copiedWith(e int) bool {
+	from := &j.hashes[j.source][e]
+	return int64(e)*block.ExtentSize < j.span.Length && j.differs(e) && from.Bad|from.Suspect == 0
+}
+
+// cutRun shortens a run to the extents at its front that are all zero, or all not:
+// the rest is copied next.
+func (j *job) cutRun(buf *block.Buffer) {
+	zero := allZero(buf.Data[:min(block.ExtentSize, len(buf.Data))])
+	for at := block.ExtentSize; at < len(buf.Data); at += block.ExtentSize {
+		if allZero(buf.Data[at:min(at+block.ExtentSize, len(buf.Data))]) == zero {
+			continue
+		}
+		buf.Data = buf.Data[:at]
+		j.run.span.Length = int64(at)
+		j.block = int(j.run.span.End()-j.span.Offset) / block.BlockSize
+		return
+	}
+}
+
 // copyWrite writes to the target what was read from the source. It takes over
 // one reference of buf.
 func (c *Core) copyWrite(i int, buf *block.Buffer) {
 	j := &c.jobs[i]
+	j.cutRun(buf)
 	p := &c.peers[j.target]
 	req := block.Request{
 		Op: block.OpWrite, Flags: block.FlagResync,
@@ -188,6 +250,7 @@ func (c *Core) abortCopy(i int) {
 func (c *Core) copyBlocked(i int) {
 	j := &c.jobs[i]
 	t := c.peers[j.target].target
+	c.guarded(GuardBadSource)
 	if c.iss.count() > 1 {
 		c.suspect(j.span)
 	}

@@ -51,8 +51,11 @@ type Core struct {
 	log      logState
 	divide   divergence
 	unsure   divergence
-	suspects []int64
-	detach   detachState
+	// unsureUntil is when the chunks of unsure are looked at again.
+	unsureUntil block.Instant
+	suspects    []int64
+	throttle    throttle
+	detach      detachState
 
 	// darkSince is when the last healthy member was lost; zero while there is
 	// one.
@@ -79,6 +82,7 @@ type Core struct {
 
 	effects []Effect
 	taken   bool
+	guards  [Guards]uint64
 }
 
 // New makes the core of one engine start. Its first effects are ready.
@@ -280,16 +284,22 @@ func (c *Core) release(ticket uint64) { c.grants = c.locks.release(ticket, c.gra
 
 // settled reports that the last view is stored on all members together with the
 // dirty sets that belong to it, so that acknowledgements may rely on it. While
-// it is not, no write is sent and nothing is answered (rules 3 and 16).
+// it is not, no write is sent and nothing is answered (rule 3, rule 16).
 func (c *Core) settled() bool {
 	return (c.phase == serving || c.phase == draining) && !c.meta.viewOwed && !c.mustStop
 }
 
-// enough reports whether the in-sync set may acknowledge writes (rule 9).
+// enough reports whether the in-sync set is large enough to acknowledge writes
+// (rule 9).
 func (c *Core) enough() bool { return c.iss.count() >= c.cfg.MinInSync }
 
 // need is the set whose every replica must take part in an acknowledgement, a
-// flush or a lease (rule 6).
+// flush or a lease.
+//
+// Rule 6 (joint membership): the members of the last known view, those that the
+// proposal whose outcome is not known would remove (they are members until it is
+// known), those that it would admit, and the target that counts. An outcome becomes
+// known by a committed view alone (adopt), never by giving up.
 func (c *Core) need() set {
 	n := c.iss
 	if c.proposal.open {

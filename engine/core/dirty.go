@@ -164,13 +164,22 @@ func (c *Core) storeView() {
 
 // dirtySetOf is the dirty set that all members must hold for an absent replica,
 // and whether any of them has yet to be given it.
+//
+// Rule 16 (dirty sets): one is named by the revision of its replica's removal, and
+// begins as all that the remaining members' logs name. It is stored with the view
+// that removes the replica, so that the gate is shut (settled) until every member
+// holds it. When a target's session ends, the logs are added again (endTarget).
 func (c *Core) dirtySetOf(i int) (regions block.Regions, change bool) {
 	p := &c.peers[i]
 	switch {
 	case p.needAll:
 		return block.AllRegions(c.view.Size), true
 	case c.meta.dirtyOwed.has(i):
-		return c.unionLogs(), true
+		logs := c.unionLogs()
+		if !logs.Empty() {
+			c.guarded(GuardRemovalSet)
+		}
+		return logs, true
 	case p.dirtyHeld:
 		return nil, false
 	}
@@ -179,6 +188,7 @@ func (c *Core) dirtySetOf(i int) (regions block.Regions, change bool) {
 	for k := range c.iss.all() {
 		held := findDirty(c.peers[k].heldDirty, p.id, c.member(i).Removed)
 		if held == nil {
+			c.guarded(GuardNoSet)
 			return block.AllRegions(c.view.Size), true
 		}
 		regions.Union(held.Regions)
@@ -305,8 +315,11 @@ func (c *Core) dirtyCleared() {
 	c.progress(c.meta.subject)
 }
 
-// takeOver gives a target that counts the dirty sets of all other absent
-// replicas, each with all that the members' logs name (rule 23).
+// takeOver gives a target that counts what the members know of others.
+//
+// Rule 23 (takeover): before it is proposed it holds the dirty sets of all other
+// absent replicas, each with all that the members' logs name, instead of its own
+// older ones: it may be the only member some day.
 func (c *Core) takeOver() bool {
 	i := c.counting
 	if i < 0 || !c.peers[i].target.settledFlush || c.peers[i].target.took || c.peers[i].target.taking != 0 {
@@ -322,6 +335,7 @@ func (c *Core) takeOver() bool {
 		if p.target != nil {
 			regions.Union(p.target.missing)
 		}
+		c.guarded(GuardTakeOver)
 		update.SetDirty = append(update.SetDirty, block.DirtySet{
 			Replica: p.id, Removal: c.member(k).Removed, Regions: regions,
 		})

@@ -4,7 +4,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
-// flushState is the flush under way and who waits for which one (rule 10).
+// flushState is the flush under way and who waits for which one.
 // Flushes are numbered in order; one is in flight, and whoever asks meanwhile
 // waits for the next, which covers everything acknowledged before it begins.
 type flushState struct {
@@ -93,17 +93,23 @@ func (c *Core) flushReplied(i int, e *call) {
 	}
 }
 
+// finished reports whether the flush under way is one that may be acknowledged.
+//
+// Rule 10 (flushes): everybody who counts has finished it, so that what was
+// acknowledged before it began is durable there, and holds its number; a replica
+// that shows a lower one later was put back (rolledBack).
+func (c *Core) finished(f *flushState) bool { return c.need()&^f.has == 0 && c.settled() }
+
 // checkFlush completes the flush once every replica that counts has finished it.
 func (c *Core) checkFlush() {
 	f := &c.flush
 	if !f.active {
 		return
 	}
-	need := c.need()
-	for i := range (need &^ f.sent).all() {
+	for i := range (c.need() &^ f.sent).all() {
 		c.sendFlush(i)
 	}
-	if need&^f.has != 0 || !c.settled() {
+	if !c.finished(f) {
 		return
 	}
 	f.active = false

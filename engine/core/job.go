@@ -45,6 +45,9 @@ type job struct {
 	// asked and hashed are the replicas whose hashes are wanted and known.
 	asked, hashed set
 	hashes        [][block.ExtentsPerChunk]block.ExtentHash
+	// changed are the extents of a copy that were written while the target was away;
+	// zero if that is not known, so that they are compared.
+	changed uint16
 	// block is the cursor, in blocks of the chunk.
 	block int
 	run   run
@@ -107,20 +110,36 @@ func (c *Core) driveJobs() {
 	if c.phase != serving {
 		return
 	}
-	running := 0
+	for c.mayStartJob() && (c.startRepair(c.divide.next(c.repairing), true) ||
+		c.startVerify() || c.startCopy()) {
+		c.throttle.begun(c.now)
+	}
+}
+
+// mayStartJob reports whether another job may begin in the background: few at once
+// and no faster than the throttle lets them while clients are at work.
+func (c *Core) mayStartJob() bool {
+	running := c.jobCount()
+	if !c.throttle.busy(c.now, len(c.freeRequests) < len(c.requests)) {
+		c.throttle.wake = 0
+		return running < len(c.jobs)
+	}
+	budget := max(1, len(c.jobs)/4)
+	if c.throttle.gap > 0 {
+		budget = 1
+	}
+	return running < budget && c.throttle.mayBegin(c.now, c.cfg.Timing.JobGap)
+}
+
+// jobCount counts the jobs.
+func (c *Core) jobCount() int {
+	n := 0
 	for i := range c.jobs {
 		if c.jobs[i].used {
-			running++
+			n++
 		}
 	}
-	budget := len(c.jobs)
-	if len(c.freeRequests) < len(c.requests) {
-		budget = max(1, budget/4)
-	}
-	for running < budget && (c.startRepair(c.divide.next(c.repairing), true) ||
-		c.startVerify() || c.startCopy()) {
-		running++
-	}
+	return n
 }
 
 // startDemanded starts the repairs that requests wait for.
@@ -236,9 +255,7 @@ func (c *Core) hash(i int, who set) {
 	j := &c.jobs[i]
 	j.state = jobHashing
 	j.asked, j.hashed = who, 0
-	for len(j.hashes) < len(c.peers) {
-		j.hashes = append(j.hashes, [block.ExtentsPerChunk]block.ExtentHash{})
-	}
+	c.growHashes(j)
 	for k := range who.all() {
 		var flags block.Flags
 		if c.peers[k].acceptSuspect {
@@ -247,6 +264,13 @@ func (c *Core) hash(i int, who set) {
 		c.call(k, forJob, i, j.stamp, block.Request{
 			Op: block.OpHash, Flags: flags | block.FlagResync, Offset: j.span.Offset, Length: j.span.Length,
 		})
+	}
+}
+
+// growHashes makes room for the hashes of every replica.
+func (c *Core) growHashes(j *job) {
+	for len(j.hashes) < len(c.peers) {
+		j.hashes = append(j.hashes, [block.ExtentsPerChunk]block.ExtentHash{})
 	}
 }
 
@@ -259,6 +283,9 @@ func (c *Core) jobReplied(k int, e *call, rep *block.Reply) {
 		return
 	}
 	switch {
+	case j.state == jobHashing && e.req.Op == block.OpHash && rep.Err != nil:
+		rep.Buf.Release()
+		c.jobUnreadable(i, rep.Err)
 	case j.state == jobHashing && e.req.Op == block.OpHash:
 		rep.Buf.Release()
 		c.hashReplied(k, i, rep.Hashes)
@@ -322,9 +349,9 @@ func (c *Core) repairNext(i int) {
 // jobRead is what a job read from its source.
 func (c *Core) jobRead(k, i int, rep *block.Reply) {
 	j := &c.jobs[i]
-	if errors.Is(rep.Err, block.ErrChecksum) {
+	if rep.Err != nil {
 		rep.Buf.Release()
-		c.jobUnreadable(i)
+		c.jobUnreadable(i, rep.Err)
 		return
 	}
 	if rep.Buf == nil || int64(len(rep.Buf.Data)) != j.run.span.Length {
@@ -354,11 +381,16 @@ func (c *Core) jobRead(k, i int, rep *block.Reply) {
 	})
 }
 
-// jobUnreadable: what verified when it was hashed does not any more.
-func (c *Core) jobUnreadable(i int) {
+// jobUnreadable: what verified when it was hashed does not any more, or the disk
+// of the last member does not give it.
+func (c *Core) jobUnreadable(i int, err error) {
 	j := &c.jobs[i]
 	if j.target >= 0 {
 		c.copyBlocked(i)
+		return
+	}
+	if j.verify && !errors.Is(err, block.ErrChecksum) {
+		c.verifyLater(i)
 		return
 	}
 	if j.verify {

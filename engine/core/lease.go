@@ -4,10 +4,13 @@ import (
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
-// leased reports whether a read may be sent now (rule 7): every replica of
-// need() answered, at this epoch, a ping that was sent less than a lease ago. A
-// lone member with no proposal open needs none: nobody can be dropped or added
-// behind this engine's back without a commit on its epoch that the member sees.
+// leased reports whether a read may be sent now.
+//
+// Rule 7 (leases): every replica of need() answered, at this epoch, a ping that was
+// sent less than a lease ago. A lone member with no proposal open needs none: nobody
+// can be dropped or added behind this engine's back without a commit on its epoch
+// that the member sees. The other half is waitedOutAt: who drops a member, or finds
+// the mark of one that was dropped, waits until no such lease can be left.
 func (c *Core) leased() bool {
 	need := c.need()
 	if need.count() == 1 && !c.proposal.open {

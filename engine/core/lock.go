@@ -12,7 +12,7 @@ type lockOwner int32
 func requestOwner(i int) lockOwner { return lockOwner(i) }
 func jobOwner(i int) lockOwner     { return lockOwner(-1 - i) }
 
-// lockTable serialises overlapping work (rules 11 and 13). Writes, zeroes and
+// lockTable serialises overlapping work. Writes, zeroes and
 // repairs are exclusive, reads shared. It is first come, first served: a range
 // is granted when no earlier entry that conflicts is left, held or waiting, so
 // that nobody starves.
@@ -32,9 +32,21 @@ type lockEntry struct {
 	granted   bool
 }
 
+// conflicts reports whether one of two entries must wait for the other.
+//
+// Rule 11 (one order): requests overlap if they touch the same 4 KiB block (spans
+// here are whole blocks), and what overlaps goes one after the other, in the order
+// of arrival: so it is applied in one order on all replicas.
 func (e *lockEntry) conflicts(f *lockEntry) bool {
-	return (e.exclusive || f.exclusive) && e.span.Overlaps(f.span)
+	return !e.mayShare(f) && e.span.Overlaps(f.span)
 }
+
+// mayShare reports whether two entries do not care about each other wherever they
+// are.
+//
+// Rule 13 (reads wait): reads share a range with reads only. A read that overlaps a
+// write in flight waits for its end, and what it returns is on every member.
+func (e *lockEntry) mayShare(f *lockEntry) bool { return !e.exclusive && !f.exclusive }
 
 // acquire asks for a range, which is widened to whole blocks, and reports
 // whether it is granted at once.

@@ -134,20 +134,28 @@ func (c *Core) driveLog() {
 	}
 	regions := c.clearable(c.log.all, c.flush.clean)
 	for i := range c.absent().all() {
-		c.wantDirty(i, c.lacks(i, regions))
+		lacked := c.lacks(i, regions)
+		if !lacked.Empty() {
+			c.guarded(GuardLackedLog)
+		}
+		c.wantDirty(i, lacked)
 	}
 	c.log.marked, c.kick = true, true
 }
 
-// clearable are the regions that could leave the logs (rule 15), as far as the
-// members are concerned: not divergent, and everything in them completed before
+// clearable are the regions that could leave the logs, as far as the members are
+// concerned: not divergent, and everything in them completed before
 // a flush that began at serial clean and was finished by all.
 func (c *Core) clearable(all bool, clean uint64) block.Regions {
 	var s block.Regions
 	idle := c.now - block.Instant(c.cfg.Timing.LogIdle)
 	for r := range c.unionLogs().All() {
 		e := c.log.regions[r]
-		if e.busy == 0 && e.ended < clean && (all || e.endedAt <= idle) && !c.divide.region(r) && !c.unsure.region(r) {
+		switch {
+		case e.busy != 0 || e.ended >= clean || !all && e.endedAt > idle:
+		case c.divide.region(r) || c.unsure.region(r):
+			c.guarded(GuardDivergentLog)
+		default:
 			s.Add(r)
 		}
 	}
@@ -172,18 +180,26 @@ func (c *Core) lacks(i int, regions block.Regions) block.Regions {
 	return missing
 }
 
-// clearLog takes regions out of the members' intent logs. Nothing is cleared of
-// which an absent replica may lack something without a durable mark. A member
-// that is away keeps its own until it was verified.
+// mayClear are the regions that may leave the logs.
+//
+// Rule 15 (clearing): those that are settled among the members (clearable), and of
+// which no absent replica lacks anything but what its durable dirty set names
+// (lacks). A member that is away keeps its log until it was verified.
+func (c *Core) mayClear() block.Regions {
+	regions := c.clearable(c.log.all, c.flush.clean)
+	for i := range c.absent().all() {
+		regions.Subtract(c.lacks(i, regions))
+	}
+	return regions
+}
+
+// clearLog takes regions out of the members' intent logs.
 func (c *Core) clearLog() {
 	if !c.log.due || !c.log.marked {
 		return
 	}
 	c.log.due = false
-	regions := c.clearable(c.log.all, c.flush.clean)
-	for i := range c.absent().all() {
-		regions.Subtract(c.lacks(i, regions))
-	}
+	regions := c.mayClear()
 	c.detach.cleared = true
 	members := c.healthy()
 	if regions.Empty() || members == 0 {

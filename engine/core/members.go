@@ -7,19 +7,26 @@ import (
 
 // driveMembers notices when the last healthy member goes and when one is back.
 // While there is none, nothing is removed: whoever comes back first without a
-// loss leads on, and the others get a moment to come back too (rules 9 and 19).
+// loss leads on, and the others get a moment to come back too (rule 19).
 func (c *Core) driveMembers() {
 	if c.phase == attaching {
 		return
 	}
-	healthy := c.healthy()
 	switch {
-	case healthy == 0 && !c.dark:
+	case c.nobodyLeft() && !c.dark:
+		c.guarded(GuardDark)
 		c.dark, c.darkSince = true, c.now
-	case healthy == c.iss:
+	case c.healthy() == c.iss:
 		c.dark = false
 	}
 }
+
+// nobodyLeft reports that no member is well.
+//
+// Rule 19 (the last member): then nobody is removed. I/O waits for a member that
+// comes back with its memory, and ends only with the attachment: by rule 17, or by
+// force (EventAbort). Raft refuses to remove the last member, too.
+func (c *Core) nobodyLeft() bool { return c.healthy() == 0 }
 
 // failedMembers must leave the in-sync set.
 func (c *Core) failedMembers() set {
@@ -33,7 +40,7 @@ func (c *Core) failedMembers() set {
 	return s
 }
 
-// proposeRemoval removes failed members, if anybody is left (rule 9).
+// proposeRemoval removes failed members, if anybody is left (rule 19).
 func (c *Core) proposeRemoval() bool {
 	failed := c.failedMembers()
 	if failed == 0 {
@@ -41,15 +48,14 @@ func (c *Core) proposeRemoval() bool {
 	}
 	// Until it is proposed, a joining member may stop counting (rule 6).
 	c.stopCounting()
-	healthy := c.healthy()
-	if healthy == 0 {
+	if c.nobodyLeft() {
 		return c.proposeEndAttachment()
 	}
 	if c.dark && failed&^c.reopened() != 0 && c.now < c.darkUntil() {
 		return false
 	}
 	c.noteRolledBack(failed)
-	invariant.Assert(failed&healthy == 0, "a member is healthy and failed")
+	invariant.Assert(failed&c.healthy() == 0, "a member is healthy and failed")
 	c.propose(block.Proposal{Remove: c.ids(failed), Incarnations: c.changedIncarnations(c.iss &^ failed)})
 	return true
 }
@@ -93,6 +99,7 @@ func (c *Core) memberRemoved(i int) {
 	p.leased = false
 	p.dirtyHeld = false
 	p.want = nil
+	c.beginChanges(i)
 	// Its new set must not go with the one that its admission left to drop.
 	c.meta.dirtyOwed |= bit(i)
 	c.meta.dropOwed &^= bit(i)
@@ -111,6 +118,7 @@ func (c *Core) memberAdmitted(i int) {
 	invariant.Assert(t != nil && t.took && t.missing.Empty(), "replica %s is in sync without having everything", p.id)
 	p.target = nil
 	p.dirty, p.dirtyHeld, p.want, p.needAll, p.heldDirty = nil, false, nil, false, nil
+	p.changed = changes{}
 	c.meta.dropOwed |= bit(i)
 	c.meta.dirtyOwed &^= bit(i)
 	for r := range p.log.All() {

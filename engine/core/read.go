@@ -22,6 +22,7 @@ func (c *Core) sendRead(i int) {
 		return
 	}
 	if !c.leased() {
+		c.guarded(GuardLease)
 		c.renewLease()
 		return
 	}
@@ -132,6 +133,7 @@ func (c *Core) unreadable(i int) {
 		c.kick, c.wake = true, true
 		return
 	}
+	c.guarded(GuardUnreadable)
 	c.noteUnreadable(r.piece())
 	c.release(r.ticket)
 	c.complete(i, block.ErrIO, nil)

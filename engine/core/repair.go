@@ -96,6 +96,21 @@ func (d *divergence) next(skip func(chunk int64) bool) int64 {
 	return -1
 }
 
+// suspectDivergence follows from the logs that the members of a new engine brought
+// along.
+//
+// Rule 18 (divergence): what the intent logs of the members name after the end of an
+// engine may differ between them. No request touches a chunk of it before the chunk
+// is the same on all members (touches, in begin), brought there from one source
+// (provider). A lone member differs from nobody.
+func (c *Core) suspectDivergence(logs block.Regions) {
+	if c.iss.count() > 1 {
+		c.divide.add(c.view.Size, logs)
+	} else {
+		c.trust(c.iss.first())
+	}
+}
+
 // maxSuspects bounds the chunks that wait for a read repair. What does not fit
 // is found again by the next read.
 const maxSuspects = 64

@@ -34,8 +34,9 @@ type request struct {
 	kind  RequestKind
 	fua   bool
 	tag   uint64
-	// stamp tells it from a later request in the same slot.
+	// stamp tells it from a later request in the same slot, arrived is when it came.
 	stamp          uint64
+	arrived        block.Instant
 	offset, length int64
 	// done counts the bytes of a zeroing that are finished; it goes piece by
 	// piece, a region at a time.
@@ -69,7 +70,7 @@ func (c *Core) arrive(q *Request) {
 	r := &c.requests[i]
 	*r = request{
 		used: true, kind: q.Kind, fua: q.ForceUnitAccess, tag: q.Tag, stamp: r.stamp + 1,
-		offset: q.Offset, length: q.Length, buf: q.Buf, at: -1,
+		offset: q.Offset, length: q.Length, buf: q.Buf, at: -1, arrived: c.now,
 	}
 	switch {
 	case c.phase == draining:
@@ -134,14 +135,20 @@ func (c *Core) begin(i int) {
 	}
 	span := r.piece()
 	if c.divide.touches(span) {
+		c.guarded(GuardDivergent)
 		c.kick = true
 		return
 	}
 	var granted bool
 	r.state = requestLocking
 	r.ticket, granted = c.locks.acquire(span, r.kind != ReadRequest, requestOwner(i))
-	if granted {
+	switch {
+	case granted:
 		c.requestGranted(i)
+	case r.kind == ReadRequest:
+		c.guarded(GuardRead)
+	default:
+		c.guarded(GuardOrder)
 	}
 }
 
@@ -215,6 +222,9 @@ func (c *Core) complete(i int, err error, buf *block.Buffer) {
 	}
 	r.buf.Release()
 	c.emit(Effect{Kind: EffectComplete, Tag: r.tag, Err: err, Buf: buf})
+	if r.kind != FlushRequest && c.cfg.Timing.JobGap > 0 {
+		c.throttle.done(c.now, int64(c.now-r.arrived), c.jobCount() == 0)
+	}
 	*r = request{stamp: r.stamp}
 	c.freeRequests = append(c.freeRequests, int32(i))
 	if c.phase == draining {

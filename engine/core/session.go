@@ -29,9 +29,7 @@ type peer struct {
 	openSeq uint64
 	openAt  block.Instant
 	retryAt block.Instant
-	// failures counts the links that failed since the last that opened.
-	failures uint
-	calls    callTable
+	calls   callTable
 
 	// failed is why a member must leave the in-sync set, or be opened again if
 	// it is the last.
@@ -71,6 +69,8 @@ type peer struct {
 	want      block.Regions
 	// needAll: everything is dirty (new, or rolled back).
 	needAll bool
+	// changed is what was written since it left the in-sync set.
+	changed changes
 
 	target *target
 }
@@ -82,6 +82,15 @@ func newPeer(m *block.Member, index int) peer {
 // rolledBack reports that the replica's disk went back behind a flush that it
 // had confirmed (rule 10).
 func (p *peer) rolledBack() bool { return p.known && p.stored.Less(p.confirmed) }
+
+// forgot reports that a member may have lost acknowledged writes.
+//
+// Rule 17 (lost memory): its store was opened in another incarnation than the view
+// says, and its intent log was not empty. Such a member leaves; if there is no other,
+// the attachment ends in the same commit (endAttachment).
+func (p *peer) forgot(o *block.Opened) bool {
+	return o.Incarnation != p.incarnation && !o.Log.Empty()
+}
 
 // lacks reports that a member has lost what it had acknowledged.
 func (p *peer) lacks() bool { return p.lostMemory || p.rolledBack() }
@@ -155,7 +164,7 @@ func (c *Core) wanted(i int) bool {
 	case c.iss.has(i):
 		// A failed member is removed; it is opened again only if nobody else was
 		// left.
-		return c.phase == attaching || p.failed == nil || c.healthy() == 0 || c.dark && c.now < c.darkUntil()
+		return c.phase == attaching || p.failed == nil || c.nobodyLeft() || c.dark && c.now < c.darkUntil()
 	default:
 		return c.phase == serving && c.settled() && !(c.proposal.open && c.proposal.joining.has(i))
 	}
@@ -189,7 +198,6 @@ func (c *Core) fail(i int, err error) {
 func (c *Core) linkFailed(i int, err error) {
 	p := &c.peers[i]
 	if p.link == linkOpen {
-		p.failures = 0
 		if c.phase == attaching && c.now >= min(c.attachUntil(), c.graceUntil()) {
 			// It was here a moment ago: it gets the time to come back.
 			c.attach.since = c.now
@@ -197,8 +205,7 @@ func (c *Core) linkFailed(i int, err error) {
 	}
 	p.link = linkDown
 	p.leased = false
-	p.retryAt = c.now + c.backoff(i)
-	p.failures++
+	p.retryAt = c.now + block.Instant(c.cfg.Timing.ConnectRetry)
 	c.kick, c.wake = true, true
 	if c.need().has(i) && c.counting != i || c.proposal.open && c.proposal.joining.has(i) {
 		c.memberFailed(i, err)
@@ -208,17 +215,6 @@ func (c *Core) linkFailed(i int, err error) {
 		c.endTarget(i)
 	}
 	c.cancelCalls(i)
-}
-
-// backoff is how long a replica is left alone after a link to it failed: longer
-// for one that only waits to come back, but no longer than it is worth to be
-// redundant again.
-func (c *Core) backoff(i int) block.Instant {
-	retry := block.Instant(c.cfg.Timing.ConnectRetry)
-	if c.iss.has(i) {
-		return retry
-	}
-	return retry << min(c.peers[i].failures, 1)
 }
 
 // memberFailed keeps what the replica owes for the case that it must be opened
@@ -245,11 +241,20 @@ func (c *Core) memberFailed(i int, err error) {
 	p.calls.unsend()
 }
 
+// late reports that a reply is not of the present session with peer i.
+//
+// Rule 29 (late replies): what comes from an older session or epoch, or for an older
+// use of a call's slot (find), is dropped and never matched to what is asked now.
+func (c *Core) late(i int, rep *block.Reply) bool {
+	return i < 0 || c.peers[i].link == linkDown || c.peers[i].session != rep.Session || rep.Epoch != c.view.Epoch
+}
+
 // reply takes one reply in.
 func (c *Core) reply(ev *Event) {
 	rep := &ev.Reply
 	i := c.peerOf(ev.Replica)
-	if i < 0 || c.peers[i].link == linkDown || c.peers[i].session != rep.Session || rep.Epoch != c.view.Epoch {
+	if c.late(i, rep) {
+		c.guarded(GuardLate)
 		rep.Buf.Release()
 		return
 	}
@@ -268,6 +273,7 @@ func (c *Core) reply(ev *Event) {
 	}
 	at := p.calls.find(rep.Seq)
 	if at < 0 || !p.calls.slots[at].sent {
+		c.guarded(GuardLate)
 		rep.Buf.Release()
 		return
 	}
@@ -302,11 +308,13 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 		return false
 	case errors.Is(rep.Err, block.ErrChecksum) && rep.Op == block.OpRead:
 		return false
-	case errors.Is(rep.Err, block.ErrDiskFailed) && c.iss == bit(i) && rep.Op == block.OpRead && e.purpose != forJob:
+	case errors.Is(rep.Err, block.ErrDiskFailed) && c.iss == bit(i) && readsOnly(e):
+		// Nobody else has it: whoever wants the bytes decides.
 		return false
 	case errors.Is(rep.Err, block.ErrDiskFailed) && c.iss == bit(i) && rep.Op != block.OpRead:
 		// The last member serves reads only; what it refused waits (rule 31).
 		p := &c.peers[i]
+		c.guarded(GuardReadOnly)
 		p.readOnly = true
 		e.sent = false
 		p.calls.unsent++
@@ -323,6 +331,11 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 	}
 	c.fail(i, rep.Err)
 	return true
+}
+
+// readsOnly reports whether a call only looks at bytes.
+func readsOnly(e *call) bool {
+	return e.req.Op == block.OpRead || e.purpose == forJob && e.req.Op == block.OpHash
 }
 
 // waitsForSpace reports whether a full replica is asked again (rule 31). One
@@ -394,7 +407,10 @@ func (c *Core) opened(i int, rep *block.Reply) {
 	if !c.iss.has(i) {
 		p.log = o.Log.Clone()
 	} else {
-		p.lostMemory = p.lostMemory || o.Incarnation != p.incarnation && !o.Log.Empty()
+		if p.forgot(o) {
+			c.guarded(GuardLostMemory)
+			p.lostMemory = true
+		}
 		p.log.Union(o.Log)
 	}
 	p.known = true

@@ -62,6 +62,7 @@ func (c *Core) Status() Status {
 		Divergent:  int64(c.divide.count) * block.ChunkSize,
 		LogRegions: len(c.log.regions),
 		Usage:      c.usage(),
+		Guards:     c.guards,
 	}
 	for i := range c.peers {
 		t := c.peers[i].target

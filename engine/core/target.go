@@ -7,7 +7,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/invariant"
 )
 
-// target is a replica on its way back into the in-sync set (rules 21 to 23). A
+// target is a replica on its way back into the in-sync set (rule 21 to rule 23). A
 // region goes missing -> compared -> flushing -> cleared -> clearing -> gone;
 // a write that misses the target takes it back to missing alone.
 type target struct {
@@ -56,13 +56,34 @@ const flushRegions = 64
 func (c *Core) startTarget(i int) {
 	p := &c.peers[i]
 	p.target = &target{todo: make([]uint16, block.RegionCount(c.view.Size))}
-	want := c.unionLogs()
-	want.Union(p.log)
-	if p.rolledBack() || p.needAll {
-		want = block.AllRegions(c.view.Size)
+	p.changed.logged.Union(p.log)
+	if p.rolledBack() {
+		c.guarded(GuardRolledBack)
 	}
-	c.wantDirty(i, want)
+	if p.rolledBack() || p.needAll {
+		p.changed = changes{}
+	}
+	c.wantDirty(i, c.unrecorded(i))
 	c.kick = true
+}
+
+// unrecorded is what a replica that returns may lack beyond its dirty set.
+//
+// Rule 22 (resync): it is compared in its dirty set, which is everything if none has
+// the name of its removal, in what the members' logs name, and in what its own log
+// names; in everything, if its disk was put back. All of that is in its durable
+// dirty set before it becomes a target. Compared are hashes of bytes read and
+// verified now; a write to a chunk that is being copied goes to the target after the
+// copy (copying); and a bit is cleared after the target's flush, if no write has
+// missed the target since the copy began (missChunk).
+func (c *Core) unrecorded(i int) block.Regions {
+	p := &c.peers[i]
+	if p.rolledBack() || p.needAll {
+		return block.AllRegions(c.view.Size)
+	}
+	lacks := c.unionLogs()
+	lacks.Union(p.log)
+	return lacks
 }
 
 // driveTargets carries every target one step on.
@@ -97,8 +118,12 @@ func (c *Core) activate(i int) {
 	t.missing.Union(c.unionLogs())
 	for r := range t.missing.All() {
 		if int(r) < len(t.todo) {
-			t.todo[r] = chunksOf(r, c.view.Size)
+			t.todo[r] = p.changed.chunks(r, c.view.Size)
 			t.left += bits.OnesCount16(t.todo[r])
+		}
+		if int(r) < len(t.todo) && t.todo[r] == 0 {
+			// It was dirty for a neighbour's sake, or before a flush.
+			t.compared.Add(r)
 		}
 	}
 	for k := range c.writes {
@@ -113,8 +138,12 @@ func (c *Core) activate(i int) {
 	}})
 }
 
-// queueForTarget queues a write for a target, or marks it missed if the window
-// is full (rule 21).
+// queueForTarget brings a write to a target.
+//
+// Rule 21 (targets): a target gets every write from the moment it is one. It serves
+// no reads (reader) and counts for nothing until rule 6 makes it. Past its window,
+// which holds only for one that does not count, it misses the write and has its
+// chunks to be compared again.
 func (c *Core) queueForTarget(k, i int) {
 	w := &c.writes[i]
 	p := &c.peers[k]
@@ -122,6 +151,7 @@ func (c *Core) queueForTarget(k, i int) {
 		c.deliver(k, i)
 		return
 	}
+	c.guarded(GuardWindow)
 	w.missed |= bit(k)
 	c.missed(k, w.span)
 	c.forgetOlder(k, w.span)
@@ -354,7 +384,11 @@ func (c *Core) endTarget(i int) {
 	p.target = nil
 	if !p.gone {
 		c.wantDirty(i, t.missing)
-		c.wantDirty(i, c.unionLogs())
+		logs := c.unionLogs()
+		if !p.dirty.Contains(logs) {
+			c.guarded(GuardLogsAgain)
+		}
+		c.wantDirty(i, logs)
 	}
 	for k := range c.writes {
 		c.writes[k].missed &^= bit(i)

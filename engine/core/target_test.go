@@ -500,3 +500,16 @@ func TestTargetProgress(t *testing.T) {
 		t.Errorf("progress %+v", progress)
 	}
 }
+
+// A copy whose source cannot be read waits, as one whose source does not verify.
+// The last member goes on.
+func TestCopyFromDiskThatCannotBeRead(t *testing.T) {
+	s := resyncing(t, nil)
+	s.refuse("A", block.ErrDiskFailed)
+	s.write(1, 'x', 64*kib, 4*kib)
+	s.settle()
+	s.expectAmong("differ A at 0: checksum mismatch", "done 1")
+	s.await("A: hash 0+1M", time.Minute)
+	s.settle()
+	s.expectAmong("admitted B, 0 copied")
+}

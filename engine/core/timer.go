@@ -34,8 +34,10 @@ func (c *Core) timer() block.Instant {
 		at(c.proposal.retryAt)
 	}
 	at(c.proposal.notBefore)
+	at(c.unsureUntil)
 	at(c.log.next)
 	at(c.spaceRetry)
+	at(c.throttle.wake)
 	if c.dark {
 		at(c.darkUntil())
 	}

@@ -36,6 +36,9 @@ func (c *Core) sure(chunk int64) {
 // compared, as after a read that failed; a frozen write keeps its range, and must
 // not keep all slots from the copies that would thaw it.
 func (c *Core) startVerify() bool {
+	if c.now < c.unsureUntil {
+		return false
+	}
 	chunk := c.unsure.next(c.verifying)
 	if chunk < 0 {
 		return false
@@ -96,6 +99,13 @@ func (c *Core) verifyNext(i int) {
 		return
 	}
 	c.verified(i)
+}
+
+// verifyLater leaves a chunk that cannot be read now among the unsure ones, and so
+// its region in the logs.
+func (c *Core) verifyLater(i int) {
+	c.unsureUntil = c.now + block.Instant(c.cfg.Timing.ConnectRetry)
+	c.endJob(i)
 }
 
 func (c *Core) verified(i int) {

@@ -3,6 +3,8 @@ package core
 import (
 	"testing"
 	"time"
+
+	"github.com/holdfast-io/holdfast/internal/block"
 )
 
 // A lone member comes back from a kill: it lacks nothing, but has no checksums
@@ -72,6 +74,30 @@ func TestBothMembersAreVerified(t *testing.T) {
 	s.pass(5 * time.Second)
 	s.settle()
 	if s.replica("A").suspect[0] || s.replica("B").suspect[0] {
+		t.Error("a block was not verified")
+	}
+}
+
+// A disk that fails a read of the last member's says nothing about its writes: they
+// go on, and the chunk is verified later.
+func TestLoneMemberThatCannotBeReadIsVerifiedLater(t *testing.T) {
+	s := beginAttach(t, scene{members: "A", size: mib, before: func(s *script) {
+		s.replica("A").plant('w', 0, 4*kib)
+		s.replica("A").suspect[0] = true
+	}})
+	s.answer("A A")
+	s.expectAmong("serving", "A: hash 0+1M accepting")
+	s.refuse("A", block.ErrDiskFailed)
+	s.write(1, 'x', 64*kib, 4*kib)
+	s.answer("A")
+	s.expectAmong("A: write 'x' 64K+4K", "done 1")
+	s.await("A: hash 0+1M accepting", time.Minute)
+	s.answer("A")
+	s.expectAmong("A: read 0+64K accepting resync")
+	s.refuse("A", block.ErrDiskFailed)
+	s.await("A: hash 0+1M accepting", time.Minute)
+	s.settle()
+	if s.replica("A").suspect[0] {
 		t.Error("a block was not verified")
 	}
 }

@@ -54,6 +54,8 @@ func (c *Core) pushWrite(i int) {
 	if !w.running {
 		if c.maySendWrite(w) {
 			c.sendWrite(i)
+		} else {
+			c.noteHeld(w)
 		}
 		return
 	}
@@ -80,12 +82,25 @@ func (c *Core) maySendWrite(w *write) bool {
 	return c.settled() && (c.enough() || w.job >= 0) && !c.clearingAny(w.span)
 }
 
+// noteHeld counts what keeps a write from being sent.
+func (c *Core) noteHeld(w *write) {
+	switch {
+	case !c.settled():
+		c.guarded(GuardGate)
+	case !c.enough() && w.job < 0:
+		c.guarded(GuardMinimum)
+	default:
+		c.guarded(GuardLeaving)
+	}
+}
+
 // sendWrite hands a write to every replica that counts, and to every target.
 func (c *Core) sendWrite(i int) {
 	w := &c.writes[i]
 	c.assertLocked(w)
 	w.running = true
 	c.enterLog(w.span)
+	c.noteChanges(w.span)
 	for k := range c.need().all() {
 		c.deliver(k, i)
 	}
@@ -144,19 +159,17 @@ func (c *Core) writeReplied(k int, e *call, rep *block.Reply) {
 	c.pushWrite(i)
 }
 
-// checkSpace is rule 31: a full member goes if another one took the write and
-// says that it has space; else the write waits. When all are full, nobody goes.
+// checkSpace gives full members up, or lets the write wait.
 func (c *Core) checkSpace(i int) {
 	w := &c.writes[i]
 	for k := range w.full.all() {
-		for q := range (w.has & c.iss &^ bit(k)).all() {
-			if c.peers[q].free > 0 && c.iss.has(k) {
-				w.full &^= bit(k)
-				if c.peers[k].failed == nil {
-					c.fail(k, block.ErrNoSpace)
-				}
-				break
-			}
+		if !c.mayDropFull(w, k) {
+			continue
+		}
+		c.guarded(GuardSpace)
+		w.full &^= bit(k)
+		if c.peers[k].failed == nil {
+			c.fail(k, block.ErrNoSpace)
 		}
 	}
 	if c.now >= w.retryAt {
@@ -164,12 +177,35 @@ func (c *Core) checkSpace(i int) {
 	}
 }
 
-// checkWrite ends a write that everybody who counts has (rule 9). The end of a
-// client's write is its acknowledgement.
+// mayDropFull reports whether a replica that has no room for a write may go.
+//
+// Rule 31 (full disks): a member goes if another one took the write and says that it
+// has room left; else the write waits. When all are full, nobody goes. The other half
+// is the store's: a sync that failed is never tried again (fail).
+func (c *Core) mayDropFull(w *write, k int) bool {
+	for q := range (w.has & c.iss &^ bit(k)).all() {
+		if c.peers[q].free > 0 && c.iss.has(k) {
+			return true
+		}
+	}
+	return false
+}
+
+// mayAcknowledge reports whether a write may end. The end of a client's write is
+// its acknowledgement.
+//
+// Rule 9 (acknowledgements): everybody who counts has it (rule 8), by a view that all
+// members hold, and a client's write needs an in-sync set that is large enough. One
+// who failed counts until the commit of its removal is known.
+func (c *Core) mayAcknowledge(w *write) bool {
+	return c.need()&^w.has == 0 && c.settled() && (w.request < 0 || c.enough())
+}
+
+// checkWrite ends a write that may be acknowledged.
 func (c *Core) checkWrite(i int) {
 	w := &c.writes[i]
-	need := c.need()
-	if need&^w.has != 0 || !c.settled() || w.request >= 0 && !c.enough() {
+	if !c.mayAcknowledge(w) {
+		c.noteUnacknowledged(w, c.need()&^w.has)
 		return
 	}
 	invariant.Assert(c.iss&^w.has == 0, "write ends without member")
@@ -192,6 +228,22 @@ func (c *Core) checkWrite(i int) {
 			c.kick = true
 			break
 		}
+	}
+}
+
+// noteUnacknowledged counts what keeps a write that was sent from its end.
+func (c *Core) noteUnacknowledged(w *write, lacking set) {
+	switch {
+	case lacking == 0 && !c.settled():
+		c.guarded(GuardGate)
+	case lacking == 0:
+		c.guarded(GuardMinimum)
+	case lacking&^w.full == 0:
+		c.guarded(GuardFull)
+	case lacking&c.iss == 0:
+		c.guarded(GuardJoining)
+	case lacking&^c.failedMembers() == 0:
+		c.guarded(GuardRemoval)
 	}
 }
 

@@ -97,7 +97,7 @@ func TestWriteWaitsForEnoughMembers(t *testing.T) {
 		s.settle()
 		s.pass(time.Second)
 	}
-	s.expectAmong("admitted B, 0 copied", "done 1")
+	s.expectAmong("admitted B, 64K copied", "done 1")
 	if got := s.core.Status().InFlight; got != 0 {
 		t.Errorf("%d requests are still in flight", got)
 	}
@@ -314,7 +314,7 @@ func TestPartialWriteWhosePatientDies(t *testing.T) {
 	s.wake("B")
 	s.pass(time.Second)
 	s.settle()
-	s.expectAmong("admitted B, 64K copied")
+	s.expectAmong("resync B 1M", "admitted B, 64K copied")
 	if got := s.content("B", 0, 8*kib); got != "'wo.'" {
 		t.Errorf("B has %s", got)
 	}

@@ -40,12 +40,26 @@ import (
 // oomScoreMin keeps the kernel from killing the process for memory.
 const oomScoreMin = "-1000"
 
+// niceness puts the process before those that compute: a heartbeat that waits for
+// its turn on a busy CPU looks like a node that died.
+const niceness = -10
+
 // Mark marks, locks and bounds this process. It is called once, before the process
 // does anything of size.
+//
+// Rule 32 (bounded memory): reclaim must not wait for a process that waits for
+// reclaim, so it is marked, neither swapped out nor killed for memory, and what it
+// holds is bounded: by the slots of each core (core.Limits), the window of each
+// session (server.Limits) and the caches of each store. Nor does it wait for a CPU
+// behind what only computes.
 func Mark(log *slog.Logger) {
-	// The mark is one of each thread, and threads made later inherit it.
+	// The mark is one of each thread, like the priority, and threads made later
+	// inherit both.
 	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_IO_FLUSHER, 1, 0); errno != 0 {
 		log.Warn("process is not marked as I/O flusher", "err", errno, "needs", "CAP_SYS_RESOURCE")
+	}
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, priority()); errno != 0 {
+		log.Warn("process has the priority of any other", "err", errno, "needs", "CAP_SYS_NICE")
 	}
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(oomScoreMin), 0); err != nil {
 		log.Warn("process may be killed for memory", "err", err, "needs", "CAP_SYS_RESOURCE")
@@ -57,6 +71,12 @@ func Mark(log *slog.Logger) {
 		debug.SetMemoryLimit(limit)
 		log.Info("memory bounded", "bytes", limit)
 	}
+}
+
+// priority is the niceness as the system call takes it.
+func priority() uintptr {
+	n := niceness
+	return uintptr(n)
 }
 
 // errLimited: locking would make later allocations fail.

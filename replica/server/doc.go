@@ -4,7 +4,7 @@
 //
 // # The door
 //
-// Every replica has one door (rule 4 of the design). It lets in one session at
+// Every replica has one door (rule 4). It lets in one session at
 // a time, the one with the highest fence it has seen: cluster incarnation,
 // generation, epoch, session number. An OpOpen with a higher fence
 //

@@ -8,7 +8,12 @@ import (
 	"github.com/holdfast-io/holdfast/replica/store"
 )
 
-// door is the one way to a replica (rule 4). See the package comment.
+// door is the one way to a replica. See the package comment.
+//
+// Rule 4 (fencing): on a higher fence nothing more is taken from older sessions
+// (enter, admits), what they have in the store ends (advance), the fence becomes
+// durable, and only then is it acknowledged (fenced). A lower one is refused. The
+// engine's own replica has the same door.
 type door struct {
 	disk    Disk
 	replica Replica

@@ -66,8 +66,10 @@ func (r *Replica) needsSync(regions block.Regions) bool {
 	return false
 }
 
-// awaitLog reports whether t must wait until its regions are durably in the
-// intent log.
+// awaitLog reports whether t must wait for the intent log.
+//
+// Rule 14 (logged first): before a write or zeroing, of a client or of a copy,
+// changes a region, that region is durably in the intent log of this replica.
 func (s *Store) awaitLog(t *task) bool {
 	r, missing := t.replica, false
 	for g := block.RegionOf(t.at); g <= block.RegionOf(t.windowEnd-1); g++ {

@@ -311,7 +311,7 @@ func (s *Store) writeDone(p *piece) {
 	p.storeSums(e)
 	if e.data|p.mask != e.data {
 		e.data |= p.mask
-		s.changedPiece(p)
+		s.endJournaled(p)
 		return
 	}
 	s.touched(p)
@@ -337,9 +337,12 @@ func (s *Store) touched(p *piece) {
 	r.unsynced.Add(p.region())
 }
 
-// changedPiece ends a piece that changed extent or data of its entry: its new
-// state goes to the journal first.
-func (s *Store) changedPiece(p *piece) {
+// endJournaled ends a piece that changed extent or data of its entry.
+//
+// Rule 8 (having a write): the data is with the operating system already; the
+// metadata that names it goes to the journal by write(2), and only then is the write
+// answered. So killing the process undoes nothing that was answered.
+func (s *Store) endJournaled(p *piece) {
 	s.touched(p)
 	s.change(p.page, p.index)
 	s.record(p)
@@ -360,8 +363,12 @@ func (s *Store) writeFailed(p *piece) {
 	s.pieceDone(p, p.io.Err)
 }
 
-// startZero zeroes parts of blocks by writing them, then takes whole blocks out
-// of the map.
+// startZero begins a zeroing.
+//
+// Rule 12 (zeroes): the range reads as zeros, partial blocks at its edges included,
+// which are zeroed by writing them; whole blocks leave the map, and what is in no
+// map reads as zeros (sumRead), whatever their extent holds. Trims and zeroings are
+// the same request, mirrored like writes.
 func (s *Store) startZero(p *piece) {
 	s.zeroEdges(p, stageHead)
 }
@@ -380,7 +387,7 @@ func (s *Store) zeroEdges(p *piece, from stage) {
 	e := p.entry()
 	if cleared := e.data & insideMask(p.from, p.to); cleared != 0 {
 		e.data &^= cleared
-		s.changedPiece(p)
+		s.endJournaled(p)
 		return
 	}
 	s.pieceDone(p, nil)

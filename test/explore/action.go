@@ -37,6 +37,8 @@ const (
 	actLearn
 	actKill
 	actPower
+	// actPutBack: a replica's disk is as it was at the beginning.
+	actPutBack
 	// actLand: Raft decides a proposal; actOutcome: the proposer hears of it;
 	// actUnknown: it is told that nobody knows.
 	actLand
@@ -295,6 +297,10 @@ func (w *world) faults(list []action, r int) []action {
 			}
 		}
 	}
+	if w.left.PutBacks > 0 && w.wouldShow(r) {
+		a.kind = actPutBack
+		list = append(list, a)
+	}
 	if w.left.Losses == 0 {
 		return list
 	}
@@ -324,6 +330,21 @@ func (w *world) faults(list []action, r int) []action {
 		}
 	}
 	return list
+}
+
+// wouldShow reports whether somebody else knows of a flush that a replica would have
+// forgotten if its disk were put back: every other member, of which there is one.
+func (w *world) wouldShow(r int) bool {
+	others, v := 0, w.view()
+	for i := range v.Replicas {
+		if k := indexOf(v.Replicas[i].ID); k != r && v.Replicas[i].InSync {
+			others++
+			if !w.setting.images[r].flush.Less(w.replicas[k].confirmed[r]) {
+				return false
+			}
+		}
+	}
+	return others > 0
 }
 
 // carryOut carries out, at a copy of replica r, what an action says was done just
@@ -363,7 +384,7 @@ func (w *world) apply(a *action) *world {
 		n.lose(i, r)
 	case actLearn:
 		n.lose(i, r)
-	case actKill, actPower:
+	case actKill, actPower, actPutBack:
 		n.crash(r, a)
 	case actLand:
 		n.land(i, int(a.at))
@@ -479,12 +500,16 @@ func (w *world) crash(r int, a *action) {
 	rep := &w.replicas[r]
 	session := rep.fence.Session
 	replies := w.carryOut(rep, r, a)
-	if a.kind == actKill {
+	switch a.kind {
+	case actKill:
 		w.left.Kills--
 		rep.kill(a.forget)
-	} else {
+	case actPower:
 		w.left.Losses--
 		rep.losePower(a.forget, a.left)
+	default:
+		w.left.PutBacks--
+		rep.putBack(&w.setting.images[r])
 	}
 	for i := range w.count {
 		if l := &w.engines[i].links[r]; l.state == linkNone && len(l.orphans) == 0 {
@@ -571,7 +596,7 @@ func (w *world) request(i int, a *action) {
 	e := w.engine(i)
 	h := &w.history
 	b := int(a.at)
-	q := core.Request{Offset: int64(b) * block.BlockSize, Length: block.BlockSize}
+	q := core.Request{Offset: w.setting.config.spacing().offset(b), Length: block.BlockSize}
 	switch a.kind {
 	case actWrite:
 		w.left.Writes--

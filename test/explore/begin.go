@@ -43,6 +43,7 @@ func begin(s *setting) (*world, error) {
 			}
 		}
 	}
+	s.images = w.replicas
 	return w, w.violation
 }
 
@@ -77,7 +78,7 @@ func (w *world) removeAbsent() {
 
 // firstReplica holds value old everywhere, or, if it is absent, lacks that.
 func (w *world) firstReplica(i int, old value) replica {
-	r := replica{boot: first}
+	r := replica{boot: first, spacing: w.setting.config.spacing()}
 	member := i < w.setting.config.Members
 	for b := range r.cur {
 		if member {

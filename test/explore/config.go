@@ -29,6 +29,9 @@ type Bounds struct {
 	Hints uint8
 	// Detaches are clean ends of engines.
 	Detaches uint8
+	// PutBacks are disks that become what they were at the beginning, after others
+	// have learned of a flush that is lost by it.
+	PutBacks uint8
 }
 
 // String names the bounds that are not zero, as Config.Set takes them.
@@ -52,7 +55,7 @@ func (b *Bounds) named() []namedBound {
 		{"engines", &b.Engines}, {"writes", &b.Writes}, {"reads", &b.Reads}, {"flushes", &b.Flushes},
 		{"links", &b.Links}, {"kills", &b.Kills}, {"losses", &b.Losses}, {"unknowns", &b.Unknowns},
 		{"clears", &b.Clears}, {"units", &b.Units}, {"pauses", &b.Pauses}, {"hints", &b.Hints},
-		{"detaches", &b.Detaches},
+		{"detaches", &b.Detaches}, {"putbacks", &b.PutBacks},
 	}
 }
 
@@ -74,6 +77,8 @@ type Config struct {
 	Bounds
 	// Serving: it begins with an engine that serves, else with its start.
 	Serving bool
+	// Apart: each block lies in a region of its own, else all in one extent.
+	Apart bool
 	// Suspect: checksums of overwritten blocks may be lost with a process.
 	Suspect bool
 }
@@ -91,6 +96,8 @@ func (c *Config) Validate() error {
 	}
 	return nil
 }
+
+func (c *Config) spacing() spacing { return spacing(c.Apart) }
 
 // requests are the most that clients may have in flight.
 func (c *Config) requests() int { return max(1, int(c.Writes)+int(c.Reads)+int(c.Flushes)) }

@@ -51,6 +51,12 @@ func Configs() []Config {
 			Bounds{Writes: 2, Reads: 1, Links: 1}, func(c *Config) { c.Replicas, c.Members = 3, 3 }),
 		with("takeover", "two replicas return at once", "",
 			Bounds{Writes: 1}, func(c *Config) { c.Replicas = 3 }, behind),
+		with("regions", "two regions are written, cleared and resynced apart from each other", "links=0",
+			Bounds{Writes: 2, Links: 1, Clears: 1}, func(c *Config) { c.Blocks, c.Apart = 2, true }),
+		with("putback", "a disk becomes what it was before flushes that others know of", "writes=1,clears=0",
+			Bounds{Writes: 1, Flushes: 2, PutBacks: 1, Clears: 1}),
+		with("third", "a third replica returns to either of two engines, with outcomes that are not known", "engines=0,writes=0",
+			Bounds{Engines: 1, Writes: 1, Unknowns: 1}, func(c *Config) { c.Replicas, c.Members = 3, 2 }),
 		with("minimum", "two members must have everything, one is lost", "flushes=0,reads=0",
 			Bounds{Writes: 1, Reads: 1, Flushes: 1, Links: 1}, func(c *Config) { c.MinInSync = 2 }),
 	}
@@ -81,7 +87,7 @@ func (c *Config) Set(list string) error {
 		numbers := map[string]*int{
 			"replicas": &c.Replicas, "members": &c.Members, "minimum": &c.MinInSync, "blocks": &c.Blocks, "window": &c.Window,
 		}
-		switches := map[string]*bool{"serving": &c.Serving, "suspect": &c.Suspect}
+		switches := map[string]*bool{"serving": &c.Serving, "suspect": &c.Suspect, "apart": &c.Apart}
 		switch {
 		case bounds[name] != nil:
 			*bounds[name] = uint8(n)

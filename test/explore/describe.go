@@ -13,7 +13,7 @@ func (w *world) describe(a *action) string {
 	var b strings.Builder
 	switch a.kind {
 	case actExchange:
-		fmt.Fprintf(&b, "%s-%s: %s", name(i), letter(r), describeRequest(&w.engines[i].links[r].queue[a.at]))
+		fmt.Fprintf(&b, "%s-%s: %s", name(i), letter(r), w.describeRequest(&w.engines[i].links[r].queue[a.at]))
 	case actLate:
 		rep := &w.engines[i].links[r].late[a.at]
 		fmt.Fprintf(&b, "%s hears of %s, late: %s, %v", name(i), letter(r), opName(rep.Op), rep.Err)
@@ -25,6 +25,8 @@ func (w *world) describe(a *action) string {
 		fmt.Fprintf(&b, "%s learns that its connection to %s has ended", name(i), letter(r))
 	case actKill:
 		fmt.Fprintf(&b, "%s is killed", letter(r))
+	case actPutBack:
+		fmt.Fprintf(&b, "%s has the disk that it had at the beginning", letter(r))
 	case actPower:
 		fmt.Fprintf(&b, "%s loses power, the drive holds %v", letter(r), a.left[:w.setting.config.Blocks])
 	case actLand, actOutcome, actUnknown:
@@ -69,7 +71,7 @@ func (w *world) describeDone(b *strings.Builder, a *action) {
 		queue, _ := w.engines[i].links[a.replica].holder(&w.replicas[a.replica])
 		for k := range queue {
 			if set>>k&1 == 1 {
-				fmt.Fprintf(b, ", having carried out %s of %s", describeRequest(&queue[k]), name(i))
+				fmt.Fprintf(b, ", having carried out %s of %s", w.describeRequest(&queue[k]), name(i))
 			}
 		}
 	}
@@ -79,10 +81,14 @@ func opName(op block.Op) string {
 	return [...]string{"none", "open", "read", "write", "zero", "flush", "ping", "update", "hash"}[op]
 }
 
-func describeRequest(r *block.Request) string {
+func (w *world) describeRequest(r *block.Request) string {
+	return describeRequest(w.setting.config.spacing(), r)
+}
+
+func describeRequest(s spacing, r *block.Request) string {
 	var b strings.Builder
 	b.WriteString(opName(r.Op))
-	first, end := blocksOf(r)
+	first, end := s.blocks(r)
 	for k := first; k < end; k++ {
 		fmt.Fprintf(&b, " block %d", k)
 		if r.Buf != nil {

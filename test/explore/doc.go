@@ -14,7 +14,8 @@
 //	            replica is opened anew or ends
 //	replica     its process is killed: the page cache stays, checksums that were
 //	            not durable may go; or its power is lost: each block holds any
-//	            value written since the last flush
+//	            value written since the last flush; or its disk is put back to what
+//	            it was at the beginning, once others know of a flush since then
 //	Raft        decides a proposal; its proposer hears of it, or is told that
 //	            nobody knows, after which it lands at any time or never; shows
 //	            a view to an engine that did not ask
@@ -74,8 +75,18 @@
 //     the door lets in another. They are the orphans of its link, of the last ended
 //     session that had any; those of sessions before it are taken for lost.
 //
-// Bytes are one number for each block, and a block changes as a whole. Partial
-// blocks, torn writes, damage and full disks belong to the simulator.
+// Bytes are one number for each block, and a block changes as a whole. The blocks of
+// a volume lie side by side, or each in a region of its own, so that one region's log
+// is cleared while another is written; then the hashes of chunks in which no block lies
+// are asked for and answered in one step, because nobody can change what they say.
+//
+// # What is outside of the model
+//
+// Partial blocks, torn blocks, damage, full disks and failed syncs; clocks that do not
+// run alike; two volumes; more than three replicas; the doors' and stores' own queues
+// but for the order in which they let requests go. A disk is put back only to the image
+// of the first state, and only while every other member knows better: rule 10 promises
+// nothing else. All of that is the simulator's (test/sim).
 //
 // # Why the core may be made to hurry
 //

@@ -116,7 +116,9 @@ func mergeConfigs() []Config {
 	c := base
 	c.Name, c.Replicas, c.Members, c.Blocks = "three", 3, 2, 2
 	c.Bounds = Bounds{Writes: 2, Reads: 1, Losses: 1, Clears: 1, Engines: 1, Detaches: 1, Pauses: 1}
-	return []Config{a, b, c}
+	d := base
+	d.Name, d.Blocks, d.Apart, d.Bounds = "apart", 2, true, Bounds{Writes: 2, Flushes: 2, Links: 1, Clears: 1, PutBacks: 1}
+	return []Config{a, b, c, d}
 }
 
 func explorerOf(t testing.TB, config Config) *Explorer {

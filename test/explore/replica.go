@@ -27,6 +27,8 @@ type value = uint8
 // no pointer that is ever written through, so that a copy of it is a copy.
 type replica struct {
 	fence block.Fence
+	// spacing is where the blocks lie; it never changes.
+	spacing spacing
 	// boot is the store's incarnation.
 	boot uint8
 	// cur is what is read, may has a bit for each value that the drive may hold
@@ -65,14 +67,30 @@ func regionSet(bits uint8) block.Regions {
 	return block.Regions{uint64(bits)}
 }
 
-// regionOf is the bit of the region of a block.
-func regionOf(b int) uint8 {
-	return 1 << block.RegionOf(int64(b)*block.BlockSize)
+// spacing is where the blocks of the model lie in the volume: side by side, or each
+// at the beginning of a region of its own. What lies between is never written.
+type spacing bool
+
+// apart spaces blocks by regions.
+const apart spacing = true
+
+func (s spacing) distance() int64 {
+	if s == apart {
+		return block.RegionSize
+	}
+	return block.BlockSize
 }
 
-// blocksOf are the bounds of the blocks of a request.
-func blocksOf(req *block.Request) (first, end int) {
-	return int(req.Offset / block.BlockSize), int((req.Offset + req.Length) / block.BlockSize)
+// offset is where a block begins.
+func (s spacing) offset(b int) int64 { return int64(b) * s.distance() }
+
+// region is the bit of the region of a block.
+func (s spacing) region(b int) uint8 { return 1 << block.RegionOf(s.offset(b)) }
+
+// blocks are the bounds of the blocks of a request.
+func (s spacing) blocks(req *block.Request) (first, end int) {
+	d := s.distance()
+	return int((req.Offset + d - 1) / d), int((req.Offset + req.Length + d - 1) / d)
 }
 
 func replicaID(i int) block.ReplicaID { return block.ReplicaID{ID: block.ID{byte(i + 1)}} }
@@ -158,7 +176,7 @@ func (r *replica) open(x *stock, o *block.Open, rep *block.Reply) error {
 }
 
 func (r *replica) read(x *stock, req *block.Request, rep *block.Reply) error {
-	first, end := blocksOf(req)
+	first, end := r.spacing.blocks(req)
 	for b := first; b < end; b++ {
 		if r.suspect>>b&1 == 0 {
 			continue
@@ -169,18 +187,18 @@ func (r *replica) read(x *stock, req *block.Request, rep *block.Reply) error {
 		r.suspect &^= 1 << b
 		r.fresh |= 1 << b
 	}
-	rep.Buf = x.buffer(r.cur[first:end])
+	rep.Buf = x.bufferOf(r.cur[first:end], req.Length)
 	return nil
 }
 
 func (r *replica) write(req *block.Request) {
-	first, end := blocksOf(req)
+	first, end := r.spacing.blocks(req)
 	for b := first; b < end; b++ {
 		v := value(0)
 		if req.Buf != nil {
 			v = req.Buf.Data[(b-first)*block.BlockSize]
 		}
-		r.log |= regionOf(b)
+		r.log |= r.spacing.region(b)
 		r.cur[b] = v
 		r.may[b] |= 1 << v
 		r.fresh |= 1 << b
@@ -241,7 +259,7 @@ func (r *replica) update(u *block.Update) error {
 	left := regionBits(u.ClearLog)
 	r.log &^= left
 	for b := range maxBlocks {
-		if left&regionOf(b) != 0 {
+		if left&r.spacing.region(b) != 0 {
 			r.fresh &^= 1 << b
 		}
 	}
@@ -254,16 +272,15 @@ func viewLess(a, b *block.View) bool {
 
 // hash answers with the contents in the place of their sums.
 func (r *replica) hash(req *block.Request, rep *block.Reply) {
-	first, end := blocksOf(req)
-	for at := first; at < end; at += block.BlocksPerExtent {
-		var h block.ExtentHash
-		for b := at; b < min(end, at+block.BlocksPerExtent); b++ {
-			h.Sum[b-at] = r.cur[b]
-			if r.suspect>>b&1 == 1 {
-				h.Suspect |= 1 << (b - at)
-			}
+	first, end := r.spacing.blocks(req)
+	rep.Hashes = make([]block.ExtentHash, (req.Length+block.ExtentSize-1)/block.ExtentSize)
+	for b := first; b < end; b++ {
+		at := r.spacing.offset(b) - req.Offset
+		h, k := &rep.Hashes[at/block.ExtentSize], at%block.ExtentSize/block.BlockSize
+		h.Sum[k] = r.cur[b]
+		if r.suspect>>b&1 == 1 {
+			h.Suspect |= 1 << k
 		}
-		rep.Hashes = append(rep.Hashes, h)
 	}
 }
 
@@ -280,11 +297,19 @@ func (r *replica) kill(forget bool) {
 func (r *replica) forgettable() uint8 {
 	var s uint8
 	for b := range maxBlocks {
-		if r.fresh>>b&1 == 1 && r.log&regionOf(b) != 0 {
+		if r.fresh>>b&1 == 1 && r.log&r.spacing.region(b) != 0 {
 			s |= 1 << b
 		}
 	}
 	return s
+}
+
+// putBack gives the replica the disk that it had at the beginning, in a machine that
+// was started again.
+func (r *replica) putBack(image *replica) {
+	boot := r.boot
+	*r = *image
+	r.boot = boot + 1
 }
 
 // losePower leaves on the drive the given values, of those that it may hold.
@@ -304,12 +329,15 @@ type stock struct {
 	values int
 	one    []*block.Buffer
 	two    [][]*block.Buffer
+	// wide are of a whole extent of which only the first block is ever written.
+	wide []*block.Buffer
 }
 
 func newStock(size int64, values int) *stock {
 	x := &stock{size: size, values: values}
 	for v := range values {
 		x.one = append(x.one, filled(value(v)))
+		x.wide = append(x.wide, filled(slices.Repeat([]value{value(v)}, block.BlocksPerExtent)...))
 		var row []*block.Buffer
 		for w := range values {
 			row = append(row, filled(value(v), value(w)))
@@ -337,10 +365,18 @@ func (x *stock) buffer(list []value) *block.Buffer {
 	return x.two[list[0]][list[1]]
 }
 
+// bufferOf is the buffer of a span of that length in which these values lie.
+func (x *stock) bufferOf(list []value, length int64) *block.Buffer {
+	if length == block.ExtentSize && len(list) == 1 {
+		return x.wide[list[0]]
+	}
+	return x.buffer(list)
+}
+
 // refill gives every buffer more references than anybody can give back before
 // the next time. Copies of a core share the buffers without counting.
 func (x *stock) refill() {
-	for _, b := range slices.Concat(append(x.two, x.one)...) {
+	for _, b := range slices.Concat(append(x.two, x.one, x.wide)...) {
 		field := reflect.ValueOf(b).Elem().FieldByName("refs")
 		(*atomic.Int32)(field.Addr().UnsafePointer()).Store(1 << 30)
 	}

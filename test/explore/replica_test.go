@@ -243,7 +243,7 @@ func (p *pair) update(s *pairSession) *block.Update {
 func (p *pair) ask(s *pairSession, req *block.Request) bool {
 	p.seq++
 	req.Seq = p.seq
-	p.done = append(p.done, fmt.Sprintf("(%d,%d) %s", s.epoch, s.session, describeRequest(req)))
+	p.done = append(p.done, fmt.Sprintf("(%d,%d) %s", s.epoch, s.session, describeRequest(!apart, req)))
 	before := p.model
 	want := p.model.handle(p.stock, s.epoch, s.session, req)
 	p.replies = nil

@@ -89,7 +89,7 @@ func New(config Config, options Options) (*Explorer, error) {
 }
 
 func newSetting(config Config) *setting {
-	size := int64(config.Blocks) * block.BlockSize
+	size := config.spacing().offset(config.Blocks-1) + block.BlockSize
 	return &setting{config: config, layout: newLayout(), stock: newStock(size, firstValue+maxWrites),
 		volume: volumeID, size: size}
 }

@@ -16,8 +16,8 @@ type Binaries struct {
 }
 
 // Build compiles the programs of this module into dir, with the race detector if
-// the caller has it.
-func Build(ctx context.Context, dir string) (Binaries, error) {
+// the caller has it. flags are more of them for go build.
+func Build(ctx context.Context, dir string, flags ...string) (Binaries, error) {
 	module, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
 		return Binaries{}, fmt.Errorf("find the module: %w", err)
@@ -26,6 +26,7 @@ func Build(ctx context.Context, dir string) (Binaries, error) {
 	if hasRaceDetector() {
 		args = append(args, "-race")
 	}
+	args = append(args, flags...)
 	args = append(args, "./cmd/holdfastd", "./cmd/holdfast-csi", "./cmd/holdfast")
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = filepath.Dir(strings.TrimSpace(string(module)))

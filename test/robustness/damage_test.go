@@ -16,6 +16,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/test/harness"
+	"github.com/holdfast-io/holdfast/test/harness/stamp"
 )
 
 // damaged is a volume that was written, flushed and detached, so that no intent log
@@ -38,7 +39,7 @@ func newDamaged(t *testing.T) *damaged {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
 	dir := filepath.Join("/var/tmp", fmt.Sprintf("holdfast-d%d", os.Getpid()))
-	s, err := newStage(ctx, rand.New(rand.NewPCG(7, 0)), binaries, dir)
+	s, err := newStage(ctx, rand.New(rand.NewPCG(7, 0)), stageOptions{binaries: binaries, dir: dir})
 	t.Cleanup(func() {
 		if t.Failed() && s.cluster != nil {
 			t.Log(s.cluster.LogTails())
@@ -164,7 +165,7 @@ func TestFlippedByte(t *testing.T) {
 	}
 	defer file.Close()
 	at := findSector(t, file)
-	if _, err := file.WriteAt([]byte{0xff, 0xff, 0xff}, at+sectorFillAt); err != nil {
+	if _, err := file.WriteAt([]byte{0xff, 0xff, 0xff}, at+stamp.FillAt); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(file.Sync(), n.Start(ctx)); err != nil {
@@ -186,9 +187,9 @@ func findSector(t *testing.T, file *os.File) int64 {
 		}
 		number := uint64(0)
 		for i := range 8 {
-			number |= uint64(sector[sectorNumberAt+i]) << (8 * i)
+			number |= uint64(sector[stamp.NumberAt+i]) << (8 * i)
 		}
-		if v, err := readStamp(sector, number); err == nil && v != zeroed {
+		if v, err := stamp.Read(sector, int64(number*block.SectorSize)); err == nil && v[0] != zeroed {
 			return at
 		}
 	}

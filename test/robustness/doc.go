@@ -8,17 +8,38 @@
 // own behind a bridge in another one, a disk each on a small file system of its
 // own, and one volume with three replicas, shown as an NBD socket. Writers put a
 // verified load on it while faults are drawn and mended one after the other:
-// processes killed, frozen and restarted, links cut both ways or one way without a
-// reset, disks filled, the volume moved to another node. Then everything is healed,
-// and
+//
+//	stops.go    processes killed, frozen and restarted; two or all at once; leaders
+//	            of the Raft group killed in a row
+//	cuts.go     a node or a link cut, both ways or one way, without a reset; among
+//	            them the link of the engine's node with the Raft leader; all
+//	            nodes parted into two sides
+//	space.go    disks filled, by the load and from outside
+//	cpu.go      all CPUs kept busy by others
+//	moves.go    the volume moved in order and by force, staged and unstaged by
+//	            several callers at once
+//	weather.go  delay, loss, reordering, duplicates and a turned wall clock: in a
+//	            guest only, where test/e2e runs them
+//
+// One kind aims at the Raft leader. Then everything is healed, and
 //
 //   - writes must flow again and all replicas be in sync within a bound;
 //   - no request may have been answered with an error: I/O waits;
 //   - the recorded history of each sector must be linearizable (check.go);
 //   - the replicas, each read from its own disk, must equal each other and what the
 //     volume reads as;
-//   - taking everything away again must leave no process, mount, loop device,
-//     socket, namespace or file behind (leaks.go).
+//   - no daemon may hold many more files open than before;
+//   - taking everything away again must leave no process, open file, mount (in any
+//     mount namespace, FUSE or not), loop device, socket, network namespace, nftables
+//     or file behind (leaks.go).
+//
+// # Who checks the checks
+//
+// Each is shown what it is there for: TestCheck histories, TestLeftBehind leaks,
+// TestLoad a server that lies, TestFlippedByte and TestPutBackDisk a disk that
+// changed behind the product's back. TestCanary is the whole of it: daemons built
+// with a bug of test/canaries, and without their own assertions, must be convicted by
+// the history or by the comparison of the replicas; `make robustness CANARY=name`.
 //
 // # What is written
 //
@@ -40,7 +61,10 @@
 //
 // For each kind of fault the longest time without any acknowledged write is
 // reported, from the fault to its mending and from the mending until all replicas
-// are in sync again. These are figures, not checks.
+// are in sync again. These are figures, not checks, but for faults that name a bound
+// of their own: a link between engine and leader that is cut for longer than writes
+// may pause, and a wall clock that is turned, after which also nobody may have been
+// removed or elected.
 //
 // # Goroutines
 //

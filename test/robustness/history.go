@@ -9,10 +9,17 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/nbd"
+	"github.com/holdfast-io/holdfast/test/harness/stamp"
 )
 
 // moment is a time of a history, in nanoseconds since its beginning.
 type moment int64
+
+// value names the write that a sector is of.
+type value = stamp.Value
+
+// zeroed is a sector of zeros: never written, or trimmed.
+const zeroed = stamp.Zeroed
 
 // forever is the end of what may still happen.
 const forever moment = math.MaxInt64

@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/nbd"
+	"github.com/holdfast-io/holdfast/test/harness/stamp"
 )
 
 const (
@@ -216,7 +217,7 @@ func (l *load) do(ctx context.Context, o op, fua, evenHeld bool, buf []byte) err
 	defer l.update(func() { l.running-- })
 	o.connection = on.number
 	if o.kind == nbd.KindWrite {
-		stamp(buf, o.span.Offset, o.wrote)
+		stamp.Put(buf, o.span.Offset, o.wrote)
 	}
 	noted := l.history.begin(o)
 	switch o.kind {
@@ -241,7 +242,7 @@ func (l *load) do(ctx context.Context, o op, fua, evenHeld bool, buf []byte) err
 	}
 	var saw []value
 	if err == nil && o.kind == nbd.KindRead {
-		if saw, err = readStamps(buf, o.span.Offset); err != nil {
+		if saw, err = stamp.Read(buf, o.span.Offset); err != nil {
 			l.broken(fmt.Errorf("client %d reads %d bytes at %d: %w", o.client, o.span.Length, o.span.Offset, err))
 			return err
 		}

@@ -30,12 +30,13 @@ const (
 
 // options of a round.
 type options struct {
-	seed     uint64
-	length   time.Duration
-	binaries harness.Binaries
-	// dir is made for the round; results of a failure go to keep.
-	dir, keep string
-	// faults are those to draw from.
+	// dir of the stage is made for the round.
+	stageOptions
+	seed   uint64
+	length time.Duration
+	// keep is where results of a failure go.
+	keep string
+	// faults are those to draw from for that length; with none, each is made once.
 	faults []fault
 	table  *table
 	// printf shows progress.
@@ -57,18 +58,23 @@ type round struct {
 // runRound runs one round from an empty machine to an empty machine.
 func runRound(ctx context.Context, o options) (err error) {
 	r := &round{options: o, draw: rand.New(rand.NewPCG(o.seed, 0))}
+	r.table.count(countRemovals, 0)
+	r.table.count(countElections, 0)
+	began := time.Now()
 	setup, cancel := context.WithTimeout(ctx, setupLimit)
 	defer cancel()
-	r.stage, err = newStage(setup, r.draw, o.binaries, o.dir)
+	r.stage, err = newStage(setup, r.draw, o.stageOptions)
 	defer func() {
 		if err != nil && r.stage.cluster != nil {
 			err = errors.Join(err, r.keepEvidence(err))
 		}
 		cleaning, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
 		defer cancel()
+		began := time.Now()
 		if cleanErr := r.stage.clean(cleaning); cleanErr != nil {
 			err = errors.Join(err, fmt.Errorf("clean up: %w", cleanErr))
 		}
+		r.printf("  cleaned up in %.1f s\n", time.Since(began).Seconds())
 	}()
 	if err != nil {
 		return err
@@ -77,12 +83,16 @@ func runRound(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	r.printf("  made and attached in %.1f s\n", time.Since(began).Seconds())
 	r.load = startLoad(ctx, o.seed, volumeLayout())
 	r.load.use(dial)
 	if err := r.makeTrouble(ctx); err != nil {
 		return errors.Join(err, r.load.stop())
 	}
-	return r.end(ctx)
+	healed := time.Now()
+	err = r.end(ctx)
+	r.printf("  healed, checked and taken down in %.1f s\n", time.Since(healed).Seconds())
+	return err
 }
 
 // say prints a line and puts it into the history.
@@ -108,16 +118,32 @@ func (r *round) makeTrouble(ctx context.Context) error {
 	quiet := r.load.history.now()
 	pause(ctx, 2*time.Second)
 	r.table.add("(no fault)", sample{during: r.load.history.pause(quiet, r.load.history.now())})
-	for began := time.Now(); time.Since(began) < r.length && ctx.Err() == nil; {
-		f := r.choose()
-		if err := f.run(r, ctx); err != nil {
-			return fmt.Errorf("%s: %w", f.name, err)
+	if r.length == 0 {
+		for _, f := range r.faults {
+			if err := r.make(ctx, f); err != nil {
+				return err
+			}
 		}
-		if err := r.load.failure(); err != nil {
-			return fmt.Errorf("%s: %w", f.name, err)
+	}
+	for began := time.Now(); time.Since(began) < r.length && ctx.Err() == nil; {
+		if err := r.make(ctx, r.choose()); err != nil {
+			return err
 		}
 	}
 	return ctx.Err()
+}
+
+// make brings a fault about, from its beginning to its mending.
+func (r *round) make(ctx context.Context, f fault) error {
+	r.table.count(countFaults, 1)
+	err := f.run(r, ctx)
+	if err == nil {
+		err = r.load.failure()
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	return nil
 }
 
 func names(nodes []int) (all []string) {
@@ -198,6 +224,10 @@ func (r *round) end(ctx context.Context) error {
 		return err
 	}
 	all, lost, _ := r.load.history.counts()
+	r.table.count(countRequests, uint64(all))
+	r.table.count(countUnknown, uint64(lost))
+	r.table.count(countStale, uint64(r.stale.Load()))
+	r.table.count(countHistories, uint64(histories))
 	r.printf("  %d requests, %d of unknown outcome, %d reads answered at an old place; %d histories linearizable, checked in %.1f s\n",
 		all, lost, r.stale.Load(), histories, time.Since(began).Seconds())
 	return r.stage.takeDown(ctx)

@@ -9,6 +9,18 @@ import (
 	"time"
 )
 
+// What is counted over all rounds.
+const (
+	countFaults    = "faults"
+	countRequests  = "requests"
+	countUnknown   = "requests of unknown outcome"
+	countStale     = "reads answered at an old place"
+	countHistories = "histories found linearizable"
+	countUnjudged  = "turns of the clock on a machine that stood still"
+	countRemovals  = "changes of the in-sync set while CPUs were busy"
+	countElections = "elections while CPUs were busy"
+)
+
 // sample is what one fault cost: the longest time without an acknowledged write
 // from the fault to its mending and from there on, and how long after the mending
 // all replicas were in sync (zero: that was not waited for).
@@ -20,6 +32,13 @@ type table struct {
 	kinds map[string][]sample
 	// counts are what is counted over all rounds.
 	counts map[string]uint64
+}
+
+// counted is what was counted so far.
+func (t *table) counted(what string) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.counts[what]
 }
 
 // count adds to what is counted over all rounds.
@@ -69,7 +88,7 @@ func (t *table) String() string {
 			column(func(s sample) time.Duration { return s.sync }))
 	}
 	for _, what := range slices.Sorted(maps.Keys(t.counts)) {
-		fmt.Fprintf(&text, "%s: %d\n", what, t.counts[what])
+		fmt.Fprintf(&text, "%-50s %8d\n", what, t.counts[what])
 	}
 	return text.String()
 }

@@ -133,8 +133,13 @@ func (w *World) assign(v *volume, n *node, start block.StartID, attachment block
 	}
 	view := t.view(v.id)
 	cmd := state.StartEngine{Volume: v.id, Node: n.id, Start: start, Epoch: view.Epoch, Attachment: view.Attachment}
-	if view.Attachment.IsZero() {
+	switch {
+	case view.Attachment.IsZero():
 		cmd.NewAttachment = attachment
+	case view.Start == start:
+		w.paths.count("attach: one start asked for twice")
+	default:
+		w.paths.count("attach: the same attachment")
 	}
 	r := t.apply(cmd)
 	after := r.View()
@@ -150,9 +155,9 @@ func (w *World) launch(v *volume, n *node, view block.View) {
 		return
 	}
 	h := &host{world: w, node: n, process: n.process, volume: v, epoch: view.Epoch, view: view,
-		links: make(map[block.ReplicaID]*conn)}
+		links: make(map[block.ReplicaID]*conn), arrived: make(map[arrival]bool)}
 	h.client = newClient(h, v.work, v.areas)
-	made, err := w.options.NewCore(w.coreConfig(h), w.loop.now)
+	made, err := w.options.NewCore(w.coreConfig(h), n.clock.read(w.loop.now))
 	if err != nil {
 		w.fail("answers", fmt.Sprintf("%v cannot begin: %v", h, err))
 		return
@@ -199,6 +204,7 @@ func (w *World) stopped(h *host) {
 func (w *World) committed(p *block.Proposal, before, after *block.View) {
 	v := w.volumeOf(p.Volume)
 	w.paths.committed(p, before, after)
+	w.leftRolledBack(v, before, after)
 	for _, id := range p.Remove {
 		if n := w.nodeOf(id); n.process != nil && n.incarnation() != before.Member(id).Incarnation && !p.EndAttachment {
 			w.paths.count("view: removal of a member that lost memory")
@@ -209,6 +215,25 @@ func (w *World) committed(p *block.Proposal, before, after *block.View) {
 		v.history.reset(w.loop.steps)
 	}
 	w.truth.hint(v)
+}
+
+// leftRolledBack notes which of the disks that were put back have been found out.
+// If nobody else is left of those who knew, nothing can find it out any more, and
+// the volume is judged no further.
+func (w *World) leftRolledBack(v *volume, before, after *block.View) {
+	for _, m := range before.Replicas {
+		if w.rolledBack[m.ID] && m.InSync && !after.Member(m.ID).InSync {
+			w.paths.count("disk that was put back leaves")
+			delete(w.rolledBack, m.ID)
+		}
+	}
+	for _, m := range after.Replicas {
+		if m.InSync && !w.rolledBack[m.ID] {
+			return
+		}
+	}
+	w.paths.count("disk that was put back is alone")
+	v.history.giveUp()
 }
 
 // checkLoss verifies that an attachment that the engine ended was ended because

@@ -64,7 +64,7 @@ func (d *doors) kept(id block.ReplicaID, fence block.Fence, v block.View) {
 func (d *doors) relied(v *block.View, op *operation) {
 	for _, m := range v.Replicas {
 		h := d.of(m.ID)
-		if m.InSync && (h.epoch < v.Epoch || h.epoch == v.Epoch && h.revision < v.Revision) {
+		if m.InSync && !d.world.rolledBack[m.ID] && (h.epoch < v.Epoch || h.epoch == v.Epoch && h.revision < v.Revision) {
 			d.fail("doors", fmt.Sprintf("%v was answered by view (%d,%d), of which %s has confirmed (%d,%d)", op, v.Epoch,
 				v.Revision, d.world.replicaName(m.ID), h.epoch, h.revision))
 		}
@@ -77,11 +77,44 @@ func (d *doors) requested(c *conn, req *block.Request) bool {
 	d.world.loop.log("%v -> %s s%d #%d %s", c.engine, d.world.replicaName(c.replica), req.Session, req.Seq,
 		d.world.describeRequest(req))
 	c.asked[req.Seq] = *req
+	d.again(c, req)
 	if req.Op == block.OpOpen || req.Op == block.OpUpdate {
 		d.world.tempt()
 	}
+	if req.Op == block.OpOpen {
+		d.busy(c)
+	}
 	p := d.world.options.Plant
 	return p == nil || p.request == nil || p.request(c, req)
+}
+
+// busy counts the openings that must wait for the I/O of an older session.
+func (d *doors) busy(c *conn) {
+	if c.to == nil || c.to.server == nil {
+		return
+	}
+	for _, r := range c.to.server.Replicas() {
+		if r.Replica == c.replica && r.Running > 0 {
+			d.world.paths.count("door: opening waits for older I/O")
+		}
+	}
+}
+
+// again counts what TCP makes of a network that duplicates and reorders: a request
+// that was carried out in one session and is sent again in the next, and one that
+// arrives when the next session is open.
+func (d *doors) again(c *conn, req *block.Request) {
+	if c.engine == nil {
+		return
+	}
+	key := arrival{c.replica, req.Seq}
+	if c.engine.arrived[key] {
+		d.world.paths.count("network: request arrives again")
+	}
+	c.engine.arrived[key] = true
+	if f := d.of(c.replica).fence; f.Epoch == req.Epoch && f.Session > req.Session {
+		d.world.paths.count("network: older session arrives late")
+	}
 }
 
 // replied implements observer.

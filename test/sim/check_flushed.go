@@ -75,6 +75,7 @@ func (r *register) reset() {
 	for _, w := range r.allowed {
 		r.states = append(r.states, possibility{write: w})
 	}
+	r.past.reset(r.possible())
 	r.used = 0
 	r.slots = [64]slot{}
 	r.flushes = nil

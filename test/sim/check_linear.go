@@ -29,6 +29,9 @@ type register struct {
 	queue []mark
 	durable
 	gaveUp bool
+	// violated: it gave up because it found something.
+	violated bool
+	past     past
 }
 
 // possibility is one possibility: the write whose bytes the sector holds (nil: never
@@ -57,6 +60,9 @@ func (s possibility) shown() value {
 
 // add appends a mark and judges everything that has become decidable.
 func (r *register) add(m mark) {
+	if !r.violated {
+		r.past.note(m)
+	}
 	r.queue = append(r.queue, m)
 	for len(r.queue) > 0 && !r.gaveUp {
 		head := r.queue[0]
@@ -131,7 +137,7 @@ func (r *register) ended(op *operation) {
 		}
 	}
 	if len(kept) == 0 {
-		r.violated(op)
+		r.impossible(op)
 		return
 	}
 	r.states = kept
@@ -141,9 +147,9 @@ func (r *register) ended(op *operation) {
 	}
 }
 
-// violated reports op as impossible and stops judging the sector.
-func (r *register) violated(op *operation) {
-	r.gaveUp = true
+// impossible reports op and stops judging the sector.
+func (r *register) impossible(op *operation) {
+	r.gaveUp, r.violated = true, true
 	checker := "linearizable"
 	if r.lost {
 		checker = "flushed-data"

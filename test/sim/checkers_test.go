@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/holdfast-io/holdfast/cluster/state"
 	"github.com/holdfast-io/holdfast/engine/core"
 	"github.com/holdfast-io/holdfast/internal/block"
 )
@@ -331,6 +332,60 @@ func TestTruthRefusesCommandThatCannotBeEncoded(t *testing.T) {
 	w := bareWorld()
 	w.truth.apply(unknownCommand{})
 	w.expect(t, "raft")
+}
+
+// otherMembers is a state in which a replica of the volume is in sync or not.
+func otherMembers(t *testing.T, v *volume, out bool) *state.State {
+	t.Helper()
+	s := &state.State{}
+	node, disk := block.NodeID{ID: block.ID{1}}, block.DiskID{ID: block.ID{2}}
+	var r [2]state.Placement
+	for i := range r {
+		r[i] = state.Placement{Replica: block.ReplicaID{ID: block.ID{3, byte(i)}}, Node: node, Disk: disk}
+		r[i].Node.ID[1], r[i].Disk.ID[1] = byte(i), byte(i)
+	}
+	commands := []state.Command{state.Bootstrap{Cluster: block.ClusterID{ID: block.ID{9}}, Incarnation: 1}}
+	for i := range r {
+		commands = append(commands, state.SetNode{Node: state.Node{ID: r[i].Node, Name: fmt.Sprint(i)}},
+			state.AddDisk{Disk: state.Disk{ID: r[i].Disk, Node: r[i].Node, Path: "p", Capacity: 1 << 30}})
+	}
+	commands = append(commands, state.CreateVolume{Volume: v.id, Name: "v", Size: block.RegionSize, Replicas: r[:],
+		Parameters: state.Parameters{Replicas: 2, MinInSync: 1}})
+	for i := range r {
+		commands = append(commands, state.ReplicaReady{Replica: r[i].Replica, Incarnation: block.Incarnation{Boot: block.ID{5}}})
+	}
+	commands = append(commands, state.Publish{Volume: v.id, Node: r[0].Node}, state.StartEngine{Volume: v.id, Node: r[0].Node,
+		Start: block.StartID{ID: block.ID{6}}, NewAttachment: block.AttachmentID{ID: block.ID{7}}})
+	for i, c := range commands {
+		var result state.Result
+		if s, result = s.Apply(uint64(i+1), c); result.Err != nil {
+			t.Fatalf("%s: %v", c.Kind(), result.Err)
+		}
+	}
+	if out {
+		view, _ := s.Volume(v.id)
+		s, _ = s.Apply(100, state.Propose{Proposal: block.Proposal{Volume: v.id, Epoch: view.View.Epoch,
+			Revision: view.View.Revision, Remove: []block.ReplicaID{r[1].Replica}}})
+	}
+	return s
+}
+
+func TestProposersRefuseOthers(t *testing.T) {
+	v := &volume{name: "v", id: block.VolumeID{ID: block.ID{4}}}
+	w := bareWorld()
+	w.volumes = []*volume{v}
+	before, after := otherMembers(t, v, false), otherMembers(t, v, true)
+	w.truth.sameMembers(before, before, "nothing")
+	w.expect(t, "")
+	w.truth.sameMembers(before, after, "something")
+	w.expect(t, "proposers")
+
+	w = bareWorld()
+	h := &host{epoch: 2, node: &node{}}
+	w.truth.proposer(h, &block.Proposal{Epoch: 2, Revision: 5}, &block.View{Epoch: 2, Revision: 5})
+	w.expect(t, "")
+	w.truth.proposer(h, &block.Proposal{Epoch: 2, Revision: 5}, &block.View{Epoch: 3, Revision: 5})
+	w.expect(t, "proposers")
 }
 
 func TestTallyReportsWhatIsMissing(t *testing.T) {

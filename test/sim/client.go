@@ -121,6 +121,9 @@ func (c *client) completed(tag uint64, err error, buf *block.Buffer) {
 		return
 	}
 	w.paths.completed(op, err)
+	if err == nil && !w.truth.quorum {
+		w.paths.count("completed: without a quorum")
+	}
 	op.ended = w.loop.steps
 	op.outcome = succeeded
 	switch {

@@ -7,18 +7,23 @@
 // # Fault model
 //
 //	process   killed: unsynced bytes stay in the page cache, an operation that
-//	          was with the kernel is carried out or not, peers see a reset;
-//	          paused (SIGSTOP, or a machine that hangs): the clock goes on,
-//	          everything that was meant for it happens at once when it resumes
+//	          was with the kernel is carried out or not, by sector; peers see a
+//	          reset; paused (SIGSTOP, or a machine that sleeps): the clock goes
+//	          on, everything that was meant for it happens at once afterwards
 //	machine   loses power: of the unsynced writes to the data file survive none,
 //	          all, some, or some of their 512-byte sectors; of the metadata
 //	          directory's unsynced bytes none or all; its peers hear nothing for
 //	          seconds; it comes back under a new boot ID. All at once, too
-//	network   a connection delivers in order and connections overtake each other;
-//	          it loses only by ending, at any point, of which the far end may
-//	          learn much later; links are cut in one direction or both, and slow
-//	disk      slow; full; a sync that fails once; bits that flip at rest, in data
-//	          (on one node only, for what rots everywhere is nobody's to give back)
+//	clocks    each boot has a clock of its own that starts anywhere and runs too
+//	          fast or too slow; it is held up for a moment together with its
+//	          machine, by no more than the margin of a lease is for (clock.go)
+//	network   slow; cut in one direction or both, between two machines, around
+//	          one, or between two halves; see below for drops and duplicates
+//	disk      slow; full; some operations hang for seconds; a read, a write of
+//	          data or journal, or a sync fails; bits that flip at rest, in data (on
+//	          one node only, for what rots everywhere is nobody's to give back);
+//	          put back to what it was some time ago, where the rules promise that
+//	          it is noticed (nemesis_disk.go)
 //	Raft      commands are lost before they land, land late, land after their
 //	          proposer called them unknown, or land unanswered; the leader cannot
 //	          be reached by a node; the quorum is lost, and what waited in the
@@ -26,12 +31,23 @@
 //	engine    killed alone; aborted; the volume moved to another node with the
 //	          old engine drained, or left running with its clients (a zombie)
 //
+// Connections are TCP's, which neither drops nor doubles nor reorders: what a bad
+// network does to a connection is to end it. So the model has these where they can
+// happen. Drop: a connection ends at any point, and what was on its way arrives up
+// to some message, in each direction, or not at all. Duplicate: what was carried out
+// and not answered is sent again in the next session. Reorder: connections overtake
+// each other; what an engine had sent before it closed a connection may arrive when
+// the next one has long been open, and the far end may learn of the end seconds late.
+//
 // A seed chooses the size of the cluster (3 to 6 nodes), the replicas of its two
 // volumes (1 to 5), how busy the clients are, and how often faults come, how long
 // they last and whether they like to strike at the protocol's important steps.
-// One seed in five has faults that destroy data. Scenarios add disks that are put
-// back to an older state. Outside the model: disks that lie about a sync, and more
-// than one cluster.
+// One seed in five has faults that destroy data or fail a disk.
+//
+// Outside the model: disks that lie about a sync; a database inside the store whose
+// own files fail; a boot clock that stands still for longer than the margin of a
+// lease (rule 7 takes CLOCK_BOOTTIME, which counts sleep); a disk that is put back
+// when nobody else knows how far it was; more than one cluster.
 //
 // # Checkers
 //

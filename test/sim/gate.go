@@ -1,10 +1,15 @@
 package sim
 
 import (
+	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/vfs"
 )
 
 // gate is the file system as one life of a daemon sees it. Once the process is
@@ -13,6 +18,7 @@ import (
 type gate struct {
 	pebblevfs.FS
 	process *process
+	drive   *drive
 }
 
 // Create implements vfs.FS.
@@ -20,7 +26,11 @@ func (g *gate) Create(name string, c pebblevfs.DiskWriteCategory) (pebblevfs.Fil
 	if g.process.gone.Load() {
 		return &gateFile{File: pebblevfs.NewMemFile(nil), process: g.process}, nil
 	}
-	return g.wrap(g.FS.Create(name, c))
+	f, err := g.FS.Create(name, c)
+	if err == nil && strings.HasPrefix(g.PathBase(name), journalPrefix) {
+		return &journalFile{File: f, gate: g}, nil
+	}
+	return g.wrap(f, err)
 }
 
 // OpenReadWrite implements vfs.FS.
@@ -83,6 +93,27 @@ func (g *gate) wrap(f pebblevfs.File, err error) (pebblevfs.File, error) {
 		return nil, err
 	}
 	return &gateFile{File: f, process: g.process}, nil
+}
+
+// journalPrefix begins the names of the files that the store writes itself (see
+// its format). A write to them may fail; those of the database are the database's.
+const journalPrefix = "journal-"
+
+// journalFile is one of them.
+type journalFile struct {
+	pebblevfs.File
+	gate *gate
+}
+
+// Write implements vfs.File.
+func (f *journalFile) Write(p []byte) (int, error) {
+	switch {
+	case f.gate.process.gone.Load():
+		return len(p), nil
+	case f.gate.drive.fails(vfs.Write):
+		return 0, fmt.Errorf("simulated trouble with the journal: %w", block.ErrDiskFailed)
+	}
+	return f.File.Write(p)
 }
 
 type gateFile struct {

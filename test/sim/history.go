@@ -86,7 +86,9 @@ type history struct {
 	// them is the same in each run of a seed.
 	order   []*register
 	flushes []*operation
-	fail    func(checker, text string)
+	// unjudged: nothing is known of it any more.
+	unjudged bool
+	fail     func(checker, text string)
 }
 
 func newHistory(volume uint64, fail func(checker, text string)) *history {
@@ -129,6 +131,14 @@ func (h *history) serve(epoch block.Epoch, step int) {
 // was not flushed (rule 17).
 func (h *history) reset(step int) { h.everywhere(mark{kind: markReset, step: step}) }
 
+// giveUp stops judging: a fault that nobody can notice may have changed anything.
+func (h *history) giveUp() {
+	h.unjudged = true
+	for _, r := range h.order {
+		r.gaveUp = true
+	}
+}
+
 // possible is what the sector may hold now; nil if no client ever touched it.
 func (h *history) possible(sector uint64) []value {
 	r := h.sectors[sector]
@@ -144,6 +154,7 @@ func (h *history) each(op *operation, m mark) {
 		r := h.sectors[s]
 		if r == nil {
 			r = newRegister(s, h)
+			r.gaveUp = h.unjudged
 			h.sectors[s] = r
 			h.order = append(h.order, r)
 			for _, f := range h.flushes {

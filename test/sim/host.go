@@ -33,6 +33,8 @@ type host struct {
 	core    machine
 	links   map[block.ReplicaID]*conn
 	client  *client
+	// arrived are the requests that have reached a replica.
+	arrived map[arrival]bool
 
 	serving bool
 	stopped bool
@@ -48,6 +50,12 @@ type host struct {
 	// queue is what happened while the core was in a step.
 	queue   []core.Event
 	running bool
+}
+
+// arrival is a request of one engine, whatever the session.
+type arrival struct {
+	replica block.ReplicaID
+	seq     uint64
 }
 
 func (h *host) String() string { return fmt.Sprintf("E%d@n%d", h.epoch, h.node.index) }
@@ -83,7 +91,7 @@ func (h *host) step(ev core.Event) {
 			ev.Reply.Buf.Release()
 			continue
 		}
-		ev.Now = h.world.loop.now
+		ev.Now = h.node.clock.read(h.world.loop.now)
 		h.world.paths.event(h, &ev)
 		if p := h.world.options.Plant; p != nil && p.event != nil && !p.event(h, &ev) {
 			continue
@@ -167,10 +175,12 @@ func (h *host) failConnect(ef core.Effect) {
 
 // received takes a reply from the network.
 func (h *host) received(c *conn, rep block.Reply) {
-	if h.links[c.replica] != c {
+	if h.links[c.replica] != c && h.world.loop.chance(50) {
+		h.world.paths.count("late reply is dropped with its link")
 		rep.Buf.Release()
 		return
 	}
+	// The others were on their way to the core when the link was closed.
 	if rep.Op == block.OpRead && errors.Is(rep.Err, block.ErrChecksum) {
 		h.corrupt = true
 	}

@@ -22,11 +22,14 @@ func DefaultFaults() []fault {
 		{"power loss", 8, powerLoss},
 		{"power loss everywhere", 2, powerLossEverywhere},
 		{"pause node", 6, pauseNode},
+		{"clock stops", 3, clockStops},
 		{"cut one way", 6, cutOneWay},
 		{"cut node off", 5, cutNodeOff},
+		{"split in two", 4, splitInTwo},
 		{"break connection", 12, breakConnection},
 		{"slow link", 5, slowLink},
 		{"slow disk", 5, slowDisk},
+		{"disk stalls", 5, diskStalls},
 		{"disk full", 4, diskFull},
 		{"quorum lost", 4, quorumLost},
 		{"leader unreachable", 5, leaderUnreachable},
@@ -42,7 +45,10 @@ func DefaultFaults() []fault {
 func DestructiveFaults() []fault {
 	return append(DefaultFaults(),
 		fault{"bit rot", 20, bitRot},
-		fault{"sync fails", 2, syncFails})
+		fault{"sync fails", 2, syncFails},
+		fault{"read fails", 4, readFails},
+		fault{"write fails", 2, writeFails},
+		fault{"disk put back", 4, diskPutBack})
 }
 
 // haunt strikes again and again until the world is healed.
@@ -176,6 +182,27 @@ func pauseNode(w *World) bool {
 	return true
 }
 
+// clockStops holds a machine up together with its clock, as a hypervisor does. The
+// boot clock of a machine that sleeps goes on, and leases rely on it: what it may
+// lose without their noticing is what their margin is for (rule 7).
+func clockStops(w *World) bool {
+	n := w.anyNode(func(n *node) bool {
+		return n.process != nil && !n.process.paused && w.loop.now > n.clock.stoppedAt+block.Instant(stopInterval)
+	})
+	if n == nil {
+		return false
+	}
+	p, length := n.process, w.loop.between(millisecond, stopMax)
+	p.paused = true
+	n.clock.stop(w.loop.now, length)
+	w.loop.after(nil, length, func() {
+		if p.paused {
+			w.loop.resume(p)
+		}
+	})
+	return true
+}
+
 func cutOneWay(w *World) bool {
 	from, to := w.anyMachine().index, w.anyMachine().index
 	if from == to {
@@ -209,6 +236,35 @@ func cutNodeOff(w *World) bool {
 	return true
 }
 
+// splitInTwo parts the machines, in one direction or both. The leader is on one of
+// the sides.
+func splitInTwo(w *World) bool {
+	side := make([]bool, len(w.nodes))
+	for i := range side {
+		side[i] = w.loop.chance(50)
+	}
+	oneWay := w.loop.chance(30)
+	set := func(cut bool) {
+		for from := range side {
+			if side[from] {
+				w.truth.unreachable[from] = cut
+			}
+			for to := range side {
+				switch {
+				case side[from] == side[to] || oneWay && side[from]:
+				case cut:
+					w.network.cut[[2]int{from, to}] = true
+				default:
+					delete(w.network.cut, [2]int{from, to})
+				}
+			}
+		}
+	}
+	set(true)
+	w.later(50*millisecond, 5*second, func() { set(false) })
+	return true
+}
+
 func breakConnection(w *World) bool {
 	if len(w.network.conns) == 0 {
 		return false
@@ -222,27 +278,6 @@ func slowLink(w *World) bool {
 	key := [2]int{w.anyMachine().index, w.anyMachine().index}
 	w.network.slow[key] = w.loop.between(5*millisecond, 300*millisecond)
 	w.later(50*millisecond, 4*second, func() { delete(w.network.slow, key) })
-	return true
-}
-
-func slowDisk(w *World) bool {
-	n := w.anyNode(withDisk)
-	if n == nil {
-		return false
-	}
-	d := n.storage.drive
-	d.slow = w.loop.between(5, 100)
-	w.later(50*millisecond, 3*second, func() { d.slow = 0 })
-	return true
-}
-
-func diskFull(w *World) bool {
-	n := w.anyNode(withDisk)
-	if n == nil {
-		return false
-	}
-	n.storage.full(true)
-	w.later(100*millisecond, 4*second, func() { n.storage.full(false) })
 	return true
 }
 
@@ -301,20 +336,6 @@ func idleClients(w *World) bool {
 	return true
 }
 
-func bitRot(w *World) bool {
-	n := w.nodes[0]
-	return n.process != nil && n.storage.rot.strike(n.storage.device)
-}
-
-func syncFails(w *World) bool {
-	n := w.anyNode(withDisk)
-	if n == nil {
-		return false
-	}
-	n.storage.drive.syncFails = 1
-	return true
-}
-
 // heal ends every fault: nodes run, links and disks are sound, Raft answers.
 func (w *World) heal() {
 	w.loop.log("heal")
@@ -327,7 +348,7 @@ func (w *World) heal() {
 	}
 	for _, n := range w.nodes {
 		if n.storage != nil {
-			n.storage.drive.slow, n.storage.drive.syncFails = 0, 0
+			n.storage.drive.mend()
 			n.storage.full(false)
 		}
 		if n.process != nil && n.storage != nil && n.storage.store.Failed() != nil {

@@ -17,6 +17,9 @@ type network struct {
 	// slow is the greatest additional delay of a message, by direction.
 	slow  map[[2]int]int64
 	conns []*conn
+	// lingers is the percentage of ended connections of which something arrives
+	// late.
+	lingers int
 	// observer sees every message at the replica's end.
 	observer observer
 }
@@ -35,7 +38,7 @@ const (
 )
 
 func newNetwork(l *loop, o observer) *network {
-	return &network{loop: l, observer: o, cut: make(map[[2]int]bool), slow: make(map[[2]int]int64)}
+	return &network{loop: l, observer: o, lingers: 30, cut: make(map[[2]int]bool), slow: make(map[[2]int]int64)}
 }
 
 // conn is one connection of an engine to a replica's node.
@@ -55,6 +58,8 @@ type conn struct {
 	// broken: it will end; closed: the engine hears no more of it.
 	broken bool
 	closed bool
+	// halfOpen: the far end never learns that it has ended.
+	halfOpen bool
 }
 
 // pipe is one direction of a connection.
@@ -147,6 +152,10 @@ func (c *conn) deliver(p *pipe) {
 			p.stalled = l.now
 		}
 		if int64(l.now-p.stalled) > cutSurvives {
+			if c.broken {
+				c.drop(p, 0)
+				return
+			}
 			c.breakOff(fmt.Errorf("node %d to node %d: timed out: %w", direction[0], direction[1], block.ErrUnavailable))
 			return
 		}
@@ -168,10 +177,6 @@ func (c *conn) deliver(p *pipe) {
 		c.accept.Handle(head.request)
 		return
 	}
-	if c.closed {
-		head.reply.Buf.Release()
-		return
-	}
 	c.engine.received(c, head.reply)
 }
 
@@ -183,12 +188,18 @@ func (c *conn) breakOff(err error) {
 	}
 	c.broken = true
 	l := c.network.loop
-	outLast := c.truncate(&c.out)
+	var outLast int64
+	if c.out.stalled != 0 && l.chance(c.network.lingers) {
+		// What is in the sender's buffers is sent when the cut ends, in time or not.
+		outLast = cutSurvives
+	} else if outLast = c.truncate(&c.out); l.chance(c.network.lingers) {
+		outLast = c.linger(&c.out)
+	}
 	backLast := c.truncate(&c.back)
 	if !c.closed {
 		l.after(c.engine.process, backLast+l.between(10*microsecond, 2*millisecond), func() { c.engine.lost(c, err) })
 	}
-	if c.accept != nil {
+	if c.accept != nil && !c.halfOpen {
 		// The far end may learn of it much later (a half-open connection).
 		late := l.between(10*microsecond, 2*millisecond)
 		if l.chance(30) {
@@ -216,6 +227,28 @@ func (c *conn) truncate(p *pipe) int64 {
 	for _, x := range p.queue {
 		last = max(last, int64(x.ready-l.now))
 	}
+	return last
+}
+
+// lingerMax is how late what an engine sent before it closed a connection may
+// still arrive: in the meantime it has opened the next one.
+const lingerMax = second
+
+// linger holds up what is left in a pipe, and says how long it takes.
+func (c *conn) linger(p *pipe) int64 {
+	if len(p.queue) == 0 {
+		return 0
+	}
+	l := c.network.loop
+	held := l.between(0, lingerMax)
+	last := int64(0)
+	for i := range p.queue {
+		p.queue[i].ready += block.Instant(held)
+		last = max(last, int64(p.queue[i].ready-l.now))
+	}
+	l.cancel(p.moving)
+	p.moving = nil
+	c.move(p)
 	return last
 }
 

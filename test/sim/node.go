@@ -14,6 +14,8 @@ type node struct {
 	id      block.NodeID
 	process *process
 	server  *server.Host
+	// clock is that of the machine's present boot.
+	clock clock
 	// storage is nil on a node without a disk.
 	storage *storage
 }
@@ -66,6 +68,12 @@ func (n *node) kill(powerLoss bool, mode lossMode) {
 			}
 		}
 	}
+	if !powerLoss && n.storage != nil && len(n.storage.device.Unsynced()) > 0 {
+		w.paths.count("killed with bytes that are not synced")
+	}
+	if powerLoss {
+		n.clock = newClock(w.loop)
+	}
 	if n.storage != nil {
 		n.storage.end(powerLoss, mode)
 	}
@@ -81,6 +89,7 @@ func (n *node) restart() {
 
 // drop takes a host off its volume's list.
 func (w *World) drop(h *host) {
+	w.paths.guards(h.core.Status().Guards)
 	v := h.volume
 	for i, other := range v.hosts {
 		if other == h {

@@ -27,26 +27,24 @@ func (p *paths) add(q *paths) {
 	}
 }
 
-// expectedPaths are what a set of runs must have taken: every fault, and every
-// step of the protocol.
+// expectedPaths are what a set of runs must have taken: every fault, every guard of
+// a rule, and other steps of the protocol.
 func expectedPaths() []string {
 	expected := []string{
-		"attach: begins", "attach: serves", "attach: at another node", "attach: start lands late",
-		"detach: asked", "detach: clean", "detach: forced", "engine: fenced", "engine: ended by force",
-		"raft: outcome unknown", "raft: command late", "raft: answer lost", "raft: command lost",
-		"raft: leader unreachable", "raft: lost without quorum", "raft: waited for quorum",
-		"view: removal", "view: removal of a member that lost memory", "view: admission", "view: waited out",
-		"view: no-op", "view: conflict", "view: last member", "view: attachment ended, all lost",
-		"update: view", "update: dirty set begins", "update: dirty grows", "update: dirty shrinks",
-		"update: dirty sets dropped", "update: takeover", "update: log cleared",
-		"resync: started", "resync: hash", "resync: copy", "resync: admitted",
-		"repair: divergent", "repair: after a read", "suspect bytes accepted",
-		"door: stale epoch", "door: stale session", "link lost",
-		"answer: no space", "answer: checksum mismatch", "answer: disk failed",
-		"hash: bad blocks", "hash: suspect blocks",
-		"member lost", "frozen", "thawed",
+		"attach: begins", "attach: serves", "attach: start lands late",
+		"detach: asked", "detach: clean", "detach: forced", "engine: ended by force",
+		"raft: command late", "raft: answer lost", "raft: command lost",
+		"raft: leader unreachable", "raft: lost without quorum",
+		"view: removal", "view: admission",
+		"update: dirty set begins", "update: dirty shrinks", "update: dirty sets dropped",
+		"resync: started", "resync: hash", "resync: admitted",
+		"link lost", "answer: no space", "answer: checksum mismatch", "answer: disk failed",
+		"hash: suspect blocks", "member lost", "frozen", "thawed",
 		"request: read", "request: write", "request: zero", "request: flush", "request: forced write",
 		"completed: detached", "completed: stale epoch", "completed: input/output error",
+	}
+	for _, r := range rules() {
+		expected = append(expected, r.paths...)
 	}
 	for _, f := range DestructiveFaults() {
 		expected = append(expected, faultPrefix+f.name)
@@ -59,6 +57,9 @@ func (p *paths) event(_ *host, ev *core.Event) {
 	switch ev.Kind {
 	case core.EventRequest:
 		p.count("request: " + requestName(&ev.Request))
+		if r := &ev.Request; r.Kind == core.ZeroRequest && (r.Offset|r.Length)%block.BlockSize != 0 {
+			p.count("request: zero of a part of a block")
+		}
 	case core.EventLost:
 		p.count("link lost")
 	case core.EventOutcome:

@@ -60,6 +60,7 @@ func (w *World) play() {
 	if w.violation == nil {
 		w.compare()
 	}
+	w.judgeAgain()
 }
 
 // advance steps until done, or a violation.
@@ -81,6 +82,9 @@ func (w *World) result() *Result {
 		Trace: w.loop.trace.last(len(w.loop.trace.ring)), paths: w.paths,
 	}
 	for _, v := range w.volumes {
+		for _, h := range v.hosts {
+			w.paths.guards(h.core.Status().Guards)
+		}
 		for _, s := range v.history.order {
 			if s.gaveUp {
 				r.GaveUp++

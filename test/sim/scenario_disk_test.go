@@ -1,13 +1,8 @@
 package sim
 
 import (
-	"math/rand/v2"
-
-	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/holdfast-io/holdfast/engine/core"
 	"github.com/holdfast-io/holdfast/internal/block"
-	"github.com/holdfast-io/holdfast/internal/vfs"
 )
 
 func lastCacheLoss(s *scene) {
@@ -69,12 +64,31 @@ func flushAfterLoss(s *scene) {
 	s.rest()
 }
 
+// second makes another volume on the same disks, attached on the same node.
+func (s *scene) second() *scene {
+	s.t.Helper()
+	if err := s.create("second", 2*block.RegionSize, []int{0, 1, 2}, []area{{length: block.RegionSize}}, workload{}); err != nil {
+		s.t.Fatal(err)
+	}
+	other := &scene{World: s.World, t: s.t, v: s.volumes[len(s.volumes)-1]}
+	other.v.minSync, other.v.target = 1, s.nodes[0]
+	other.serving()
+	return other
+}
+
+// fsyncFails: a sync of the data file of B's disk fails once, and the next would
+// succeed. Two volumes have a replica on it: both are out.
 func fsyncFails(s *scene) {
-	w := s.write(0, block.BlockSize)
+	other := s.second()
+	w, x := s.write(0, block.BlockSize), other.write(0, block.BlockSize)
 	s.nodes[1].storage.drive.syncFails = 1
 	s.flush()
 	s.inSync(0, 2)
+	other.write(block.BlockSize, block.BlockSize)
+	other.flush()
+	other.inSync(0, 2)
 	s.want(s.read(0), value(w.id))
+	s.want(other.read(0), value(x.id))
 	s.kill(1)
 	s.wait(100 * millisecond)
 	s.restart(1)
@@ -156,36 +170,12 @@ func writeOverRot(s *scene) {
 	s.rest()
 }
 
-// image is a disk as it once was.
-type image struct {
-	device    *vfs.MemDevice
-	directory *pebblevfs.MemFS
-}
-
-// save copies the disk of a node whose daemon does not run.
-func (s *scene) save(i int) image {
-	d := s.nodes[i].storage
-	all := pebblevfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(0, 0))}
-	return image{device: d.device.Fork(), directory: d.directory.CrashClone(all)}
-}
-
-// putBack gives a node that is down its disk as it was. To the checker of doors it
-// is another disk.
-func (s *scene) putBack(i int, old image) {
-	d := s.nodes[i].storage
-	d.device = old.device.Kill(d.executor, func(int, vfs.UnsyncedWrite, int) bool { return true })
-	d.directory = old.directory
-	delete(s.doors.replicas, s.v.replicas[i])
-}
-
 // rolledBackDisk puts B's disk back behind writes that every log has forgotten.
 func rolledBackDisk(s *scene) *operation {
 	s.write(2*block.RegionSize, block.ExtentSize)
 	s.flush()
 	s.wait(4 * second)
-	s.kill(1)
-	old := s.save(1)
-	s.restart(1)
+	old := s.nodes[1].storage.photograph()
 	s.inSync(0, 1, 2)
 	w := s.write(2*block.RegionSize, block.ExtentSize)
 	s.flush()
@@ -193,15 +183,36 @@ func rolledBackDisk(s *scene) *operation {
 	s.wait(4 * second)
 	s.power(1)
 	s.inSync(0, 2)
-	s.putBack(1, old)
+	s.nodes[1].storage.putBack(old)
 	s.restart(1)
 	return w
 }
 
+// rollback: B's disk is put back to what it was before its removal, and another
+// time while it is in sync.
 func rollback(s *scene) {
 	w := rolledBackDisk(s)
 	s.rest()
 	s.want(s.read(2*block.RegionSize), value(w.id))
+
+	old := s.nodes[1].storage.photograph()
+	s.rest()
+	x := s.write(2*block.RegionSize, block.ExtentSize)
+	s.flush()
+	s.flush()
+	s.wait(4 * second)
+	left := s.paths.counts["disk that was put back leaves"]
+	s.killEngine(0)
+	s.power(1)
+	s.nodes[1].storage.putBack(old)
+	s.restart(1)
+	s.wait(500 * millisecond)
+	s.serving()
+	if s.paths.counts["disk that was put back leaves"] == left {
+		s.t.Fatal("a disk that was put back stayed in sync")
+	}
+	s.want(s.read(2*block.RegionSize), value(x.id))
+	s.rest()
 }
 
 func rollbackTwice(s *scene) {
@@ -233,5 +244,69 @@ func restartContainer(s *scene) {
 		s.t.Fatal("a restart was taken for a loss of power")
 	}
 	s.want(s.read(0), value(w.id))
+	s.rest()
+}
+
+// fullAndSlow: all disks are full, a target is slow, two replicas must have each
+// write, and the quorum is lost for a while. Nobody leaves the in-sync set for want
+// of space, nothing fails, and what the engine holds is bounded.
+func fullAndSlow(s *scene) {
+	s.v.minSync = 2
+	s.killEngine(0)
+	s.wait(500 * millisecond)
+	s.serving()
+	s.write(0, block.ExtentSize)
+	s.kill(2)
+	s.inSync(0, 1)
+	for r := range int64(3) {
+		s.write(r*block.RegionSize, 4*block.ExtentSize)
+	}
+	s.nodes[2].storage.drive.slow = 50
+	s.restart(2)
+	s.until("a target", func() bool { return s.v.current.core.Status().Targets != nil })
+	for _, n := range s.nodes[:3] {
+		n.storage.full(true)
+	}
+	s.truth.quorum = false
+	var ops []*operation
+	for i := range int64(s.options.Limits.Requests - 4) {
+		ops = append(ops, s.begin(core.WriteRequest, block.RegionSize+4*block.ExtentSize+i*block.ExtentSize, block.ExtentSize))
+	}
+	s.wait(3 * second)
+	s.truth.restore()
+	s.wait(3 * second)
+	view := s.truth.view(s.v.id)
+	for _, i := range []int{0, 1} {
+		if !view.Member(s.v.replicas[i]).InSync {
+			s.t.Fatalf("full disks shrank the in-sync set: %s", s.describeView(&view))
+		}
+	}
+	for _, n := range s.nodes[:3] {
+		n.storage.full(false)
+	}
+	for _, op := range ops {
+		if s.end(op); op.outcome != succeeded {
+			s.t.Fatalf("%v failed", op)
+		}
+	}
+	s.rest()
+}
+
+// readErrorOfLast: the last member's disk fails reads while a target is compared with
+// it. Its writes go on, and the target is admitted when the disk gives its bytes.
+func readErrorOfLast(s *scene) {
+	s.write(0, block.ExtentSize)
+	s.kill(1)
+	s.kill(2)
+	s.inSync(0)
+	s.write(0, 2*block.ExtentSize)
+	s.unreadable = true
+	s.nodes[0].storage.drive.readsFail = 3
+	s.restart(1)
+	s.until("the errors", func() bool { return s.nodes[0].storage.drive.readsFail == 0 })
+	w := s.write(block.ExtentSize, block.BlockSize)
+	s.inSync(0, 1)
+	s.want(s.read(block.ExtentSize), value(w.id))
+	s.restart(2)
 	s.rest()
 }

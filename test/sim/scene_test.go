@@ -13,6 +13,8 @@ type scene struct {
 	*World
 	t *testing.T
 	v *volume
+	// point is where the blow falls, in scenarios that are played for several.
+	point int
 }
 
 // patience bounds each wait of a scene, in virtual nanoseconds.
@@ -27,6 +29,8 @@ func newScene(t *testing.T, seed uint64) *scene {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What arrives of an ended connection is for the script to say.
+	w.network.lingers = 0
 	s := &scene{World: w, t: t, v: w.volumes[0]}
 	t.Cleanup(w.close)
 	s.serving()

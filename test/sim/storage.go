@@ -39,6 +39,8 @@ type storage struct {
 	rot         rot
 	// store is the present life's, nil while no daemon runs.
 	store *store.Store
+	// old is what the disk was some time ago; nil if nobody kept a copy.
+	old *image
 }
 
 // storePath is the store's directory in its own file system.
@@ -66,7 +68,7 @@ func newStorage(n *node) (*storage, error) {
 
 func (s *storage) options(p *process) store.Options {
 	return store.Options{
-		Dir: &gate{FS: s.directory, process: p}, Path: storePath, Device: s.device, Executor: s.executor,
+		Dir: &gate{FS: s.directory, process: p, drive: s.drive}, Path: storePath, Device: s.device, Executor: s.executor,
 		Incarnation: s.incarnation, Logger: slog.New(slog.DiscardHandler), Cluster: s.node.world.cluster,
 		Reserve: 1 << 20, GrowStep: block.ExtentSize, MemTableSize: 256 << 10, CacheSize: 1 << 20, MaxChanged: 256,
 		JournalSize: 64 << 10, Simulated: true,
@@ -90,10 +92,8 @@ func (s *storage) open(p *process) (server.Disk, error) {
 
 // inject decides the fate of each operation on the device.
 func (s *storage) inject(io *vfs.IO) error {
-	d := s.drive
-	if io.Kind == vfs.Sync && d.syncFails > 0 {
-		d.syncFails--
-		return fmt.Errorf("simulated sync: %w", block.ErrDiskFailed)
+	if s.drive.fails(io.Kind) {
+		return fmt.Errorf("simulated trouble with operation %d: %w", io.Kind, block.ErrDiskFailed)
 	}
 	return nil
 }

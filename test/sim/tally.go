@@ -43,7 +43,16 @@ const columns = 3
 // String is a table of how often each fault and each path was taken.
 func (t *Tally) String() string {
 	var faults, taken []string
+	guards := make(map[string]bool)
+	for _, r := range rules() {
+		for _, name := range r.paths {
+			guards[name] = true
+		}
+	}
 	for name := range t.paths.counts {
+		if guards[name] {
+			continue
+		}
 		if strings.HasPrefix(name, faultPrefix) {
 			faults = append(faults, name)
 		} else {
@@ -57,9 +66,25 @@ func (t *Tally) String() string {
 	}
 	b.WriteString("\n\nfaults\n")
 	t.part(&b, faults)
-	b.WriteString("\npaths\n")
+	b.WriteString("\nguards of the rules\n")
+	t.rules(&b)
+	b.WriteString("\nother paths\n")
 	t.part(&b, taken)
 	return b.String()
+}
+
+// rules prints how often the guards of each rule decided something.
+func (t *Tally) rules(b *strings.Builder) {
+	for _, r := range rules() {
+		fmt.Fprintf(b, "%5d  ", r.rule)
+		for i, name := range r.paths {
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			fmt.Fprintf(b, "%s %d", name, t.paths.counts[name])
+		}
+		b.WriteByte('\n')
+	}
 }
 
 // part prints names with their counts, in columns that are read downwards.

@@ -44,11 +44,38 @@ func (t *truth) apply(c state.Command) state.Result {
 	}
 	t.index++
 	next, result := t.state.Apply(t.index, decoded)
+	if _, proposal := decoded.(state.Propose); !proposal {
+		t.sameMembers(t.state, next, c.Kind())
+	}
 	t.state = next
 	if err := next.Check(); err != nil {
 		t.world.fail("raft", fmt.Sprintf("after %s: %v", c.Kind(), err))
 	}
 	return result
+}
+
+// sameMembers verifies that a command changed no in-sync set: that is for the
+// engine of the epoch to propose (rule 3).
+func (t *truth) sameMembers(before, after *state.State, kind string) {
+	for _, v := range t.world.volumes {
+		old, known := before.Volume(v.id)
+		now, _ := after.Volume(v.id)
+		for i := range now.View.Replicas {
+			m := &now.View.Replicas[i]
+			if was := old.View.Member(m.ID); known && was != nil && was.InSync != m.InSync {
+				t.world.fail("proposers", fmt.Sprintf("%s: %s changed the in-sync set", v.name, kind))
+			}
+		}
+	}
+}
+
+// proposer verifies that a change of the view that landed was proposed by the
+// engine of the epoch, on the revision that it knew.
+func (t *truth) proposer(h *host, p *block.Proposal, before *block.View) {
+	if h.epoch != before.Epoch || p.Epoch != h.epoch || p.Revision != before.Revision {
+		t.world.fail("proposers", fmt.Sprintf("a proposal of epoch %d revision %d by %v landed on epoch %d revision %d",
+			p.Epoch, p.Revision, h, before.Epoch, before.Revision))
+	}
 }
 
 // view is the committed view of a volume.
@@ -134,7 +161,11 @@ func (t *truth) propose(h *host, p block.Proposal) {
 		w.loop.log("raft: %v (%s) lands: verdict %d %v, %s", h, w.describeProposal(&p), result.Verdict, result.Err,
 			w.describeView(&after))
 		if result.Verdict == block.Committed {
+			t.proposer(h, &p, &before)
 			w.committed(&p, &before, &after)
+			if len(p.Remove) > 0 && !h.serving {
+				w.paths.count("view: removal before serving")
+			}
 		}
 	}, func(known bool) {
 		ev := core.Event{Kind: core.EventOutcome, Proposal: p}

@@ -118,6 +118,11 @@ type World struct {
 	// rotten: bits were flipped in a disk, so that a read may have nobody intact
 	// to go to.
 	rotten bool
+	// unreadable: reads of a disk failed, with the same consequence.
+	unreadable bool
+	// rolledBack are the replicas whose disk was put back, until they have left the
+	// in-sync set for it.
+	rolledBack map[block.ReplicaID]bool
 
 	paths *paths
 	acks  *acks
@@ -126,7 +131,7 @@ type World struct {
 
 // NewWorld builds a cluster and starts its volumes.
 func NewWorld(o Options) (*World, error) {
-	w := &World{options: o, paths: newPaths()}
+	w := &World{options: o, paths: newPaths(), rolledBack: make(map[block.ReplicaID]bool)}
 	w.loop = newLoop(o.Seed, max(o.TraceLines, 64))
 	w.loop.trace.full = o.Trace
 	w.acks = newAcks(w.fail)
@@ -145,7 +150,7 @@ func (w *World) build() error {
 		return r.Err
 	}
 	for i := range w.options.Shape.Nodes {
-		n := &node{world: w, index: i, id: block.NodeID{ID: w.loop.id()}}
+		n := &node{world: w, index: i, id: block.NodeID{ID: w.loop.id()}, clock: newClock(w.loop)}
 		w.nodes = append(w.nodes, n)
 		if r := w.truth.apply(state.SetNode{Node: state.Node{ID: n.id, Name: fmt.Sprintf("node%d", i)}}); r.Err != nil {
 			return r.Err
@@ -236,7 +241,7 @@ func (w *World) fail(checker, text string) {
 func (w *World) answeredError(h *host, op *operation, err error) {
 	switch {
 	case errors.Is(err, block.ErrDetached), errors.Is(err, block.ErrStaleEpoch):
-	case errors.Is(err, block.ErrIO) && op.kind != core.FlushRequest && w.rotten:
+	case errors.Is(err, block.ErrIO) && op.kind != core.FlushRequest && (w.rotten || w.unreadable):
 	default:
 		w.fail("answers", fmt.Sprintf("%v: %v failed with an error no fault here allows: %v", h, op, err))
 	}

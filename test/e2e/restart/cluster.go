@@ -122,8 +122,7 @@ func (c *cluster) stop() error {
 	return errors.Join(errs...)
 }
 
-// attach creates a volume with a replica on every node, shows it on the first, and
-// mounts it there.
+// attach creates a volume with a replica on every node, and shows it on the first.
 func (c *cluster) attach(ctx context.Context) (*volume, error) {
 	first := c.nodes[0].conn
 	self, err := holdfastv1.NewNodeAgentClient(first).GetNode(ctx, &holdfastv1.GetNodeRequest{})
@@ -151,22 +150,30 @@ func (c *cluster) attach(ctx context.Context) (*volume, error) {
 		return nil, fmt.Errorf("stage volume %s: %w", v.id, err)
 	}
 	v.device = staged.GetDevicePath()
-	step("mkfs and mount %s", v.device)
-	if err := command(ctx, "mkfs.ext4", "-q", v.device); err != nil {
-		return nil, err
-	}
-	return v, command(ctx, "mount", v.device, mountPoint)
+	return v, nil
 }
 
-// detach unmounts the volume, checks its file system and ends the attachment.
-func (c *cluster) detach(ctx context.Context, v *volume) error {
-	step("unmount, check the file system, detach")
+// mount makes a file system on the volume and mounts it.
+func (v *volume) mount(ctx context.Context) error {
+	step("mkfs and mount %s", v.device)
+	if err := command(ctx, "mkfs.ext4", "-q", v.device); err != nil {
+		return err
+	}
+	return command(ctx, "mount", v.device, mountPoint)
+}
+
+// unmount unmounts the volume and checks its file system.
+func (v *volume) unmount(ctx context.Context) error {
+	step("unmount, check the file system")
 	if err := command(ctx, "umount", mountPoint); err != nil {
 		return err
 	}
-	if err := command(ctx, "fsck.ext4", "-fn", v.device); err != nil {
-		return err
-	}
+	return command(ctx, "fsck.ext4", "-fn", v.device)
+}
+
+// detach ends the attachment.
+func (c *cluster) detach(ctx context.Context, v *volume) error {
+	step("detach")
 	first := c.nodes[0].conn
 	if _, err := holdfastv1.NewNodeAgentClient(first).UnstageVolume(ctx, &holdfastv1.UnstageVolumeRequest{VolumeId: v.id}); err != nil {
 		return fmt.Errorf("unstage volume %s: %w", v.id, err)

@@ -1,4 +1,6 @@
-package robustness
+// Package stamp marks the sectors that a test writes, so that whoever reads them can
+// tell which write each is of, and that it is whole and in its place.
+package stamp
 
 import (
 	"encoding/binary"
@@ -8,35 +10,36 @@ import (
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
-// value names the write that a sector is of; never and zeroed are no writes of
-// data.
-type value uint64
+// Value names the write that a sector is of; Zeroed is no write of data.
+type Value uint64
 
-// zeroed is a sector of zeros: never written, or trimmed.
-const zeroed value = 0
+// Zeroed is a sector of zeros: never written, or trimmed.
+const Zeroed Value = 0
 
 const sectorMagic = 0x5345_5249_4c54_4553
 
 // A sector on the volume: offset 0 magic, 8 value, 16 number of the sector, 24
 // filling drawn from the value, 508 CRC32C of what is before. Little endian.
 const (
-	sectorValueAt  = 8
-	sectorNumberAt = 16
-	sectorFillAt   = 24
-	sectorSumAt    = block.SectorSize - 4
+	sectorValueAt = 8
+	// NumberAt is where the number of the sector is.
+	NumberAt = 16
+	// FillAt is where in a sector damage is seen by its sum alone.
+	FillAt      = 24
+	sectorSumAt = block.SectorSize - 4
 )
 
-// stamp fills p, the bytes that a write of this value puts at offset.
-func stamp(p []byte, offset int64, v value) {
+// Put fills p, the bytes that a write of this value puts at offset.
+func Put(p []byte, offset int64, v Value) {
 	castagnoli := crc32.MakeTable(crc32.Castagnoli)
 	for at := 0; at < len(p); at += block.SectorSize {
 		sector := p[at : at+block.SectorSize]
 		number := uint64(offset+int64(at)) / block.SectorSize
 		binary.LittleEndian.PutUint64(sector, sectorMagic)
 		binary.LittleEndian.PutUint64(sector[sectorValueAt:], uint64(v))
-		binary.LittleEndian.PutUint64(sector[sectorNumberAt:], number)
+		binary.LittleEndian.PutUint64(sector[NumberAt:], number)
 		fill := uint64(v)*0x9e37_79b9_7f4a_7c15 ^ number
-		for i := sectorFillAt; i+8 <= sectorSumAt; i += 8 {
+		for i := FillAt; i+8 <= sectorSumAt; i += 8 {
 			fill = fill*6364136223846793005 + 1442695040888963407
 			binary.LittleEndian.PutUint64(sector[i:], fill)
 		}
@@ -45,11 +48,11 @@ func stamp(p []byte, offset int64, v value) {
 	}
 }
 
-// readStamps tells of which write each sector of p is, which was read at offset.
-func readStamps(p []byte, offset int64) ([]value, error) {
-	values := make([]value, 0, len(p)/block.SectorSize)
+// Read tells of which write each sector of p is, which was read at offset.
+func Read(p []byte, offset int64) ([]Value, error) {
+	values := make([]Value, 0, len(p)/block.SectorSize)
 	for at := 0; at < len(p); at += block.SectorSize {
-		v, err := readStamp(p[at:at+block.SectorSize], uint64(offset+int64(at))/block.SectorSize)
+		v, err := readSector(p[at:at+block.SectorSize], uint64(offset+int64(at))/block.SectorSize)
 		if err != nil {
 			return nil, err
 		}
@@ -58,18 +61,18 @@ func readStamps(p []byte, offset int64) ([]value, error) {
 	return values, nil
 }
 
-func readStamp(sector []byte, number uint64) (value, error) {
+func readSector(sector []byte, number uint64) (Value, error) {
 	if isZero(sector) {
-		return zeroed, nil
+		return Zeroed, nil
 	}
 	sum := crc32.Checksum(sector[:sectorSumAt], crc32.MakeTable(crc32.Castagnoli))
 	if binary.LittleEndian.Uint64(sector) != sectorMagic || binary.LittleEndian.Uint32(sector[sectorSumAt:]) != sum {
 		return 0, fmt.Errorf("sector %d holds what nobody wrote: %x…: %w", number, sector[:32], block.ErrCorrupt)
 	}
-	if found := binary.LittleEndian.Uint64(sector[sectorNumberAt:]); found != number {
+	if found := binary.LittleEndian.Uint64(sector[NumberAt:]); found != number {
 		return 0, fmt.Errorf("sector %d holds the bytes of sector %d: %w", number, found, block.ErrCorrupt)
 	}
-	return value(binary.LittleEndian.Uint64(sector[sectorValueAt:])), nil
+	return Value(binary.LittleEndian.Uint64(sector[sectorValueAt:])), nil
 }
 
 func isZero(p []byte) bool {

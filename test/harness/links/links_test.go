@@ -1,7 +1,8 @@
-package robustness
+package links
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -9,35 +10,35 @@ import (
 	"time"
 )
 
-// TestNetworkCuts: what is sent into a cut is lost without a word, in that
+// TestCuts: what is sent into a cut is lost without a word, in that
 // direction only, and arrives once the cut is healed.
-func TestNetworkCuts(t *testing.T) {
+func TestCuts(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root, which make test has")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	n, err := newNetwork(ctx, 2)
+	n, err := New(ctx, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	inodes, err := n.inodes()
+	inodes, err := n.Inodes()
 	if err != nil || len(inodes) != 3 {
 		t.Fatalf("namespaces %v, %v", inodes, err)
 	}
 	defer func() {
-		if err := n.close(); err != nil {
+		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
-		if left, err := namespacesLeft(inodes); err != nil || len(left) > 0 {
+		if left, err := Left(inodes); err != nil || len(left) > 0 {
 			t.Errorf("left behind: %v, %v", left, err)
 		}
 	}()
-	if left, err := namespacesLeft(inodes); err != nil || len(left) != 3 {
+	if left, err := Left(inodes); err != nil || len(left) != 3 {
 		t.Errorf("of three namespaces %v are found, %v", left, err)
 	}
 
-	listener := listenIn(t, n.hosts[1], n.address(1)+":7")
+	listener := listenIn(t, n.hosts[1], n.Address(1)+":7")
 	far := make(chan net.Conn, 1)
 	go func() {
 		conn, err := listener.Accept()
@@ -46,9 +47,9 @@ func TestNetworkCuts(t *testing.T) {
 		}
 	}()
 	var a net.Conn
-	err = on(n.hosts[0], func() error {
+	err = On(n.hosts[0], func() error {
 		var dialer net.Dialer
-		a, err = dialer.DialContext(ctx, "tcp", n.address(1)+":7")
+		a, err = dialer.DialContext(ctx, "tcp", n.Address(1)+":7")
 		return err
 	})
 	if err != nil {
@@ -73,7 +74,7 @@ func TestNetworkCuts(t *testing.T) {
 	if !arrives(a, b, late) || !arrives(b, a, late) {
 		t.Fatal("the network does not connect")
 	}
-	if err := n.cut(ctx, 0, 1); err != nil {
+	if err := errors.Join(n.AllowCuts(ctx), n.Cut(ctx, 0, 1)); err != nil {
 		t.Fatal(err)
 	}
 	if arrives(a, b, soon) {
@@ -82,13 +83,13 @@ func TestNetworkCuts(t *testing.T) {
 	if !arrives(b, a, late) {
 		t.Error("the cut goes both ways")
 	}
-	if err := n.heal(ctx); err != nil {
+	if err := n.Heal(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if !arrives(a, b, late) {
 		t.Error("the healed link does not connect")
 	}
-	conn, err := n.dial(ctx, "tcp", n.address(1)+":7")
+	conn, err := n.Dial(ctx, "tcp", n.Address(1)+":7")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +99,7 @@ func TestNetworkCuts(t *testing.T) {
 func listenIn(t *testing.T, namespace *os.File, address string) net.Listener {
 	t.Helper()
 	var listener net.Listener
-	err := on(namespace, func() (err error) {
+	err := On(namespace, func() (err error) {
 		var config net.ListenConfig
 		listener, err = config.Listen(t.Context(), "tcp", address)
 		return err

@@ -1,0 +1,108 @@
+package core
+
+import "github.com/holdfast-io/holdfast/internal/block"
+
+const (
+	// slowFactor is how much longer than usual a request may take during a copy, and
+	// slowPercent how many may take longer than that.
+	slowFactor  = 2
+	slowPercent = 1
+	// A decision about the pace takes that many requests or that long, whichever is
+	// later, but no longer than judgeMax.
+	judgeRequests = 100
+	judgeMin      = 50 * millisecond
+	judgeMax      = second
+	// gapFirst is the least time between the beginnings of two jobs that are slowed
+	// down; Timing.JobGap is the most, so that a resync never stops.
+	gapFirst = millisecond
+	// clientsQuiet is how long after the last request of a client jobs run at full
+	// speed.
+	clientsQuiet = 20 * millisecond
+	// restEvery and restFor: while clients are at work, no job begins for a moment
+	// now and then, to learn what a request takes without.
+	restEvery = 3 * second
+	restFor   = 60 * millisecond
+	// quantileUp and quantileDown are the steps, as fractions, by which the estimate
+	// follows: one step up is worth 99 down, so that one of 100 requests is above.
+	quantileUp   = 16
+	quantileDown = 99 * quantileUp
+)
+
+// throttle keeps jobs in the background from slowing clients down by more than
+// slowFactor. It knows from requests that ended while no job was running what all but
+// one of a hundred take at most, counts those that take longer than twice that during
+// jobs, and puts gaps between the beginnings of jobs: doubled when there are too many,
+// an eighth shorter when not. Time comes with the requests only.
+type throttle struct {
+	// usual is that estimate in nanoseconds; 0 before the first request.
+	usual int64
+	// ended counts the requests since judged, slow those that took too long; last is
+	// when the last one ended.
+	ended, slow  int
+	judged, last block.Instant
+	gap          int64
+	// next is when the next job may begin, restAt when the next rest does.
+	next, restAt block.Instant
+	// wake is when somebody who was told to wait should ask again; 0 if nobody was.
+	wake block.Instant
+}
+
+// done notes a request of a client that has ended; alone: no job was running.
+func (t *throttle) done(now block.Instant, took int64, alone bool) {
+	t.last = now
+	switch {
+	case took <= 0:
+	case t.usual == 0:
+		t.usual = took
+	case !alone:
+		t.ended++
+		if took > slowFactor*t.usual {
+			t.slow++
+		}
+	case took > t.usual:
+		t.usual += t.usual/quantileUp + 1
+	default:
+		t.usual -= t.usual / quantileDown
+	}
+}
+
+// busy reports whether clients are at work.
+func (t *throttle) busy(now block.Instant, requests bool) bool {
+	return requests || t.usual > 0 && now < t.last+block.Instant(clientsQuiet)
+}
+
+// judge decides about the gap.
+func (t *throttle) judge(now block.Instant, gapMax int64) {
+	since := int64(now - t.judged)
+	if since < judgeMin || t.ended < judgeRequests && since < judgeMax {
+		return
+	}
+	if t.slow*100 > t.ended*slowPercent {
+		t.gap = min(max(2*t.gap, gapFirst), gapMax)
+	} else if t.gap -= t.gap / 8; t.gap < gapFirst {
+		t.gap = 0
+	}
+	t.judged, t.ended, t.slow = now, 0, 0
+}
+
+// mayBegin reports whether another job may begin now while clients are at work, and
+// else when to ask again.
+func (t *throttle) mayBegin(now block.Instant, gapMax int64) bool {
+	t.wake = 0
+	if t.usual == 0 {
+		return true
+	}
+	t.judge(now, gapMax)
+	if now >= t.restAt {
+		t.restAt = now + block.Instant(restEvery)
+		t.next = max(t.next, now+block.Instant(restFor))
+	}
+	if now < t.next {
+		t.wake = t.next
+		return false
+	}
+	return true
+}
+
+// begun notes a job.
+func (t *throttle) begun(now block.Instant) { t.next = max(t.next, now+block.Instant(t.gap)) }

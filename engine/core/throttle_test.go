@@ -1,0 +1,84 @@
+package core
+
+import (
+	"testing"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+)
+
+// gapMax is the bound in these tests.
+const gapMax = 50 * millisecond
+
+// drill lets requests of one duration end, a millisecond apart.
+func (t *throttle) drill(now *block.Instant, n int, took int64, alone bool) {
+	for range n {
+		*now += block.Instant(millisecond)
+		t.done(*now, took, alone)
+	}
+}
+
+// The estimate is what one of a hundred exceeds.
+func TestThrottleLearnsWhatIsUsual(t *testing.T) {
+	var now block.Instant
+	throttle := throttle{}
+	for range 200 {
+		throttle.drill(&now, 98, millisecond, true)
+		throttle.drill(&now, 2, 3*millisecond, true)
+	}
+	if got := throttle.usual; got < 2*millisecond || got > 4*millisecond {
+		t.Errorf("usual are %d ns", got)
+	}
+}
+
+// Jobs that slow clients down are put further apart, up to a bound, and closer again
+// when they do not.
+func TestThrottleFollowsTheClients(t *testing.T) {
+	var now block.Instant
+	throttle := throttle{usual: millisecond}
+	worst := int64(0)
+	for range 20 {
+		throttle.drill(&now, 99, millisecond, false)
+		throttle.drill(&now, 2, 3*millisecond, false)
+		throttle.mayBegin(now, gapMax)
+		worst = max(worst, throttle.gap)
+	}
+	if worst != gapMax {
+		t.Errorf("jobs are %d ns apart at most, want %d", worst, gapMax)
+	}
+	for range 100 {
+		throttle.drill(&now, 101, millisecond, false)
+		throttle.mayBegin(now, gapMax)
+	}
+	if throttle.gap != 0 {
+		t.Errorf("jobs are still %d ns apart", throttle.gap)
+	}
+}
+
+// However slow clients are, a job begins within the bound, and who waits is told
+// when to ask again.
+func TestThrottleNeverStops(t *testing.T) {
+	var now block.Instant
+	throttle := throttle{usual: 1, gap: gapMax}
+	begun := now
+	for range 1000 {
+		throttle.drill(&now, 1, second, false)
+		if !throttle.mayBegin(now, gapMax) {
+			if throttle.wake <= now {
+				t.Fatalf("at %d nobody would ask again: %d", now, throttle.wake)
+			}
+			continue
+		}
+		if since := int64(now - begun); since > gapMax+restFor+2*millisecond {
+			t.Fatalf("no job began for %d ns", since)
+		}
+		begun = now
+		throttle.begun(now)
+	}
+}
+
+func TestThrottleLetsGoWhenClientsAreQuiet(t *testing.T) {
+	throttle := throttle{usual: millisecond, last: block.Instant(second)}
+	if now := throttle.last + block.Instant(clientsQuiet); throttle.busy(now, false) || !throttle.busy(now, true) || !throttle.busy(now-1, false) {
+		t.Error("clients are taken for busy without a request, or for quiet with one")
+	}
+}

@@ -1,0 +1,56 @@
+package harness
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// tick is the unit of time in /proc; Linux shows the same to every program,
+// whatever it counts in.
+const tick = 10 * time.Millisecond
+
+// CPU is the CPU time that the daemons which live have used, with all their threads,
+// in user mode and in the kernel.
+func (c *Cluster) CPU() (time.Duration, error) {
+	var sum time.Duration
+	for _, n := range c.Nodes {
+		pid := n.PID()
+		if pid == 0 {
+			continue
+		}
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return 0, fmt.Errorf("read CPU time of %s: %w", n.Name, err)
+		}
+		used, err := parseCPU(text)
+		if err != nil {
+			return 0, fmt.Errorf("read CPU time of %s: %w", n.Name, err)
+		}
+		sum += used
+	}
+	return sum, nil
+}
+
+// parseCPU reads /proc/<pid>/stat, see proc(5): utime and stime are the fields 14
+// and 15. Field 2, the name, may hold anything, and ends with the last parenthesis.
+func parseCPU(text []byte) (time.Duration, error) {
+	const first, utime, stime = 3, 14, 15
+	end := bytes.LastIndexByte(text, ')')
+	fields := strings.Fields(string(text[end+1:]))
+	if end < 0 || len(fields) <= stime-first {
+		return 0, fmt.Errorf("unknown form %q", text)
+	}
+	var sum time.Duration
+	for _, field := range []int{utime, stime} {
+		ticks, err := strconv.ParseInt(fields[field-first], 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += time.Duration(ticks) * tick
+	}
+	return sum, nil
+}

@@ -1,0 +1,85 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Disk is a small ext4 file system that can be filled: a ballast file decides how
+// much of it is there for the store. Below a cluster's directory, the cluster's end
+// unmounts it.
+type Disk struct {
+	// Path is where it is mounted.
+	Path string
+}
+
+// NewDisk makes a file system on a block device, or in a new sparse file of that
+// size if the path given names nothing yet, and mounts it.
+func NewDisk(ctx context.Context, path, device string, bytes int64) (*Disk, error) {
+	if err := os.MkdirAll(path, 0o750); err != nil {
+		return nil, err
+	}
+	options := "defaults"
+	if _, err := os.Stat(device); errors.Is(err, os.ErrNotExist) {
+		options = "loop"
+		if err := errors.Join(os.WriteFile(device, nil, 0o600), os.Truncate(device, bytes)); err != nil {
+			return nil, err
+		}
+	}
+	for _, command := range [][]string{
+		{"mkfs.ext4", "-q", "-m", "0", device},
+		{"mount", "-o", options, device, path},
+	} {
+		if out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("make disk %s: %s: %w: %s", path, command[0], err, out)
+		}
+	}
+	d := &Disk{Path: path}
+	return d, os.Mkdir(d.StorePath(), 0o750)
+}
+
+// StorePath is the directory for the store, which wants an empty one.
+func (d *Disk) StorePath() string { return filepath.Join(d.Path, "store") }
+
+func (d *Disk) ballastPath() string { return filepath.Join(d.Path, "ballast") }
+
+// Leave takes what is free but for so many bytes.
+func (d *Disk) Leave(bytes int64) error {
+	if err := d.Empty(); err != nil {
+		return err
+	}
+	var stat unix.Statfs_t
+	if err := unix.Statfs(d.Path, &stat); err != nil {
+		return fmt.Errorf("look at disk %s: %w", d.Path, err)
+	}
+	take := int64(stat.Bavail)*stat.Bsize - bytes
+	if take <= 0 {
+		return nil
+	}
+	file, err := os.Create(d.ballastPath())
+	if err != nil {
+		return err
+	}
+	err = unix.Fallocate(int(file.Fd()), 0, 0, take)
+	if errors.Is(err, unix.ENOSPC) && bytes == 0 {
+		err = nil // it took what there is
+	}
+	if err := errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("fill disk %s: %w", d.Path, err)
+	}
+	return nil
+}
+
+// Empty gives back what Leave took.
+func (d *Disk) Empty() error {
+	if err := os.Remove(d.ballastPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}

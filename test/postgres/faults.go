@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
+	"github.com/holdfast-io/holdfast/test/harness"
+)
+
+// fault is trouble under load: brought about, left alone for hold, mended. The
+// volume is attached to the first node; the replicas of the others suffer first.
+type fault struct {
+	hold time.Duration
+	// away is the node whose replica must be out of the in-sync set before that is
+	// over; the fault would not have been one.
+	away int
+	// waits: the volume cannot go on before the fault is mended. Otherwise the
+	// database must have gone on before that.
+	waits        bool
+	inject, mend func(*test, context.Context) error
+}
+
+const (
+	// leadTime is how long pgbench runs beside the fault's own time.
+	leadTime = 8 * time.Second
+	// syncLimit bounds how long replicas may take to be in sync again.
+	syncLimit = 60 * time.Second
+)
+
+var (
+	replicaKilled = fault{
+		hold:   5 * time.Second,
+		away:   starved,
+		inject: func(t *test, _ context.Context) error { return t.nodes()[starved].Kill() },
+		mend:   func(t *test, ctx context.Context) error { return t.nodes()[starved].Start(ctx) },
+	}
+	replicaStopped = fault{
+		hold:   10 * time.Second,
+		away:   other,
+		inject: func(t *test, _ context.Context) error { return t.nodes()[other].Freeze() },
+		mend:   func(t *test, _ context.Context) error { return t.nodes()[other].Thaw() },
+	}
+	replicaStarved = fault{
+		hold: 8 * time.Second, away: starved,
+		inject: (*test).starve,
+		mend:   (*test).feed,
+	}
+	// Two of three daemons are the majority of the Raft group: what is not answered
+	// by then waits until one is back.
+	twoAtOnce = fault{
+		hold: 5 * time.Second, waits: true,
+		inject: func(t *test, _ context.Context) error {
+			if err := t.nodes()[other].Freeze(); err != nil {
+				return err
+			}
+			return t.nodes()[starved].Kill()
+		},
+		mend: func(t *test, ctx context.Context) error {
+			if err := t.nodes()[other].Thaw(); err != nil {
+				return err
+			}
+			return t.nodes()[starved].Start(ctx)
+		},
+	}
+	engineKilled = fault{
+		waits:  true,
+		inject: func(t *test, _ context.Context) error { return t.nodes()[attached].Kill() },
+		mend:   func(t *test, ctx context.Context) error { return t.nodes()[attached].Start(ctx) },
+	}
+)
+
+// step makes a step of the test out of a fault.
+func (f fault) step(t *test, ctx context.Context) (string, error) {
+	r, err := t.load(ctx, leadTime+f.hold)
+	if err != nil {
+		return "", err
+	}
+	from := time.Now()
+	if err := f.inject(t, ctx); err != nil {
+		return "", err
+	}
+	if t.spoilt {
+		if err := t.nodes()[attached].Freeze(); err != nil {
+			return "", err
+		}
+	}
+	rest(ctx, f.hold)
+	if !f.waits {
+		if err := t.isAway(ctx, f.away); err != nil {
+			return "", err
+		}
+	}
+	mended := time.Now()
+	if err := t.nodes()[attached].Thaw(); err != nil {
+		return "", err
+	}
+	if err := f.mend(t, ctx); err != nil {
+		return "", err
+	}
+	if err := t.inSync(ctx); err != nil {
+		return "", err
+	}
+	synced := time.Now()
+	if err := r.wait(ctx); err != nil {
+		return "", err
+	}
+	pause := r.pause(from, synced)
+	if during := r.pause(from, mended); !f.waits && during > f.hold*3/4 {
+		return "", fmt.Errorf("the database stood still for %.1f of the %.1f s: %w", during.Seconds(), f.hold.Seconds(), errStandstill)
+	}
+	return fmt.Sprintf("%d transactions, %.0f/s; longest pause %d ms; in sync %.1f s after the end of the fault",
+		len(r.commits), r.tps(), pause.Milliseconds(), synced.Sub(mended).Seconds()), nil
+}
+
+// plantStandstill lets the next fault stop the engine as well: without that the
+// volume cannot go on.
+func (t *test) plantStandstill(context.Context) error {
+	t.spoilt = true
+	return nil
+}
+
+// isAway reports whether the replica of a node is out of the in-sync set.
+func (t *test) isAway(ctx context.Context, node int) error {
+	v, err := t.nodes()[attached].Volumes().GetVolume(ctx, &holdfastv1.GetVolumeRequest{Id: t.volume})
+	if err != nil {
+		return err
+	}
+	for _, r := range v.GetReplicas() {
+		if r.GetNodeId() == t.nodes()[node].ID() && !r.GetInSync() {
+			return nil
+		}
+	}
+	return fmt.Errorf("the replica on %s is in sync all the time: %w", t.nodes()[node].Name, errStandstill)
+}
+
+// inSync waits until all replicas are.
+func (t *test) inSync(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, syncLimit)
+	defer cancel()
+	if err := t.cluster.WaitAlive(ctx, t.nodes()...); err != nil {
+		return err
+	}
+	return t.nodes()[attached].WaitInSync(ctx, t.volume)
+}
+
+// crash kills the database itself under load, all its processes at once.
+func (t *test) crash(ctx context.Context) (string, error) {
+	const length, lead = 20 * time.Second, 3 * time.Second
+	r, err := t.load(ctx, length)
+	if err != nil {
+		return "", err
+	}
+	rest(ctx, lead)
+	r.cut = true
+	if err := t.database.kill(ctx); err != nil {
+		return "", err
+	}
+	if err := r.wait(ctx); err != nil {
+		return "", err
+	}
+	began := time.Now()
+	if err := t.database.start(ctx); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d transactions, %.0f/s; recovered from its log in %.1f s", len(r.commits), r.tps(), time.Since(began).Seconds()), nil
+}
+
+// quiet is a run without a fault, for comparison.
+func (t *test) quiet(ctx context.Context) (string, error) {
+	const length = 8 * time.Second
+	r, err := t.load(ctx, length)
+	if err != nil {
+		return "", err
+	}
+	from := time.Now()
+	if err := r.wait(ctx); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d transactions, %.0f/s; longest pause %d ms", len(r.commits), r.tps(), r.pause(from, time.Now()).Milliseconds()), nil
+}
+
+// rest waits for d or for the end of ctx.
+func rest(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// nodes are those of the cluster; the volume is attached to the first.
+func (t *test) nodes() []*harness.Node { return t.cluster.Nodes }
