@@ -218,9 +218,9 @@ type Status struct {
 	Targets []TargetStatus
 	// LogRegions is the number of regions in the intent logs.
 	LogRegions int
-	Usage      Usage
 	// Guards is how often each of the rules' guards has decided something.
 	Guards [Guards]uint64
+	Usage  Usage
 }
 
 // Usage is what a core holds of everything that is bounded by Limits (rule 32).

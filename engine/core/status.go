@@ -61,8 +61,8 @@ func (c *Core) Status() Status {
 		InFlight:   len(c.requests) - len(c.freeRequests),
 		Divergent:  int64(c.divide.count) * block.ChunkSize,
 		LogRegions: len(c.log.regions),
-		Usage:      c.usage(),
 		Guards:     c.guards,
+		Usage:      c.usage(),
 	}
 	for i := range c.peers {
 		t := c.peers[i].target

@@ -1,9 +1,16 @@
 // Package iopath marks a process as part of the machine's I/O path (rule 32):
 // reclaim must not wait for a process that waits for reclaim, and the process must be
-// neither swapped out nor killed for memory.
+// neither swapped out nor killed for memory, nor wait for a CPU behind what only
+// computes.
 //
 // What the machine does not permit is logged, with what it takes: the process works
-// without it as long as memory is not short.
+// without it as long as memory and CPUs are not short.
+//
+// # Priority
+//
+// A heartbeat that waits for its turn on a busy CPU looks like a node that died: at
+// ordinary priority, and with twenty processes for each CPU, Raft elected a new leader
+// every few minutes. So the process is put before those of ordinary priority.
 //
 // # Locked memory
 //
@@ -40,8 +47,7 @@ import (
 // oomScoreMin keeps the kernel from killing the process for memory.
 const oomScoreMin = "-1000"
 
-// niceness puts the process before those that compute: a heartbeat that waits for
-// its turn on a busy CPU looks like a node that died.
+// niceness is the priority of every thread.
 const niceness = -10
 
 // Mark marks, locks and bounds this process. It is called once, before the process
@@ -50,16 +56,14 @@ const niceness = -10
 // Rule 32 (bounded memory): reclaim must not wait for a process that waits for
 // reclaim, so it is marked, neither swapped out nor killed for memory, and what it
 // holds is bounded: by the slots of each core (core.Limits), the window of each
-// session (server.Limits) and the caches of each store. Nor does it wait for a CPU
-// behind what only computes.
+// session (server.Limits) and the caches of each store.
 func Mark(log *slog.Logger) {
-	// The mark is one of each thread, like the priority, and threads made later
-	// inherit both.
+	// The mark is one of each thread, and threads made later inherit it.
 	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_IO_FLUSHER, 1, 0); errno != 0 {
 		log.Warn("process is not marked as I/O flusher", "err", errno, "needs", "CAP_SYS_RESOURCE")
 	}
-	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, priority()); errno != 0 {
-		log.Warn("process has the priority of any other", "err", errno, "needs", "CAP_SYS_NICE")
+	if err := comeFirst(); err != nil {
+		log.Warn("process has the priority of any other", "err", err, "needs", "CAP_SYS_NICE")
 	}
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(oomScoreMin), 0); err != nil {
 		log.Warn("process may be killed for memory", "err", err, "needs", "CAP_SYS_RESOURCE")
@@ -73,10 +77,39 @@ func Mark(log *slog.Logger) {
 	}
 }
 
-// priority is the niceness as the system call takes it.
-func priority() uintptr {
-	n := niceness
-	return uintptr(n)
+// comeFirst gives every thread the priority of the I/O path. Threads made later have
+// that of the one that made them, so it looks again until it finds none without.
+func comeFirst() error {
+	for {
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return fmt.Errorf("list threads: %w", err)
+		}
+		raised := false
+		for _, thread := range threads {
+			id, err := strconv.Atoi(thread.Name())
+			if err != nil {
+				return fmt.Errorf("list threads: %w", err)
+			}
+			now, err := nicenessOf(id)
+			if err == nil && now > niceness {
+				raised = true
+				err = unix.Setpriority(unix.PRIO_PROCESS, id, niceness)
+			}
+			if err != nil && !errors.Is(err, unix.ESRCH) { // a thread may have ended
+				return fmt.Errorf("set priority: %w", err)
+			}
+		}
+		if !raised {
+			return nil
+		}
+	}
+}
+
+// nicenessOf is that of a thread. The system call answers 20 less it.
+func nicenessOf(thread int) (int, error) {
+	answer, err := unix.Getpriority(unix.PRIO_PROCESS, thread)
+	return 20 - answer, err
 }
 
 // errLimited: locking would make later allocations fail.

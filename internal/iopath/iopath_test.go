@@ -22,7 +22,7 @@ import (
 // roleVariable makes the test binary a process that is marked, and reports.
 const roleVariable = "HOLDFAST_IOPATH_ROLE"
 
-// mustVariable names what the machine is known to permit: flusher, oom, lock. It is
+// mustVariable names what the machine is known to permit: flusher, first, oom, lock. It is
 // set where the tests run in a guest of their own.
 const mustVariable = "HOLDFAST_IOPATH_MUST"
 
@@ -30,8 +30,10 @@ const mustVariable = "HOLDFAST_IOPATH_MUST"
 type report struct {
 	// Flushers are the threads with the mark, Threads all.
 	Flushers, Threads int
-	OOM               string
-	LockedKiB         int64
+	// Behind are the threads without the priority of the I/O path.
+	Behind    int
+	OOM       string
+	LockedKiB int64
 	// ResidentKiB is before, GrownKiB after touching TouchedKiB more.
 	ResidentKiB, GrownKiB, TouchedKiB int64
 	Limit                             int64
@@ -102,6 +104,15 @@ func (r *report) countFlushers() error {
 	if errno == 0 && flusher == 1 {
 		// The call fails unless every thread says the same.
 		r.Flushers = r.Threads
+	}
+	for _, thread := range threads {
+		id, err := strconv.Atoi(thread.Name())
+		if err != nil {
+			return err
+		}
+		if n, err := nicenessOf(id); err == nil && n > niceness {
+			r.Behind++
+		}
 	}
 	return nil
 }
@@ -181,6 +192,7 @@ func TestMark(t *testing.T) {
 		warning string
 	}{
 		"flusher": {r.Flushers == r.Threads && r.Threads > 0, "not marked as I/O flusher"},
+		"first":   {r.Behind == 0, "priority of any other"},
 		"oom":     {r.OOM == oomScoreMin, "may be killed"},
 		"lock":    {r.LockedKiB > 0, "memory is not locked"},
 	} {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -161,80 +160,27 @@ func (t *test) checkEqual(ctx context.Context) (string, error) {
 	if len(copies) != len(t.nodes()) {
 		return "", fmt.Errorf("%d replicas, want %d: %w", len(copies), len(t.nodes()), errUnequal)
 	}
-	var first harness.Sums
-	for i, c := range copies {
+	var all []harness.Sums
+	var nodes []string
+	for _, c := range copies {
 		sums, err := c.Sums(ctx)
 		if err != nil {
 			return "", fmt.Errorf("%w: %w", errUnequal, err)
 		}
-		if i == 0 {
-			first = sums
-		}
-		if differ := first.Differing(sums); len(differ) > 0 {
-			return "", fmt.Errorf("those on %s and %s differ in %d extents of 64 KiB: %w",
-				copies[0].Node.Name, c.Node.Name, len(differ), errUnequal)
-		}
+		all, nodes = append(all, sums), append(nodes, c.Node.Name)
 	}
-	return fmt.Sprintf("%d replicas, each SHA-256 %x", len(copies), first.Whole), nil
-}
-
-// plantLost takes an acknowledged transaction from the ledger.
-func (t *test) plantLost(ctx context.Context) error {
-	c := t.runs[0].commits[len(t.runs[0].commits)/2]
-	_, err := t.database.query(ctx, fmt.Sprintf("DELETE FROM ledger WHERE run = %d AND client = %d AND n = %d", c.run, c.client, c.n))
-	return err
-}
-
-// plantSums lets one branch have a little more.
-func (t *test) plantSums(ctx context.Context) error {
-	_, err := t.database.query(ctx, "UPDATE pgbench_branches SET bbalance = bbalance + 1 WHERE bid = 1")
-	return err
-}
-
-// plantStructure makes an index that is sound in itself, under checksums that are
-// right, and lacks what its table holds: its expression is not what it was.
-func (t *test) plantStructure(ctx context.Context) error {
-	_, err := t.database.query(ctx, `CREATE FUNCTION planted(int) RETURNS int IMMUTABLE LANGUAGE SQL AS 'SELECT $1';
-		CREATE INDEX planted ON pgbench_tellers (planted(tid));
-		CREATE OR REPLACE FUNCTION planted(int) RETURNS int IMMUTABLE LANGUAGE SQL AS 'SELECT $1 + 1'`)
-	return err
-}
-
-// plantNoise makes the database complain.
-func (t *test) plantNoise(ctx context.Context) error {
-	if _, err := t.database.query(ctx, "SELECT 1/0"); err == nil {
-		return errors.New("PostgreSQL divides by zero")
+	if err := compareSums(nodes, all); err != nil {
+		return "", err
 	}
-	return nil
+	return fmt.Sprintf("%d replicas, each SHA-256 %x", len(copies), all[0].Whole), nil
 }
 
-// plantChecksum flips a byte in a table of the stopped database.
-func (t *test) plantChecksum(context.Context) error {
-	return flip(filepath.Join(t.database.data, t.accounts), 3*8192+5000)
-}
-
-// plantUnequal flips a byte in each extent of one replica, beneath the daemon.
-func (t *test) plantUnequal(context.Context) error {
-	const extents, extentBytes = 512, 64 << 10
-	for i := range int64(extents) {
-		// The first extents hold what the store says of itself.
-		if err := flip(filepath.Join(t.disks[starved].StorePath(), "data"), (16<<20)+i*extentBytes+12345); err != nil {
-			return err
+// compareSums compares the replicas of these nodes.
+func compareSums(nodes []string, all []harness.Sums) error {
+	for i, sums := range all {
+		if differ := all[0].Differing(sums); len(differ) > 0 {
+			return fmt.Errorf("those on %s and %s differ in %d extents of 64 KiB: %w", nodes[0], nodes[i], len(differ), errUnequal)
 		}
 	}
 	return nil
-}
-
-// flip turns a byte of a file over.
-func flip(path string, offset int64) error {
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	var b [1]byte
-	if _, err = file.ReadAt(b[:], offset); err == nil {
-		b[0] ^= 0xff
-		_, err = file.WriteAt(b[:], offset)
-	}
-	return errors.Join(err, file.Sync(), file.Close())
 }

@@ -106,9 +106,12 @@ func (d *database) initialise(ctx context.Context, mountPoint string) error {
 	if err := d.makeDir(d.data); err != nil {
 		return err
 	}
-	_, err := d.run(ctx, "initdb", "-D", d.data, "--data-checksums", "--no-locale", "-E", "UTF8",
-		"--auth-local=peer", "--auth-host=reject")
-	return err
+	// It would sync a thousand files one by one.
+	if _, err := d.run(ctx, "initdb", "-D", d.data, "--data-checksums", "--no-locale", "-E", "UTF8",
+		"--auth-local=peer", "--auth-host=reject", "--no-sync"); err != nil {
+		return err
+	}
+	return syncFileSystem(mountPoint)
 }
 
 func (d *database) logPath() string { return filepath.Join(d.home, "server.log") }

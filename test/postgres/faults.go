@@ -18,16 +18,13 @@ type fault struct {
 	away int
 	// waits: the volume cannot go on before the fault is mended. Otherwise the
 	// database must have gone on before that.
-	waits        bool
-	inject, mend func(*test, context.Context) error
+	waits bool
+	// prepare, if there is one, comes before the load.
+	prepare, inject, mend func(*test, context.Context) error
 }
 
-const (
-	// leadTime is how long pgbench runs beside the fault's own time.
-	leadTime = 8 * time.Second
-	// syncLimit bounds how long replicas may take to be in sync again.
-	syncLimit = 60 * time.Second
-)
+// syncLimit bounds how long replicas may take to be in sync again.
+const syncLimit = 60 * time.Second
 
 var (
 	replicaKilled = fault{
@@ -44,8 +41,9 @@ var (
 	}
 	replicaStarved = fault{
 		hold: 8 * time.Second, away: starved,
-		inject: (*test).starve,
-		mend:   (*test).feed,
+		prepare: (*test).prepareStarving,
+		inject:  (*test).starve,
+		mend:    (*test).feed,
 	}
 	// Two of three daemons are the majority of the Raft group: what is not answered
 	// by then waits until one is back.
@@ -73,7 +71,12 @@ var (
 
 // step makes a step of the test out of a fault.
 func (f fault) step(t *test, ctx context.Context) (string, error) {
-	r, err := t.load(ctx, leadTime+f.hold)
+	if f.prepare != nil {
+		if err := f.prepare(t, ctx); err != nil {
+			return "", err
+		}
+	}
+	r, err := t.load(ctx, t.options.lead+f.hold)
 	if err != nil {
 		return "", err
 	}
@@ -87,7 +90,7 @@ func (f fault) step(t *test, ctx context.Context) (string, error) {
 		}
 	}
 	rest(ctx, f.hold)
-	if !f.waits {
+	if !f.waits && !t.spoilt {
 		if err := t.isAway(ctx, f.away); err != nil {
 			return "", err
 		}
@@ -106,12 +109,13 @@ func (f fault) step(t *test, ctx context.Context) (string, error) {
 	if err := r.wait(ctx); err != nil {
 		return "", err
 	}
-	pause := r.pause(from, synced)
-	if during := r.pause(from, mended); !f.waits && during > f.hold*3/4 {
-		return "", fmt.Errorf("the database stood still for %.1f of the %.1f s: %w", during.Seconds(), f.hold.Seconds(), errStandstill)
+	summary := fmt.Sprintf("%d transactions, %.0f/s; longest pause %d ms; in sync %.1f s after the end of the fault",
+		len(r.commits), r.tps(), r.pause(from, synced).Milliseconds(), synced.Sub(mended).Seconds())
+	if since := mended.Add(-f.hold / 2); !f.waits && !r.commitsIn(since, mended) {
+		return "", fmt.Errorf("no transaction committed in the %.1f s before the end of the fault; %s: %w",
+			mended.Sub(since).Seconds(), summary, errStandstill)
 	}
-	return fmt.Sprintf("%d transactions, %.0f/s; longest pause %d ms; in sync %.1f s after the end of the fault",
-		len(r.commits), r.tps(), pause.Milliseconds(), synced.Sub(mended).Seconds()), nil
+	return summary, nil
 }
 
 // plantStandstill lets the next fault stop the engine as well: without that the
@@ -167,10 +171,10 @@ func (t *test) crash(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d transactions, %.0f/s; recovered from its log in %.1f s", len(r.commits), r.tps(), time.Since(began).Seconds()), nil
 }
 
-// quiet is a run without a fault, for comparison.
+// quiet is a run without a fault, for comparison. What the volume is then will be
+// planted later.
 func (t *test) quiet(ctx context.Context) (string, error) {
-	const length = 8 * time.Second
-	r, err := t.load(ctx, length)
+	r, err := t.load(ctx, t.options.lead)
 	if err != nil {
 		return "", err
 	}
@@ -178,7 +182,7 @@ func (t *test) quiet(ctx context.Context) (string, error) {
 	if err := r.wait(ctx); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d transactions, %.0f/s; longest pause %d ms", len(r.commits), r.tps(), r.pause(from, time.Now()).Milliseconds()), nil
+	return fmt.Sprintf("%d transactions, %.0f/s; longest pause %d ms", len(r.commits), r.tps(), r.pause(from, time.Now()).Milliseconds()), t.putAside(ctx)
 }
 
 // rest waits for d or for the end of ctx.

@@ -62,8 +62,10 @@ type benchRun struct {
 	clients  int
 	cmd      *exec.Cmd
 	said     bytes.Buffer
-	ended    chan struct{}
-	end      error
+	// ended is closed when pgbench has ended, at until and with the result end.
+	ended chan struct{}
+	until time.Time
+	end   error
 }
 
 // fill makes pgbench's tables and the ledger.
@@ -93,6 +95,7 @@ func (d *database) load(ctx context.Context, number int, o options, length time.
 	}
 	go func() {
 		r.end = r.cmd.Wait()
+		r.until = time.Now()
 		close(r.ended)
 	}()
 	return r, r.advance(ctx)
@@ -103,7 +106,7 @@ func (r *benchRun) logPrefix() string {
 }
 
 // progressRows is how many transactions show that a run goes on.
-const progressRows = 20
+const progressRows = 5
 
 // advance waits until the run has committed some more.
 func (r *benchRun) advance(ctx context.Context) error {
@@ -122,7 +125,7 @@ func (r *benchRun) advance(ctx context.Context) error {
 		}
 		select {
 		case <-r.ended:
-			return harness.Stop(fmt.Errorf("pgbench has ended: %w: %s", r.end, r.said.String()))
+			return harness.Stop(fmt.Errorf("pgbench has ended: %w: %s", errors.Join(errStandstill, r.end), r.said.String()))
 		default:
 		}
 		if rows < first+progressRows {
@@ -214,9 +217,12 @@ func parseLog(text []byte, number int) ([]commit, error) {
 	return commits, lines.Err()
 }
 
-// pause is the longest time without a commit that overlaps the time from..to. The
-// time before the first commit and after the last one counts as well.
+// pause is the longest time without a commit that overlaps the time from..to, as far
+// as the run goes. The time after the last commit counts as well.
 func (r *benchRun) pause(from, to time.Time) time.Duration {
+	if r.until.Before(to) {
+		to = r.until
+	}
 	longest := time.Duration(0)
 	last := from
 	for _, c := range r.commits {
@@ -225,10 +231,15 @@ func (r *benchRun) pause(from, to time.Time) time.Duration {
 		}
 		last = c.at
 	}
-	if last.Before(to) {
+	if last.Before(to) && from.Before(to) {
 		longest = max(longest, to.Sub(last))
 	}
 	return longest
+}
+
+// commitsIn reports whether a transaction committed in that time.
+func (r *benchRun) commitsIn(from, to time.Time) bool {
+	return slices.ContainsFunc(r.commits, func(c commit) bool { return c.at.After(from) && c.at.Before(to) })
 }
 
 // tps is the rate of commits over the run.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // options say where and how large.
@@ -23,6 +24,8 @@ type options struct {
 	// scale is pgbench's: about 16 MB each. clients is its connections.
 	scale, clients int
 	volumeMiB      int64
+	// lead is how long pgbench runs beside a fault's own time.
+	lead time.Duration
 	// sabotage is a step that has to fail.
 	sabotage string
 }
@@ -37,8 +40,8 @@ func (o options) tightBytes() int64 { return int64(155+16*o.scale) << 20 }
 // Validate refuses what no run could use.
 func (o options) Validate() error {
 	switch {
-	case o.scale < 1 || o.clients < 2 || o.volumeMiB < 128:
-		return errors.New("-scale is at least 1, -clients 2, -volume 128")
+	case o.scale < 1 || o.clients < 2 || o.volumeMiB < 128 || o.lead < time.Second:
+		return errors.New("-scale is at least 1, -clients 2, -volume 128, -lead 1s")
 	case len(o.disks) != 0 && len(o.disks) != 3:
 		return fmt.Errorf("-disks: %d devices, want 3", len(o.disks))
 	case o.sabotage != "" && !slices.Contains(sabotageable(), o.sabotage):
@@ -59,6 +62,7 @@ func main() {
 	flag.IntVar(&o.scale, "scale", 6, "pgbench's scale factor, 16 MB each")
 	flag.IntVar(&o.clients, "clients", 6, "connections of pgbench")
 	flag.Int64Var(&o.volumeMiB, "volume", 768, "size of the volume in MiB")
+	flag.DurationVar(&o.lead, "lead", 8*time.Second, "how long pgbench runs beside a fault's own time")
 	flag.Parse()
 	if disks != "" {
 		o.disks = strings.Split(disks, ",")

@@ -31,15 +31,17 @@ type test struct {
 	// spoilt: the next fault stops the engine as well.
 	spoilt bool
 
-	scratch  string
-	cluster  *harness.Cluster
-	disks    []*harness.Disk
-	volume   string
-	kernel   *kernelLog
-	devices  []string
-	database *database
-	accounts string
-	runs     []*benchRun
+	scratch string
+	cluster *harness.Cluster
+	disks   []*harness.Disk
+	// tightBytes is what the store on the tight disk has for data.
+	tightBytes int64
+	volume     string
+	kernel     *kernelLog
+	devices    []string
+	database   *database
+	accounts   string
+	runs       []*benchRun
 }
 
 // startCluster starts three daemons, each with a small disk of its own.
@@ -99,8 +101,15 @@ func (t *test) addDisk(ctx context.Context, i int, n *harness.Node) (err error) 
 		}
 		defer func() { err = errors.Join(err, disk.Empty()) }() // the volume is placed by what may be
 	}
-	if _, err := n.Cluster().AddDisk(ctx, &holdfastv1.AddDiskRequest{Path: disk.StorePath(), Class: "ssd"}); err != nil {
+	added, err := n.Cluster().AddDisk(ctx, &holdfastv1.AddDiskRequest{Path: disk.StorePath(), Class: "ssd"})
+	if err != nil {
 		return fmt.Errorf("add disk to %s: %w", n.Name, err)
+	}
+	if i == starved {
+		t.tightBytes = added.GetCapacityBytes()
+		if t.tightBytes <= 0 || t.tightBytes > t.options.tightBytes() {
+			return fmt.Errorf("the tight disk has %d bytes, want at most %d", t.tightBytes, t.options.tightBytes())
+		}
 	}
 	return nil
 }

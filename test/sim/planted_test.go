@@ -32,7 +32,7 @@ func plantedBugs() []planted {
 			[]string{"linearizable", "equal-replicas", "answers"}, hideLogs},
 		{"a flush is acknowledged without a sync", []string{"doors", "flushed-data", "linearizable"}, skipSync},
 		{"a loss of power goes unnoticed", []string{"linearizable", "equal-replicas", "payload", "answers"}, hideLoss},
-		{"resync finds everything equal", []string{"equal-replicas", "linearizable"}, equalHashes},
+		{"resync finds everything equal", []string{"equal-replicas", "linearizable", "answers"}, equalHashes},
 	}
 }
 

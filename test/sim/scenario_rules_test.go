@@ -35,13 +35,11 @@ func TestScenarioOfRules(t *testing.T) {
 
 // saveAndGoOn leaves B up to date, and returns what its disk was before the write
 // that it returns, too. No log names that write any more.
-func saveAndGoOn(s *scene) (image, *operation) {
+func saveAndGoOn(s *scene) (*image, *operation) {
 	s.write(2*block.RegionSize, block.ExtentSize)
 	s.flush()
 	s.wait(4 * second)
-	s.kill(1)
-	old := s.save(1)
-	s.restart(1)
+	old := s.nodes[1].storage.photograph()
 	s.inSync(0, 1, 2)
 	w := s.write(2*block.RegionSize, block.ExtentSize)
 	s.flush()
@@ -60,7 +58,7 @@ func rollbackRestart(s *scene) {
 	s.killEngine(0)
 	s.wait(500 * millisecond)
 	s.serving()
-	s.putBack(1, old)
+	s.nodes[1].storage.putBack(old)
 	s.restart(1)
 	s.rest()
 	s.want(s.read(2*block.RegionSize), value(w.id))
@@ -73,7 +71,7 @@ func rollbackHolder(s *scene) {
 	old, w := saveAndGoOn(s)
 	s.power(1)
 	s.inSync(0, 2)
-	s.putBack(1, old)
+	s.nodes[1].storage.putBack(old)
 	hashed, flushed := false, false
 	s.options.Plant.request = func(c *conn, req *block.Request) bool {
 		hashed = hashed || c.to.index == 1 && req.Op == block.OpHash

@@ -1,4 +1,4 @@
 # The marks of the I/O path, where the kernel permits them all.
 set -eu
-export HOLDFAST_IOPATH_MUST=flusher,oom,lock
+export HOLDFAST_IOPATH_MUST=flusher,first,oom,lock
 /host/iopath.test -test.v
