@@ -172,6 +172,34 @@ func TestAttachWithOnlyARolledBackMember(t *testing.T) {
 	}})
 	s.answer("A")
 	s.expectAmong("propose end attachment")
+	s.commit()
+	s.expect("A: flush 1")
+	s.answer("A")
+	s.expectAmong("stopped: attachment ended")
+	if got, want := s.replica("A").flush, (block.FlushNumber{Epoch: s.view.Epoch, N: 1}); got != want {
+		t.Errorf("A has flush %v, not %v: the next engine would end its attachment, too", got, want)
+	}
+}
+
+// It does not answer: the core ends all the same.
+func TestEndOfAttachmentWaitsNotForEver(t *testing.T) {
+	for name, trouble := range map[string]func(s *script){
+		"lost":   func(s *script) { s.lose("A") },
+		"silent": func(s *script) { s.pass(10 * time.Second) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := beginAttach(t, scene{members: "A", before: func(s *script) {
+				s.replica("A").confirmed[replicaID(0)] = block.FlushNumber{Epoch: 4, N: 9}
+				s.replica("A").flush = block.FlushNumber{Epoch: 4, N: 8}
+			}})
+			s.write(1, 'w', 0, 4*kib)
+			s.answer("A")
+			s.commit()
+			s.expectAmong("A: flush 1")
+			trouble(s)
+			s.expectAmong("done 1: attachment ended", "stopped: attachment ended")
+		})
+	}
 }
 
 func TestAttachRefusesAViewAboveRaft(t *testing.T) {

@@ -179,7 +179,7 @@ func (c *Core) mayGo(p *peer, at int32) bool {
 	if p.readOnly && (e.req.Op == block.OpWrite || e.req.Op == block.OpZero || e.req.Op == block.OpFlush) {
 		return false
 	}
-	if c.iss.has(p.index) && p.lacks() && e.purpose != forPing {
+	if c.iss.has(p.index) && p.lacks() && e.purpose != forPing && c.phase != ending {
 		// It is on its way out, or the attachment is; what it did now would pass for
 		// what it has forgotten (rule 17).
 		return false

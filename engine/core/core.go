@@ -17,6 +17,8 @@ const (
 	serving
 	// draining: a clean detach; what was admitted is finished, nothing is added.
 	draining
+	// ending: the attachment is over; a disk that was put back is brought past that.
+	ending
 	stopped
 )
 
@@ -56,6 +58,7 @@ type Core struct {
 	suspects    []int64
 	throttle    throttle
 	detach      detachState
+	ending      endingState
 
 	// darkSince is when the last healthy member was lost; zero while there is
 	// one.
@@ -211,7 +214,7 @@ func (c *Core) emit(e Effect) { c.effects = append(c.effects, e) }
 
 // drive carries on everything that has become possible, until nothing has.
 func (c *Core) drive() {
-	for round := 0; !c.mustStop; round++ {
+	for round := 0; !c.mustStop && c.phase != ending; round++ {
 		invariant.Assert(round < 10000, "the core does not come to rest")
 		if len(c.grants) > 0 {
 			c.runGrants()
@@ -239,6 +242,9 @@ func (c *Core) drive() {
 		c.driveFlush()
 		c.driveJobs()
 		c.driveDetach()
+	}
+	if c.phase == ending {
+		c.driveEnding()
 	}
 	if c.mustStop {
 		c.finish()

@@ -93,7 +93,7 @@ func (c *Core) seen(v *block.View) bool {
 	case v.Epoch == 0 || v.Volume != c.view.Volume:
 		return true
 	case v.Epoch == c.view.Epoch && v.Start.IsZero() && v.Revision > c.view.Revision:
-		c.stop(fmt.Errorf("volume %s: attachment %s: %w", v.Volume, c.cfg.View.Attachment, block.ErrDetached))
+		c.attachmentOver(v)
 		return false
 	case v.Cluster > c.view.Cluster || v.Generation > c.view.Generation || v.Epoch > c.view.Epoch ||
 		v.Epoch == c.view.Epoch && v.Start != c.view.Start:

@@ -13,6 +13,9 @@ func (c *Core) Deadline() block.Instant {
 
 // timer is the earliest instant after the last tick at which something is due.
 func (c *Core) timer() block.Instant {
+	if c.phase == ending {
+		return c.ending.until
+	}
 	next := never
 	at := func(t block.Instant) {
 		if t > c.ticked && t < next {

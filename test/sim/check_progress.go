@@ -70,7 +70,7 @@ func (w *World) untidy() string {
 		if why := w.unsettled(v); why != "" {
 			return v.name + ": " + why
 		}
-		if n := v.current.core.Status().LogRegions; n > 0 && !v.history.unjudged && !w.starved(v.current) {
+		if n := v.current.core.Status().LogRegions; n > 0 && !w.starved(v.current) {
 			return fmt.Sprintf("%s: %d regions in the intent logs of %v", v.name, n, v.current)
 		}
 	}

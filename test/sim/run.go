@@ -112,10 +112,6 @@ func (w *World) unsettled(v *volume) string {
 	view := w.truth.view(v.id)
 	c := v.current
 	switch {
-	case v.history.unjudged:
-		// A disk that was put back was the only one left: the engines end the
-		// attachment for as long as others tell of what it has lost.
-		return ""
 	case c == nil || c.stopped:
 		return "no engine runs"
 	case !c.serving:

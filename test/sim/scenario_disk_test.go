@@ -310,3 +310,30 @@ func readErrorOfLast(s *scene) {
 	s.restart(2)
 	s.rest()
 }
+
+// rollbackAlone: the disk of the only replica in sync is put back. That ends the
+// attachment once; those who return and know of later flushes are told nothing new.
+func rollbackAlone(s *scene) {
+	s.write(2*block.RegionSize, block.ExtentSize)
+	s.flush()
+	s.wait(4 * second)
+	old := s.nodes[0].storage.photograph()
+	s.serving()
+	s.inSync(0, 1, 2)
+	s.write(2*block.RegionSize, block.ExtentSize)
+	s.flush()
+	s.flush()
+	s.wait(4 * second)
+	s.kill(1)
+	s.kill(2)
+	s.inSync(0)
+	s.power(0)
+	s.nodes[0].storage.putBack(old)
+	s.restart(1, 2)
+	s.wait(second)
+	s.restart(0)
+	s.rest()
+	if n := s.paths.counts["view: attachment ended, all lost"]; n > 1 {
+		s.t.Fatalf("the attachment was ended %d times", n)
+	}
+}

@@ -61,6 +61,7 @@ func scenarios() []scenario {
 		{"read-inflight", readInflight, 4 * readInflightPoints},
 		{"rollback", rollback, 0},
 		{"rollback-twice", rollbackTwice, 0},
+		{"rollback-alone", rollbackAlone, 0},
 		{"restart-container", restartContainer, 0},
 		{"quorum-lost", quorumLostScene, 0},
 		{"copy-divergent", copyDivergent, 0},
