@@ -94,6 +94,30 @@ func TestDeadProcessShowsItsLog(t *testing.T) {
 	}
 }
 
+// A crash must not pass for what the test did next, but is told once.
+func TestEndThatNobodyAskedForIsTold(t *testing.T) {
+	for name, next := range map[string]func(p *process) error{
+		"stop":  func(p *process) error { return p.stop(bounded(t)) },
+		"kill":  func(p *process) error { return p.kill() },
+		"start": func(p *process) error { return p.start(nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProcess(t)
+			if err := p.start([]string{"-c", "echo broken; exit 2"}); err != nil {
+				t.Fatal(err)
+			}
+			<-p.life.done
+			err := next(p)
+			if err == nil || !strings.Contains(err.Error(), "exit status 2") || !strings.Contains(err.Error(), "broken") {
+				t.Errorf("the end is told as %v", err)
+			}
+			if err := p.kill(); err != nil {
+				t.Errorf("it is told again: %v", err)
+			}
+		})
+	}
+}
+
 func TestWait(t *testing.T) {
 	broken := errors.New("broken")
 	asked := 0

@@ -32,6 +32,8 @@ type life struct {
 	// done is closed once the process is gone and reaped; err is its end.
 	done chan struct{}
 	err  error
+	// asked: somebody wanted it to end, or has been told that it did by itself.
+	asked bool
 }
 
 // start begins a life with these arguments.
@@ -40,6 +42,9 @@ func (p *process) start(args []string) error {
 	defer p.mu.Unlock()
 	if p.running() {
 		return fmt.Errorf("start %s: it is running", p.name)
+	}
+	if err := p.untimely(); err != nil {
+		return err
 	}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -78,6 +83,16 @@ func (p *process) running() bool {
 	}
 }
 
+// untimely is, once, the end of a process that nobody had asked to end: a crash, which
+// must not pass for what a test has done. p.mu is held.
+func (p *process) untimely() error {
+	if p.life == nil || p.life.asked || p.running() {
+		return nil
+	}
+	p.life.asked = true
+	return p.ended()
+}
+
 // current is the life that goes on; nil if there is none.
 func (p *process) current() *life {
 	p.mu.Lock()
@@ -86,6 +101,17 @@ func (p *process) current() *life {
 		return nil
 	}
 	return p.life
+}
+
+// end is the life that goes on and is about to be ended; nil if there is none.
+func (p *process) end() (*life, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.running() {
+		return nil, p.untimely()
+	}
+	p.life.asked = true
+	return p.life, nil
 }
 
 // signal sends a signal to the process alone, not to what it has started.
@@ -100,11 +126,12 @@ func (p *process) signal(sig os.Signal) error {
 	return nil
 }
 
-// kill ends the process by SIGKILL and waits until it is gone.
+// kill ends the process by SIGKILL and waits until it is gone. One that has ended by
+// itself is an error.
 func (p *process) kill() error {
-	l := p.current()
+	l, err := p.end()
 	if l == nil {
-		return nil
+		return err
 	}
 	if err := l.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("kill %s: %w", p.name, err)
@@ -114,11 +141,11 @@ func (p *process) kill() error {
 }
 
 // stop asks the process to end and waits for it; when the context ends first, it
-// is killed. An end other than exit code 0 is an error.
+// is killed. An end other than exit code 0 is an error, and any that came by itself.
 func (p *process) stop(ctx context.Context) error {
-	l := p.current()
+	l, err := p.end()
 	if l == nil {
-		return nil
+		return err
 	}
 	if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop %s: %w", p.name, err)
@@ -147,6 +174,12 @@ func (p *process) check() error {
 	if p.running() {
 		return nil
 	}
+	p.life.asked = true
+	return p.ended()
+}
+
+// ended says how the last life ended. p.mu is held.
+func (p *process) ended() error {
 	end := "exit status 0"
 	if p.life.err != nil {
 		end = p.life.err.Error()
