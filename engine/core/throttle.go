@@ -22,10 +22,6 @@ const (
 	// now and then, to learn what a request takes without.
 	restEvery = 3 * second
 	restFor   = 60 * millisecond
-	// quantileUp and quantileDown are the steps, as fractions, by which the estimate
-	// follows: one step up is worth 99 down, so that one of 100 requests is above.
-	quantileUp   = 16
-	quantileDown = 99 * quantileUp
 )
 
 // throttle keeps jobs in the background from slowing clients down by more than
@@ -34,8 +30,11 @@ const (
 // jobs, and puts gaps between the beginnings of jobs: doubled when there are too many,
 // an eighth shorter when not. Time comes with the requests only.
 type throttle struct {
-	// usual is that estimate in nanoseconds; 0 before the first request.
-	usual int64
+	// usual is that estimate in nanoseconds; 0 before the first requests. It comes
+	// from the second longest of a hundred, of which there are seen so far.
+	usual           int64
+	seen            int
+	longest, second int64
 	// ended counts the requests since judged, slow those that took too long; last is
 	// when the last one ended.
 	ended, slow  int
@@ -52,18 +51,34 @@ func (t *throttle) done(now block.Instant, took int64, alone bool) {
 	t.last = now
 	switch {
 	case took <= 0:
-	case t.usual == 0:
-		t.usual = took
-	case !alone:
+	case alone:
+		t.learn(took)
+	case t.usual > 0:
 		t.ended++
 		if took > slowFactor*t.usual {
 			t.slow++
 		}
-	case took > t.usual:
-		t.usual += t.usual/quantileUp + 1
-	default:
-		t.usual -= t.usual / quantileDown
 	}
+}
+
+// learn follows what is usual: at once when that has become far less, as after large
+// requests, else half the way.
+func (t *throttle) learn(took int64) {
+	switch {
+	case took > t.longest:
+		t.longest, t.second = took, t.longest
+	case took > t.second:
+		t.second = took
+	}
+	if t.seen++; t.seen < judgeRequests {
+		return
+	}
+	if t.usual == 0 || t.second < t.usual/2 {
+		t.usual = t.second
+	} else {
+		t.usual = (t.usual + t.second) / 2
+	}
+	t.seen, t.longest, t.second = 0, 0, 0
 }
 
 // busy reports whether clients are at work.

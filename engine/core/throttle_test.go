@@ -28,6 +28,11 @@ func TestThrottleLearnsWhatIsUsual(t *testing.T) {
 	if got := throttle.usual; got < 2*millisecond || got > 4*millisecond {
 		t.Errorf("usual are %d ns", got)
 	}
+	throttle.drill(&now, 100, second, true)
+	throttle.drill(&now, 100, millisecond, true)
+	if got := throttle.usual; got != millisecond {
+		t.Errorf("after large requests usual are %d ns", got)
+	}
 }
 
 // Jobs that slow clients down are put further apart, up to a bound, and closer again
