@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
@@ -311,7 +312,9 @@ func faultyRun(t *testing.T, f *fault) *chaos {
 		c.model.add(n, syncPointSize)
 		c.order = append(c.order, n)
 	}
-	armed := &fault{at: -1}
+	// Whatever opening takes does not count.
+	armed := &fault{faultKind: f.faultKind, at: f.at}
+	armed.count.Store(math.MinInt32)
 	c.bugs = bugs{
 		device: func(d vfs.Device) vfs.Device {
 			return &faultyDevice{MemDevice: d.(*vfs.MemDevice), fault: armed, executor: c.steps}
@@ -322,8 +325,6 @@ func faultyRun(t *testing.T, f *fault) *chaos {
 	if c.failure != nil {
 		return c
 	}
-	// Whatever opening took does not count.
-	armed.faultKind, armed.at = f.faultKind, f.at
 	armed.count.Store(0)
 	c.tolerant = true
 	scenario(c)
