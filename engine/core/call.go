@@ -196,8 +196,9 @@ func (c *Core) mayGo(p *peer, at int32) bool {
 	}
 	if e.purpose == forWrite && c.copying(p.index, span) {
 		c.guarded(GuardCopy)
+		return false
 	}
-	return e.purpose == forFlush || !c.copying(p.index, span)
+	return true
 }
 
 // pump sends what waits for a replica, in order.

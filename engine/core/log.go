@@ -151,10 +151,12 @@ func (c *Core) clearable(all bool, clean uint64) block.Regions {
 	idle := c.now - block.Instant(c.cfg.Timing.LogIdle)
 	for r := range c.unionLogs().All() {
 		e := c.log.regions[r]
-		if e.busy == 0 && e.ended < clean && (all || e.endedAt <= idle) && !c.divide.region(r) && !c.unsure.region(r) {
-			s.Add(r)
-		} else if c.divide.region(r) || c.unsure.region(r) {
+		switch {
+		case e.busy != 0 || e.ended >= clean || !all && e.endedAt > idle:
+		case c.divide.region(r) || c.unsure.region(r):
 			c.guarded(GuardDivergentLog)
+		default:
+			s.Add(r)
 		}
 	}
 	return s
