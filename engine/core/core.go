@@ -285,8 +285,12 @@ func (c *Core) runGrants() {
 	}
 }
 
-// release gives a range lock back; those who wait for it run before Step ends.
-func (c *Core) release(ticket uint64) { c.grants = c.locks.release(ticket, c.grants) }
+// release gives a range lock back; those who wait for it run before Step ends. A
+// chunk to be verified may have waited for it, too (startVerify).
+func (c *Core) release(ticket uint64) {
+	c.grants = c.locks.release(ticket, c.grants)
+	c.kick = c.kick || c.unsure.count > 0 && c.iss.count() > 1
+}
 
 // settled reports that the last view is stored on all members together with the
 // dirty sets that belong to it, so that acknowledgements may rely on it. While
