@@ -176,7 +176,7 @@ func (c *Core) trySend(i int, at int32) {
 // their chunk. A flush goes to a target after every earlier write.
 func (c *Core) mayGo(p *peer, at int32) bool {
 	e := &p.calls.slots[at]
-	if p.readOnly && (e.req.Op == block.OpWrite || e.req.Op == block.OpZero || e.req.Op == block.OpFlush) {
+	if p.readOnly && c.now < p.refusedUntil && changesDisk(e.req.Op) {
 		return false
 	}
 	if c.iss.has(p.index) && p.lacks() && e.purpose != forPing && c.phase != ending {

@@ -37,6 +37,9 @@ type peer struct {
 	// readOnly: the disk takes no more writes, and this is the last member
 	// (rule 31).
 	readOnly bool
+	// refusedUntil is when it is asked again: a disk that is dead for good says so
+	// again, and one that failed a single read for a write does not.
+	refusedUntil block.Instant
 
 	// Pings: leaseFrom is the sending time of the last one answered.
 	pinging   bool
@@ -290,6 +293,10 @@ func (c *Core) reply(ev *Event) {
 		rep.Buf.Release()
 		return
 	}
+	if p.readOnly && changesDisk(rep.Op) {
+		p.readOnly = false
+		c.pump(i)
+	}
 	e := p.calls.remove(at)
 	c.answered(i, &e, rep)
 	if p.target != nil && p.calls.unsent > 0 {
@@ -315,7 +322,7 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 		// The last member serves reads only; what it refused waits (rule 31).
 		p := &c.peers[i]
 		c.guarded(GuardReadOnly)
-		p.readOnly = true
+		p.readOnly, p.refusedUntil = true, c.now+block.Instant(c.cfg.Timing.NoSpaceRetry)
 		e.sent = false
 		p.calls.unsent++
 		c.kick = true
@@ -331,6 +338,11 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 	}
 	c.fail(i, rep.Err)
 	return true
+}
+
+// changesDisk reports whether a disk that takes no writes refuses such a request.
+func changesDisk(op block.Op) bool {
+	return op == block.OpWrite || op == block.OpZero || op == block.OpFlush
 }
 
 // readsOnly reports whether a call only looks at bytes.

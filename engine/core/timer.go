@@ -32,6 +32,9 @@ func (c *Core) timer() block.Instant {
 		if t := c.peers[i].target; t != nil {
 			at(t.blockedUntil)
 		}
+		if p := &c.peers[i]; p.readOnly {
+			at(p.refusedUntil)
+		}
 	}
 	if c.proposal.waiting {
 		at(c.proposal.retryAt)
@@ -71,6 +74,11 @@ func (c *Core) tick() {
 	}
 	if c.now >= c.log.next {
 		c.inspectLog()
+	}
+	for i := range c.peers {
+		if p := &c.peers[i]; p.readOnly && c.now >= p.refusedUntil {
+			c.pump(i)
+		}
 	}
 }
 

@@ -173,13 +173,33 @@ func TestFailedDiskOfTheLastMember(t *testing.T) {
 	s.read(3, mib, 4*kib)
 	s.refuse("A", block.ErrDiskFailed)
 	s.expect("A: read 1M+4K", "unreadable A at 1M", "done 3: input/output error")
-	s.pass(time.Minute)
-	s.expectNone("done")
+	for range 3 {
+		s.pass(time.Second)
+		s.expect("A: write 'w' 0+4K")
+		s.refuse("A", block.ErrDiskFailed)
+		s.expect()
+	}
 	// The disk was replaced under it: a new session takes the write.
 	s.lose("A")
 	s.pass(time.Second)
 	s.settle()
 	s.expectAmong("A: open session 2", "A: write 'w' 0+4K", "done 1")
+}
+
+// A disk that failed once, for instance a read for a write of a part of a block, takes
+// the write when it is asked again.
+func TestDiskOfTheLastMemberFailsOnce(t *testing.T) {
+	s := beginServing(t, scene{members: "A"})
+	s.write(1, 'w', 0, 4*kib)
+	s.drop()
+	s.refuse("A", block.ErrDiskFailed)
+	s.expect("frozen: disk failed")
+	s.flush(2)
+	s.pass(time.Second)
+	s.answer("A")
+	s.expectAmong("A: write 'w' 0+4K", "done 1", "thawed")
+	s.settle()
+	s.expectAmong("done 2")
 }
 
 // A part of a block cannot be written where the other part does not verify. The
