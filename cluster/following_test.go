@@ -88,20 +88,24 @@ func TestSilentLeader(t *testing.T) {
 	leader.silent.Store(false)
 }
 
-// TestWhileAlive: what asks a node ends with the node's lease.
-func TestWhileAlive(t *testing.T) {
-	c := &Cluster{closed: make(chan struct{}), leases: newLeases(clock.System{}, 50*time.Millisecond)}
-	c.options.Timing.Heartbeat = 4 * time.Millisecond
+// TestWhileHeard: what asks a node ends with the node's silence, long before its lease.
+func TestWhileHeard(t *testing.T) {
+	const silence = 50 * time.Millisecond
+	c := &Cluster{closed: make(chan struct{}), leases: newLeases(clock.System{}, time.Hour)}
+	c.options.Timing.Heartbeat, c.options.Timing.Silence = 4*time.Millisecond, silence
 	node := block.NodeID{ID: placeID('n', 1)}
-	asked, stop := c.whileAlive(testContext(t), node)
+	asked, stop := c.whileHeard(testContext(t), node)
 	defer stop()
 	c.leases.heard(node, 1, nil)
 	if asked.Err() != nil {
-		t.Error("a node that is alive is not asked")
+		t.Error("a node that was heard is not asked")
 	}
 	<-asked.Done()
-	if c.leases.alive(node) {
-		t.Error("a node is given up within its lease")
+	if quiet := c.leases.quietFor(node); quiet < silence {
+		t.Errorf("a node is given up after %v", quiet)
+	}
+	if !c.leases.alive(node) {
+		t.Error("its lease is over")
 	}
 }
 

@@ -26,7 +26,7 @@ import (
 // testTiming is quick, but bears the race detector on a busy machine.
 func testTiming() Timing {
 	return Timing{
-		Election: 600 * time.Millisecond, Heartbeat: 200 * time.Millisecond, NodeLease: 2 * time.Second,
+		Election: 600 * time.Millisecond, Heartbeat: 200 * time.Millisecond, NodeLease: 2 * time.Second, Silence: time.Second,
 		Unstage: 2 * time.Second, AgentRetry: 200 * time.Millisecond, Watchdog: time.Second,
 	}
 }

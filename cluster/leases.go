@@ -69,7 +69,18 @@ func (l *leases) heard(node block.NodeID, index uint64, disks []DiskReport) {
 func (l *leases) alive(node block.NodeID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.clock.Now()-max(l.since, l.nodes[node].heard) < block.Instant(l.length)
+	return l.quiet(node) < block.Instant(l.length)
+}
+
+// quietFor is how long nothing was heard of a node, by this leader at most.
+func (l *leases) quietFor(node block.NodeID) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Duration(l.quiet(node))
+}
+
+func (l *leases) quiet(node block.NodeID) block.Instant {
+	return l.clock.Now() - max(l.since, l.nodes[node].heard)
 }
 
 // follows reports whether a node was heard within its lease and had applied at

@@ -64,10 +64,13 @@ type Timing struct {
 	// load, and is most of the time for which nothing can be decided after the
 	// leader died: 900 ms.
 	Election time.Duration
-	// Heartbeat is the interval of Peer.Heartbeat: 1 s.
+	// Heartbeat is the interval of Peer.Heartbeat: 500 ms.
 	Heartbeat time.Duration
 	// NodeLease is how long a node counts as alive after a heartbeat: 5 s.
 	NodeLease time.Duration
+	// Silence is how long after a heartbeat somebody may wait for an answer of a node,
+	// who can do without it: 2 s.
+	Silence time.Duration
 	// Unstage bounds how long UnpublishVolume waits for a node to unstage before
 	// it ends the attachment without it: 20 s.
 	Unstage time.Duration
@@ -87,8 +90,9 @@ func (t *Timing) setDefaults() {
 		value time.Duration
 	}{
 		{&t.Election, 900 * time.Millisecond},
-		{&t.Heartbeat, time.Second},
+		{&t.Heartbeat, 500 * time.Millisecond},
 		{&t.NodeLease, 5 * time.Second},
+		{&t.Silence, 2 * time.Second},
 		{&t.Unstage, 20 * time.Second},
 		{&t.Request, 60 * time.Second},
 		{&t.EngineStatus, 500 * time.Millisecond},

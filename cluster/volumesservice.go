@@ -219,7 +219,7 @@ func (c *Cluster) unstage(ctx context.Context, volume block.VolumeID, node block
 	}
 	asked, cancel := context.WithTimeout(ctx, c.options.Timing.Unstage)
 	defer cancel()
-	asked, stop := c.whileAlive(asked, node)
+	asked, stop := c.whileHeard(asked, node)
 	defer stop()
 	_, err = holdfastv1.NewNodeAgentClient(conn).UnstageVolume(asked, &holdfastv1.UnstageVolumeRequest{VolumeId: volume.String()})
 	switch {
@@ -233,13 +233,13 @@ func (c *Cluster) unstage(ctx context.Context, volume block.VolumeID, node block
 	}
 }
 
-// whileAlive bounds a context by the lease of a node: one that has frozen or
+// whileHeard bounds a context by the silence of a node: one that has frozen or
 // vanished never answers. stop ends the watching.
-func (c *Cluster) whileAlive(ctx context.Context, node block.NodeID) (_ context.Context, stop func()) {
+func (c *Cluster) whileHeard(ctx context.Context, node block.NodeID) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() {
-		for c.leases.alive(node) && c.pause(ctx, c.options.Timing.Heartbeat/4) == nil {
+		for c.leases.quietFor(node) < c.options.Timing.Silence && c.pause(ctx, c.options.Timing.Heartbeat/4) == nil {
 		}
 		cancel()
 	})
