@@ -272,10 +272,13 @@ func (r *rules) checkCanaries() error {
 		if err != nil {
 			return err
 		}
-		text, err := fs.ReadFile(os.DirFS(filepath.Join(r.root, canaryPath)), name)
 		canary, isEdit := strings.CutSuffix(name, ".edit")
-		if err != nil || !isEdit {
-			return nil // a folder, or no edit
+		if !isEdit {
+			return nil
+		}
+		text, err := fs.ReadFile(os.DirFS(filepath.Join(r.root, canaryPath)), name)
+		if err != nil {
+			return err
 		}
 		if n, _ := canaryHeader(string(text)); n > 0 && !listed[canary] {
 			r.fault(path.Join(canaryPath, name), 1, "the canary of rule %d is not in the table of %s", n, designPath)

@@ -293,7 +293,7 @@ func (s *Store) fail(err error) {
 	}
 	if errors.Is(err, block.ErrNoSpace) {
 		// Nothing becomes possible by waiting for space any more.
-		err = fmt.Errorf("%v", err)
+		err = errors.New(err.Error())
 	}
 	s.failed = fmt.Errorf("disk %s: %w: %w", s.identity.Disk, block.ErrDiskFailed, err)
 	s.options.Logger.Error("disk failed", "disk", s.identity.Disk, "error", err)
