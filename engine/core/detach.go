@@ -61,14 +61,5 @@ func (c *Core) dropTargets() {
 
 // idle reports whether nothing of a client or of a job is left.
 func (c *Core) idle() bool {
-	return len(c.freeRequests) == len(c.requests) && len(c.freeWrites) == len(c.writes) && !c.jobsRunning()
-}
-
-func (c *Core) jobsRunning() bool {
-	for i := range c.jobs {
-		if c.jobs[i].used {
-			return true
-		}
-	}
-	return false
+	return len(c.freeRequests) == len(c.requests) && len(c.freeWrites) == len(c.writes) && c.jobCount() == 0
 }

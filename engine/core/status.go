@@ -81,13 +81,9 @@ func (c *Core) usage() Usage {
 	u := Usage{
 		Requests: len(c.requests) - len(c.freeRequests),
 		Writes:   len(c.writes) - len(c.freeWrites),
+		Jobs:     c.jobCount(),
 		Locks:    len(c.locks.entries),
 		Suspects: len(c.suspects),
-	}
-	for i := range c.jobs {
-		if c.jobs[i].used {
-			u.Jobs++
-		}
 	}
 	for i := range c.peers {
 		p := &c.peers[i]
