@@ -40,7 +40,7 @@ func (c contender) cpu() (time.Duration, error) {
 	if c.pids == nil {
 		return 0, nil
 	}
-	return processCPU(c.pids())
+	return harness.CPU(c.pids())
 }
 
 func (c contender) check(ctx context.Context) error {

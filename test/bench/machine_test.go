@@ -8,25 +8,6 @@ import (
 	"time"
 )
 
-func TestProcessCPU(t *testing.T) {
-	const line = "4711 (a (b) c) S 1 4711 4711 0 -1 4194560 100 0 0 0 250 125 9 9 20 0 12 0 100 1 1"
-	got, err := parseProcessCPU([]byte(line))
-	if err != nil || got != 3750*time.Millisecond {
-		t.Errorf("%v (%v), want 250 + 125 ticks", got, err)
-	}
-	for _, bad := range []string{"", "4711 (x", "4711 (x) S 1 2", "4711 (x) S 1 2 3 4 5 6 7 8 9 10 a b"} {
-		if _, err := parseProcessCPU([]byte(bad)); err == nil {
-			t.Errorf("%q is taken", bad)
-		}
-	}
-	if used, err := processCPU([]int{os.Getpid()}); err != nil || used < 0 {
-		t.Errorf("of this process: %v (%v)", used, err)
-	}
-	if _, err := processCPU([]int{0}); err == nil {
-		t.Error("a process that is not there has used something")
-	}
-}
-
 func TestMachineCPU(t *testing.T) {
 	const text = "cpu  100 20 30 9999 8888 4 5 6 50 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n"
 	if got, err := parseMachineCPU(text); err != nil || got != 1650*time.Millisecond {

@@ -32,7 +32,7 @@ const copyFactor = 1.5
 
 func (d *demo) startDatabase(ctx context.Context) (string, error) {
 	var err error
-	d.ledger, err = startLedger(ctx, d.targetPath(d.engineNode()), filepath.Join(d.scratch, "acknowledged"))
+	d.ledger, err = startLedger(ctx, d.engineNode().TargetPath(), filepath.Join(d.scratch, "acknowledged"))
 	if err != nil {
 		return "", err
 	}
@@ -64,7 +64,7 @@ func (d *demo) crashReplica(ctx context.Context) (string, error) {
 	if d.before, err = d.stillCopy(ctx); err != nil {
 		return "", err
 	}
-	if err := writeRandom(ctx, filepath.Join(d.targetPath(d.engineNode()), "missed"), missedBytes, io.Discard); err != nil {
+	if err := writeRandom(ctx, filepath.Join(d.engineNode().TargetPath(), "missed"), missedBytes, io.Discard); err != nil {
 		return "", err
 	}
 	if err := d.ledger.advance(ctx); err != nil {
@@ -85,7 +85,7 @@ func (d *demo) stillCopy(ctx context.Context) (harness.Sums, error) {
 	if err := d.ledger.hold(ctx); err != nil {
 		return harness.Sums{}, err
 	}
-	if err := syncFileSystem(d.targetPath(d.engineNode())); err != nil {
+	if err := syncFileSystem(d.engineNode().TargetPath()); err != nil {
 		return harness.Sums{}, err
 	}
 	all, err := d.cluster.Copies(ctx, d.volume)

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
 
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
@@ -94,83 +93,20 @@ func (d *demo) waitVoters(ctx context.Context, n int) error {
 	})
 }
 
-func capability() *csi.VolumeCapability {
-	return &csi.VolumeCapability{
-		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: "ext4"}},
-		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
-	}
-}
-
 func (d *demo) makeVolume(ctx context.Context) (string, error) {
 	parameters := map[string]string{"replicas": "3"}
 	if d.broken {
 		parameters["replicas"] = "4" // there are three nodes
 	}
-	made, err := csi.NewControllerClient(d.engineNode().CSI()).CreateVolume(ctx, &csi.CreateVolumeRequest{
-		Name:               "demo",
-		CapacityRange:      &csi.CapacityRange{RequiredBytes: volumeBytes},
-		VolumeCapabilities: []*csi.VolumeCapability{capability()},
-		Parameters:         parameters,
-	})
+	volume, err := d.engineNode().CreateVolume(ctx, "demo", volumeBytes, parameters)
 	if err != nil {
-		return "", fmt.Errorf("CreateVolume: %w", err)
+		return "", err
 	}
-	d.volume = made.GetVolume().GetVolumeId()
-	return "", d.use(ctx, d.engineNode())
+	d.volume = volume
+	return "", d.engineNode().Mount(ctx, d.volume)
 }
 
-func (d *demo) stagingPath(n *harness.Node) string { return filepath.Join(n.Dir, "staging") }
-func (d *demo) targetPath(n *harness.Node) string  { return filepath.Join(n.Dir, "target") }
-
-// use publishes and mounts the volume on a node.
-func (d *demo) use(ctx context.Context, n *harness.Node) error {
-	published, err := csi.NewControllerClient(n.CSI()).ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
-		VolumeId: d.volume, NodeId: n.ID(), VolumeCapability: capability(),
-	})
-	if err != nil {
-		return fmt.Errorf("ControllerPublishVolume: %w", err)
-	}
-	if err := os.MkdirAll(d.stagingPath(n), 0o755); err != nil {
-		return err
-	}
-	node := csi.NewNodeClient(n.CSI())
-	if _, err := node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
-		VolumeId: d.volume, PublishContext: published.GetPublishContext(),
-		StagingTargetPath: d.stagingPath(n), VolumeCapability: capability(),
-	}); err != nil {
-		return fmt.Errorf("NodeStageVolume: %w", err)
-	}
-	if _, err := node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
-		VolumeId: d.volume, PublishContext: published.GetPublishContext(),
-		StagingTargetPath: d.stagingPath(n), TargetPath: d.targetPath(n), VolumeCapability: capability(),
-	}); err != nil {
-		return fmt.Errorf("NodePublishVolume: %w", err)
-	}
-	return nil
-}
-
-// unuse takes all of that back.
-func (d *demo) unuse(ctx context.Context, n *harness.Node) error {
-	node := csi.NewNodeClient(n.CSI())
-	if _, err := node.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{
-		VolumeId: d.volume, TargetPath: d.targetPath(n),
-	}); err != nil {
-		return fmt.Errorf("NodeUnpublishVolume: %w", err)
-	}
-	if _, err := node.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{
-		VolumeId: d.volume, StagingTargetPath: d.stagingPath(n),
-	}); err != nil {
-		return fmt.Errorf("NodeUnstageVolume: %w", err)
-	}
-	if _, err := csi.NewControllerClient(n.CSI()).ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{
-		VolumeId: d.volume, NodeId: n.ID(),
-	}); err != nil {
-		return fmt.Errorf("ControllerUnpublishVolume: %w", err)
-	}
-	return nil
-}
-
-func (d *demo) dataFile(n *harness.Node) string { return filepath.Join(d.targetPath(n), "data") }
+func (d *demo) dataFile(n *harness.Node) string { return filepath.Join(n.TargetPath(), "data") }
 
 func (d *demo) writeData(ctx context.Context) (string, error) {
 	path := d.dataFile(d.engineNode())
@@ -180,7 +116,7 @@ func (d *demo) writeData(ctx context.Context) (string, error) {
 	}
 	sum.Sum(d.dataSum[:0])
 	if d.broken {
-		if err := damage(path, dataBytes/2); err != nil {
+		if err := harness.FlipByte(path, dataBytes/2); err != nil {
 			return "", err
 		}
 	}
@@ -221,20 +157,6 @@ func writeRandom(ctx context.Context, path string, n int64, sum io.Writer) error
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
-}
-
-// damage turns one byte of a file over.
-func damage(path string, offset int64) error {
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	var b [1]byte
-	if _, err = file.ReadAt(b[:], offset); err == nil {
-		b[0] ^= 0xff
-		_, err = file.WriteAt(b[:], offset)
-	}
-	return errors.Join(err, file.Sync(), file.Close())
 }
 
 // readerFunc is a reader made of a function.

@@ -18,28 +18,28 @@ func (d *demo) detach(ctx context.Context) (string, error) {
 		}
 		defer busy.Close()
 	}
-	return fmt.Sprintf("%d rows were acknowledged", len(d.ledger.acked)), d.unuse(ctx, d.engineNode())
+	return fmt.Sprintf("%d rows were acknowledged", len(d.ledger.acked)), d.engineNode().Unmount(ctx, d.volume)
 }
 
 func (d *demo) move(ctx context.Context) (string, error) {
 	node := d.otherNode()
-	if err := d.use(ctx, node); err != nil {
+	if err := node.Mount(ctx, d.volume); err != nil {
 		return "", err
 	}
 	if d.broken {
-		database := filepath.Join(d.targetPath(node), filepath.Base(d.ledger.database))
+		database := filepath.Join(node.TargetPath(), filepath.Base(d.ledger.database))
 		if out, err := sqlite(ctx, database, "DELETE FROM ledger WHERE n = 7;\n"); err != nil {
 			return "", fmt.Errorf("%w: %s", err, out)
 		}
 	}
-	rows, err := d.ledger.verify(ctx, d.targetPath(node))
+	rows, err := d.ledger.verify(ctx, node.TargetPath())
 	if err != nil {
 		return "", err
 	}
 	if err := d.checkData(ctx, d.dataFile(node)); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d rows found, PRAGMA integrity_check: ok, SHA-256 of the 1 GiB: ok", rows), d.unuse(ctx, node)
+	return fmt.Sprintf("%d rows found, PRAGMA integrity_check: ok, SHA-256 of the 1 GiB: ok", rows), node.Unmount(ctx, d.volume)
 }
 
 func (d *demo) compareReplicas(ctx context.Context) (string, error) {

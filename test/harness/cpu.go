@@ -9,26 +9,33 @@ import (
 	"time"
 )
 
-// tick is the unit of time in /proc; Linux shows the same to every program,
+// Tick is the unit of time in /proc; Linux shows the same to every program,
 // whatever it counts in.
-const tick = 10 * time.Millisecond
+const Tick = 10 * time.Millisecond
 
-// CPU is the CPU time that the daemons which live have used, with all their threads,
-// in user mode and in the kernel.
+// CPU is the CPU time that the daemons which live have used.
 func (c *Cluster) CPU() (time.Duration, error) {
-	var sum time.Duration
+	var pids []int
 	for _, n := range c.Nodes {
-		pid := n.PID()
-		if pid == 0 {
-			continue
+		if pid := n.PID(); pid != 0 {
+			pids = append(pids, pid)
 		}
+	}
+	return CPU(pids)
+}
+
+// CPU is the CPU time that processes have used, with all their threads, in user mode
+// and in the kernel.
+func CPU(pids []int) (time.Duration, error) {
+	var sum time.Duration
+	for _, pid := range pids {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
-			return 0, fmt.Errorf("read CPU time of %s: %w", n.Name, err)
+			return 0, fmt.Errorf("read CPU time of process %d: %w", pid, err)
 		}
 		used, err := parseCPU(text)
 		if err != nil {
-			return 0, fmt.Errorf("read CPU time of %s: %w", n.Name, err)
+			return 0, fmt.Errorf("read CPU time of process %d: %w", pid, err)
 		}
 		sum += used
 	}
@@ -50,7 +57,7 @@ func parseCPU(text []byte) (time.Duration, error) {
 		if err != nil {
 			return 0, err
 		}
-		sum += time.Duration(ticks) * tick
+		sum += time.Duration(ticks) * Tick
 	}
 	return sum, nil
 }

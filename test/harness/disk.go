@@ -83,3 +83,17 @@ func (d *Disk) Empty() error {
 	}
 	return nil
 }
+
+// FlipByte turns one byte of a file over, durably.
+func FlipByte(path string, offset int64) error {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	var b [1]byte
+	if _, err = file.ReadAt(b[:], offset); err == nil {
+		b[0] ^= 0xff
+		_, err = file.WriteAt(b[:], offset)
+	}
+	return errors.Join(err, file.Sync(), file.Close())
+}

@@ -43,21 +43,7 @@ func (t *test) plantNoise(ctx context.Context) error {
 
 // plantChecksum flips a byte in a table of the stopped database.
 func (t *test) plantChecksum(context.Context) error {
-	return flip(filepath.Join(t.database.data, t.accounts), 3*8192+5000)
-}
-
-// flip turns a byte of a file over.
-func flip(path string, offset int64) error {
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	var b [1]byte
-	if _, err = file.ReadAt(b[:], offset); err == nil {
-		b[0] ^= 0xff
-		_, err = file.WriteAt(b[:], offset)
-	}
-	return errors.Join(err, file.Sync(), file.Close())
+	return harness.FlipByte(filepath.Join(t.database.data, t.accounts), 3*8192+5000)
 }
 
 func (t *test) asidePath() string { return filepath.Join(t.scratch, "aside") }

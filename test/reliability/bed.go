@@ -5,13 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/url"
 	"slices"
 	"time"
-
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
@@ -128,32 +123,12 @@ func (b *bed) others(but int) []int {
 func (b *bed) attach(ctx context.Context, node int) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	n := b.node(node)
-	if _, err := n.Volumes().PublishVolume(ctx, &holdfastv1.PublishVolumeRequest{VolumeId: b.volume, NodeId: n.ID()}); err != nil {
-		return fmt.Errorf("publish volume to %s: %w", n.Name, err)
-	}
-	var staged *holdfastv1.StageVolumeResponse
-	err := harness.Wait(ctx, "staging", func(ctx context.Context) error {
-		var err error
-		staged, err = n.Agent().StageVolume(ctx, &holdfastv1.StageVolumeRequest{VolumeId: b.volume})
-		if err != nil && status.Code(err) != codes.Unavailable {
-			return harness.Stop(err)
-		}
-		return err // a daemon that has just been started opens its disks first
-	})
-	if err != nil {
-		return fmt.Errorf("stage volume on %s: %w", n.Name, err)
-	}
-	uri, err := url.Parse(staged.GetDevicePath())
+	dial, err := b.node(node).Attach(ctx, b.volume)
 	if err != nil {
 		return err
 	}
-	path := uri.Query().Get("socket")
 	b.home = node
-	b.device.use(func(ctx context.Context) (net.Conn, error) {
-		var dialer net.Dialer
-		return dialer.DialContext(ctx, "unix", path)
-	})
+	b.device.use(dial)
 	return nil
 }
 

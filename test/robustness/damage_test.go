@@ -66,7 +66,7 @@ func newDamaged(t *testing.T) *damaged {
 	d.writes(ctx)
 	n := d.stage.node(d.node)
 	// A copy of the disk of a killed daemon is what a snapshot of a machine is.
-	err = errors.Join(n.Kill(), run("cp", "-a", d.disks[d.node].storePath(), d.saved), n.Start(ctx), d.inSync(ctx))
+	err = errors.Join(n.Kill(), run("cp", "-a", d.disks[d.node].StorePath(), d.saved), n.Start(ctx), d.inSync(ctx))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func TestFlippedByte(t *testing.T) {
 	if err := n.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	file, err := os.OpenFile(filepath.Join(d.disks[d.node].storePath(), "data"), os.O_RDWR, 0)
+	file, err := os.OpenFile(filepath.Join(d.disks[d.node].StorePath(), "data"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,8 +210,8 @@ func findSector(t *testing.T, file *os.File, volume []byte) int64 {
 func TestPutBackDisk(t *testing.T) {
 	d := newDamaged(t)
 	ctx := t.Context()
-	n, store := d.stage.node(d.node), d.disks[d.node].storePath()
-	err := errors.Join(n.Kill(), d.disks[d.node].empty(), os.RemoveAll(store), run("cp", "-a", d.saved, store), n.Start(ctx))
+	n, store := d.stage.node(d.node), d.disks[d.node].StorePath()
+	err := errors.Join(n.Kill(), d.disks[d.node].Empty(), os.RemoveAll(store), run("cp", "-a", d.saved, store), n.Start(ctx))
 	if err != nil {
 		t.Fatal(err)
 	}

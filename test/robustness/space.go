@@ -63,9 +63,9 @@ func (r *round) noSpace(ctx context.Context) error {
 	n, d := r.stage.node(node), r.stage.disks[node]
 	return r.suffer(ctx, trouble{
 		kind: "no space left " + roles, what: n.Name, hold: r.between(2*time.Second, 4*time.Second),
-		inject: func(context.Context) error { return d.leave(0) },
+		inject: func(context.Context) error { return d.Leave(0) },
 		mend: func(ctx context.Context) error {
-			if err := d.leave(store.DefaultReserve); err != nil {
+			if err := d.Leave(store.DefaultReserve); err != nil {
 				return err
 			}
 			if err := n.Kill(); err != nil {

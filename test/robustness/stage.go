@@ -6,14 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
-
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 	"github.com/holdfast-io/holdfast/replica/store"
@@ -23,6 +19,9 @@ import (
 
 const (
 	replicas = 3
+	// diskBytes is the size of a disk's file system: what the store reserves for its
+	// metadata, the volume, and what the file system itself takes.
+	diskBytes = store.DefaultReserve + 384*mebibyte
 	// tightBytes is what the store finds on the smallest of the disks with a replica
 	// when it is made. Some 25 MiB of that become flush records and metadata; the
 	// rest holds the load and not the spare area. roomyBytes is that of the others:
@@ -39,7 +38,7 @@ const (
 type stage struct {
 	network *links.Network
 	cluster *harness.Cluster
-	disks   []*disk
+	disks   []*harness.Disk
 	// holders are the nodes that have a replica; the disk of the first is tight.
 	holders []int
 	volume  string
@@ -103,7 +102,7 @@ func indexOf(n *harness.Node) int {
 
 // addVolume gives every node a disk, and makes the volume on three of them.
 func (s *stage) addVolume(ctx context.Context) error {
-	s.disks = make([]*disk, len(s.cluster.Nodes))
+	s.disks = make([]*harness.Disk, len(s.cluster.Nodes))
 	if err := s.onEach(func(i int) error { return s.addDisk(ctx, i) }); err != nil {
 		return err
 	}
@@ -121,7 +120,7 @@ func (s *stage) addVolume(ctx context.Context) error {
 		return err
 	}
 	// From here on no store grows.
-	return s.onEach(func(i int) error { return s.disks[i].leave(store.DefaultReserve) })
+	return s.onEach(func(i int) error { return s.disks[i].Leave(store.DefaultReserve) })
 }
 
 // onEach does something for each node, for all at once.
@@ -138,7 +137,7 @@ func (s *stage) onEach(do func(i int) error) error {
 // addDisk gives a node its disk.
 func (s *stage) addDisk(ctx context.Context, i int) error {
 	n := s.cluster.Nodes[i]
-	d, err := newDisk(ctx, filepath.Join(n.Dir, "disk"), filepath.Join(n.Dir, "disk.img"))
+	d, err := harness.NewDisk(ctx, filepath.Join(n.Dir, "disk"), filepath.Join(n.Dir, "disk.img"), diskBytes)
 	if err != nil {
 		return err
 	}
@@ -151,14 +150,14 @@ func (s *stage) addDisk(ctx context.Context, i int) error {
 	if slices.Contains(s.holders, i) {
 		tags = []string{holdingTag}
 	}
-	if err := d.leave(store.DefaultReserve + capacity); err != nil {
+	if err := d.Leave(store.DefaultReserve + capacity); err != nil {
 		return err
 	}
-	if _, err := n.Cluster().AddDisk(ctx, &holdfastv1.AddDiskRequest{Path: d.storePath(), Class: "ssd", Tags: tags}); err != nil {
+	if _, err := n.Cluster().AddDisk(ctx, &holdfastv1.AddDiskRequest{Path: d.StorePath(), Class: "ssd", Tags: tags}); err != nil {
 		return fmt.Errorf("add disk to %s: %w", n.Name, err)
 	}
 	// Room for the volume, as far as its placement goes.
-	return d.empty()
+	return d.Empty()
 }
 
 func (s *stage) node(i int) *harness.Node { return s.cluster.Nodes[i] }
@@ -177,32 +176,12 @@ func (s *stage) answering(except int) *harness.Node {
 func (s *stage) attach(ctx context.Context, node int) (func(context.Context) (net.Conn, error), error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	n := s.node(node)
-	if _, err := n.Volumes().PublishVolume(ctx, &holdfastv1.PublishVolumeRequest{VolumeId: s.volume, NodeId: n.ID()}); err != nil {
-		return nil, fmt.Errorf("publish volume to %s: %w", n.Name, err)
-	}
-	var staged *holdfastv1.StageVolumeResponse
-	err := harness.Wait(ctx, "staging", func(ctx context.Context) error {
-		var err error
-		staged, err = n.Agent().StageVolume(ctx, &holdfastv1.StageVolumeRequest{VolumeId: s.volume})
-		if err != nil && status.Code(err) != codes.Unavailable {
-			return harness.Stop(err)
-		}
-		return err // a daemon that has just been started opens its disks first
-	})
-	if err != nil {
-		return nil, fmt.Errorf("stage volume on %s: %w", n.Name, err)
-	}
-	uri, err := url.Parse(staged.GetDevicePath())
+	dial, err := s.node(node).Attach(ctx, s.volume)
 	if err != nil {
 		return nil, err
 	}
 	s.home = node
-	path := uri.Query().Get("socket")
-	return func(ctx context.Context) (net.Conn, error) {
-		var dialer net.Dialer
-		return dialer.DialContext(ctx, "unix", path)
-	}, nil
+	return dial, nil
 }
 
 // detach takes the volume from its node, over another one.
