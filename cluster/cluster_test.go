@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/cluster/state"
 	"github.com/holdfast-io/holdfast/internal/block"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
+	"github.com/holdfast-io/holdfast/test/harness/loopback"
 )
 
 // TestLifeOfACluster leads three members through bootstrap, join, the life of a
@@ -326,7 +327,7 @@ func TestWrongAddressDoesNotJoin(t *testing.T) {
 	ctx := testContext(t)
 	lost := newNode(t, "lost", g[0].options.ControlAddress)
 	req := &holdfastv1.JoinNodeRequest{Node: &holdfastv1.Node{
-		Id: newTestID(t).String(), Name: "lost", ControlAddress: lost.options.ControlAddress, DataAddress: lost.options.DataAddress, RaftAddress: freeAddress(t),
+		Id: newTestID(t).String(), Name: "lost", ControlAddress: lost.options.ControlAddress, DataAddress: lost.options.DataAddress, RaftAddress: loopback.FreeAddress(t),
 	}}
 	if _, err := g[0].nodes().JoinNode(ctx, req); !errors.Is(err, block.ErrUnavailable) {
 		t.Fatalf("joined at an address where nobody is: %v", err)

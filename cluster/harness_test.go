@@ -21,6 +21,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/clock"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
+	"github.com/holdfast-io/holdfast/test/harness/loopback"
 )
 
 // testTiming is quick, but bears the race detector on a busy machine.
@@ -175,22 +176,12 @@ type node struct {
 	heard  chan string
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func newNode(t *testing.T, name string, join ...string) *node {
 	t.Helper()
 	h := newHost()
 	return &node{t: t, host: h, heard: make(chan string, 64), options: Options{
 		Dir: t.TempDir(), Name: name, Tags: []string{name}, Join: join, Bootstrap: len(join) == 0,
-		ControlAddress: freeAddress(t), DataAddress: freeAddress(t), RaftAddress: freeAddress(t),
+		ControlAddress: loopback.FreeAddress(t), DataAddress: loopback.FreeAddress(t), RaftAddress: loopback.FreeAddress(t),
 		Replicas: h, Disks: h, Logger: testLogger(t), Clock: clock.System{}, Random: rand.Reader, Timing: testTiming(),
 	}}
 }

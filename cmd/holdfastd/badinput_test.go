@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/control"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
+	"github.com/holdfast-io/holdfast/test/harness/loopback"
 )
 
 // patience bounds every wait; only a fault makes one so long.
@@ -71,17 +71,7 @@ func newPlace(t *testing.T, p programs) *place {
 			t.Error(err)
 		}
 	})
-	return &place{t: t, programs: p, dir: dir, control: freeAddress(t), data: freeAddress(t), raft: freeAddress(t), http: freeAddress(t)}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
+	return &place{t: t, programs: p, dir: dir, control: loopback.FreeAddress(t), data: loopback.FreeAddress(t), raft: loopback.FreeAddress(t), http: loopback.FreeAddress(t)}
 }
 
 func (p *place) path(name string) string { return filepath.Join(p.dir, name) }
