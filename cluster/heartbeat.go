@@ -60,8 +60,16 @@ func (c *Cluster) sendHeartbeat(ctx context.Context) error {
 					DiskId: d.ID.String(), CapacityBytes: d.Capacity, FreeBytes: d.Free, Failure: d.Failure,
 				})
 			}
-			_, err := holdfastv1.NewPeerClient(conn).Heartbeat(ctx, req)
-			return struct{}{}, err
+			resp, err := holdfastv1.NewPeerClient(conn).Heartbeat(ctx, req)
+			if err != nil {
+				return struct{}{}, err
+			}
+			leader, err := parseNodeID(resp.GetLeaderId())
+			if err != nil {
+				return struct{}{}, fmt.Errorf("leader that answered a heartbeat: %w", err)
+			}
+			c.leases.answered(leader)
+			return struct{}{}, nil
 		})
 	return err
 }

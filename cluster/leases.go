@@ -19,15 +19,18 @@ type DiskReport struct {
 }
 
 // leases is who the leader has heard from. It lives in the leader's memory: a new
-// leader begins with an empty one.
+// leader begins with an empty one. All that it brings along is when the leader before
+// it, which it followed, answered last.
 type leases struct {
 	clock  clock.Clock
 	length time.Duration
 
-	mu    sync.Mutex
-	since block.Instant
-	nodes map[block.NodeID]lease
-	disks map[block.DiskID]DiskReport
+	mu     sync.Mutex
+	since  block.Instant
+	nodes  map[block.NodeID]lease
+	disks  map[block.DiskID]DiskReport
+	former block.NodeID
+	last   block.Instant
 }
 
 type lease struct {
@@ -45,6 +48,9 @@ func newLeases(clock clock.Clock, length time.Duration) *leases {
 func (l *leases) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.last < l.since {
+		l.former = block.NodeID{} // this node led itself meanwhile
+	}
 	l.since = l.clock.Now()
 	l.nodes = map[block.NodeID]lease{}
 	l.disks = map[block.DiskID]DiskReport{}
@@ -60,6 +66,13 @@ func (l *leases) heard(node block.NodeID, index uint64, disks []DiskReport) {
 	}
 }
 
+// answered notes a sign of life of the leader that this node follows.
+func (l *leases) answered(leader block.NodeID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.former, l.last = leader, l.clock.Now()
+}
+
 // alive reports whether the lease of a node, or the first one of this leader,
 // still runs.
 //
@@ -72,13 +85,18 @@ func (l *leases) alive(node block.NodeID) bool {
 	return l.quiet(node) < block.Instant(l.length)
 }
 
-// quietFor is how long nothing was heard of a node, by this leader at most.
+// quietFor is how long nothing was heard of a node: by this leader, and of the leader
+// before it as long as this node followed that.
 func (l *leases) quietFor(node block.NodeID) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if node == l.former {
+		return time.Duration(l.clock.Now() - max(l.last, l.nodes[node].heard))
+	}
 	return time.Duration(l.quiet(node))
 }
 
+// quiet is how long this leader has heard nothing of a node.
 func (l *leases) quiet(node block.NodeID) block.Instant {
 	return l.clock.Now() - max(l.since, l.nodes[node].heard)
 }

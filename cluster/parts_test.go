@@ -57,6 +57,37 @@ func TestLeases(t *testing.T) {
 	}
 }
 
+// TestSilenceOfFormerLeader counts from its last answer, also in the next term, but its
+// lease does not; and not from an answer before a term of this node.
+func TestSilenceOfFormerLeader(t *testing.T) {
+	const led = block.Instant(3 * time.Second)
+	hand := &handClock{}
+	l := newLeases(hand, time.Hour)
+	former, other := block.NodeID{ID: placeID('n', 1)}, block.NodeID{ID: placeID('n', 2)}
+	want := func(node block.NodeID, quiet block.Instant) {
+		t.Helper()
+		if got := block.Instant(l.quietFor(node)); got != quiet {
+			t.Errorf("quiet for %v, want %v", got, quiet)
+		}
+	}
+	hand.now += led
+	l.answered(former)
+	hand.now += led
+	l.reset()
+	want(former, led)
+	want(other, 0)
+	if !l.alive(former) {
+		t.Error("the lease of the former leader is over")
+	}
+	hand.now += block.Instant(time.Second)
+	want(former, led+block.Instant(time.Second))
+	l.heard(former, 1, nil)
+	want(former, 0)
+	hand.now += block.Instant(time.Second)
+	l.reset()
+	want(former, 0)
+}
+
 func TestWatchdogBites(t *testing.T) {
 	var dog watchdog
 	for range 2 {

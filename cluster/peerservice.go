@@ -46,7 +46,7 @@ func (p peerService) Heartbeat(ctx context.Context, req *holdfastv1.HeartbeatReq
 		}
 	}
 	c.leases.heard(node, req.GetAppliedIndex(), reports)
-	return &holdfastv1.HeartbeatResponse{}, nil
+	return &holdfastv1.HeartbeatResponse{LeaderId: c.NodeID().String()}, nil
 }
 
 // Apply implements holdfastv1.PeerServer. A command that this leader cannot read

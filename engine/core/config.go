@@ -15,8 +15,8 @@ const (
 func (Timing) Default() Timing {
 	return Timing{
 		PingInterval:    500 * millisecond,
-		Lease:           1500 * millisecond,
-		LeaseMargin:     500 * millisecond,
+		Lease:           1000 * millisecond,
+		LeaseMargin:     250 * millisecond,
 		PingDeadline:    2500 * millisecond,
 		ReplicaDeadline: 8 * second,
 		AttachGrace:     1500 * millisecond,

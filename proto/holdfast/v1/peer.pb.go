@@ -159,7 +159,9 @@ func (x *DiskReport) GetFailure() string {
 }
 
 type HeartbeatResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The leader who heard it; somebody else may have passed it on.
+	LeaderId      string `protobuf:"bytes,1,opt,name=leader_id,json=leaderId,proto3" json:"leader_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -192,6 +194,13 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
 	return file_holdfast_v1_peer_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *HeartbeatResponse) GetLeaderId() string {
+	if x != nil {
+		return x.LeaderId
+	}
+	return ""
 }
 
 type ApplyRequest struct {
@@ -406,8 +415,9 @@ const file_holdfast_v1_peer_proto_rawDesc = "" +
 	"\x0ecapacity_bytes\x18\x02 \x01(\x03R\rcapacityBytes\x12\x1d\n" +
 	"\n" +
 	"free_bytes\x18\x03 \x01(\x03R\tfreeBytes\x12\x18\n" +
-	"\afailure\x18\x04 \x01(\tR\afailure\"\x13\n" +
-	"\x11HeartbeatResponse\"G\n" +
+	"\afailure\x18\x04 \x01(\tR\afailure\"0\n" +
+	"\x11HeartbeatResponse\x12\x1b\n" +
+	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"G\n" +
 	"\fApplyRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x18\n" +
