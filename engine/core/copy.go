@@ -147,8 +147,11 @@ func (c *Core) copyNext(i int) {
 		if !j.differs(e) {
 			continue
 		}
-		extents := 1
-		for extents < copyRunMax && e+extents < block.ExtentsPerChunk && j.copiedWith(e+extents) {
+		extents, most := 1, copyRunMax
+		if c.throttle.slowed() {
+			most = 1
+		}
+		for extents < most && e+extents < block.ExtentsPerChunk && j.copiedWith(e+extents) {
 			extents++
 		}
 		j.block += extents * block.BlocksPerExtent
@@ -220,6 +223,11 @@ func (c *Core) copyWrite(i int, buf *block.Buffer) {
 }
 
 func (c *Core) copyWritten(i int) {
+	if c.throttle.slowed() {
+		j := &c.jobs[i]
+		j.state, j.resume = jobPausing, c.now+block.Instant(c.throttle.gap/block.ExtentsPerChunk)
+		return
+	}
 	c.copyNext(i)
 }
 

@@ -18,6 +18,8 @@ const (
 	jobHashing
 	jobReading
 	jobWriting
+	// jobPausing: a copy waits before its next extent, for the sake of clients.
+	jobPausing
 )
 
 // job makes one chunk equal: a repair on all members (target is -1, rule 18 and
@@ -52,6 +54,8 @@ type job struct {
 	block int
 	run   run
 	buf   *block.Buffer
+	// resume is when a pausing copy goes on.
+	resume block.Instant
 	// wrong has, for each replica, what a repair has rewritten because it was wrong
 	// there.
 	wrong []wrongBytes
@@ -210,7 +214,11 @@ func (c *Core) jobGranted(i int) {
 // advanceJob carries a job as far as it can go now.
 func (c *Core) advanceJob(i int) {
 	j := &c.jobs[i]
-	if j.state == jobHashing || j.state == jobReading || j.target >= 0 && j.state == jobWriting {
+	if j.state == jobPausing && !j.restart && j.view == c.stamp && c.now >= j.resume {
+		c.copyNext(i)
+		return
+	}
+	if j.state == jobHashing || j.state == jobReading || j.state == jobPausing || j.target >= 0 && j.state == jobWriting {
 		if !j.restart && j.view == c.stamp {
 			return
 		}

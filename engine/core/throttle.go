@@ -119,5 +119,9 @@ func (t *throttle) mayBegin(now block.Instant, gapMax int64) bool {
 	return true
 }
 
+// slowed reports whether jobs are slowed down: then they go extent by extent, with the
+// gap spread among them, so that no request waits for more than one.
+func (t *throttle) slowed() bool { return t.gap > 0 }
+
 // begun notes a job.
 func (t *throttle) begun(now block.Instant) { t.next = max(t.next, now+block.Instant(t.gap)) }

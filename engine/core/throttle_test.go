@@ -2,6 +2,7 @@ package core
 
 import (
 	"testing"
+	"time"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 )
@@ -85,5 +86,30 @@ func TestThrottleLetsGoWhenClientsAreQuiet(t *testing.T) {
 	throttle := throttle{usual: millisecond, last: block.Instant(second)}
 	if now := throttle.last + block.Instant(clientsQuiet); throttle.busy(now, false) || !throttle.busy(now, true) || !throttle.busy(now-1, false) {
 		t.Error("clients are taken for busy without a request, or for quiet with one")
+	}
+}
+
+// While jobs are slowed down, a copy goes extent by extent, with its share of the gap
+// between them.
+func TestSlowedCopyPausesBetweenExtents(t *testing.T) {
+	s := leaving(t, false)
+	s.write(3, 'x', 3*mib, 192*kib)
+	s.answer("A")
+	s.core.throttle.gap = block.ExtentsPerChunk * millisecond
+	s.drop()
+	s.answer("B")
+	s.answer("A")
+	s.expectAmong("A: read 3M+64K resync")
+	for _, next := range []string{"A: read 3136K+64K resync", "A: read 3200K+64K resync"} {
+		s.answer("A B")
+		s.expectNone("A: read")
+		s.pass(time.Millisecond)
+		s.expectAmong(next)
+	}
+	s.core.throttle.gap = 0
+	s.settle()
+	s.expectAmong("admitted B, 192K copied")
+	if got := s.content("B", 3*mib, 192*kib); got != "'x'" {
+		t.Errorf("B has %s", got)
 	}
 }

@@ -44,6 +44,11 @@ func (c *Core) timer() block.Instant {
 	at(c.log.next)
 	at(c.spaceRetry)
 	at(c.throttle.wake)
+	for i := range c.jobs {
+		if j := &c.jobs[i]; j.used && j.state == jobPausing {
+			at(j.resume)
+		}
+	}
 	if c.dark {
 		at(c.darkUntil())
 	}

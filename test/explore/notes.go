@@ -108,6 +108,7 @@ func (l *layout) notes() map[string]note {
 		"job.hashes": skip, // written by jobSlots
 		"job.buf":    bufferNote,
 		"job.bytes":  skip,
+		"job.resume": skip, // JobGap is 0
 
 		"Request.Epoch":   skip,
 		"Request.Session": skip,
