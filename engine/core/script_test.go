@@ -77,7 +77,7 @@ func beginAttach(t testing.TB, sc scene) *script {
 	s.old = make([][]block.Request, len(s.replicas))
 	s.cfg = Config{Node: nodeID(0), MinInSync: 1, Timing: Timing{}.Default(), Limits: Limits{}.Default()}
 	// Whole seconds, whatever the defaults are.
-	s.cfg.Timing.Lease, s.cfg.Timing.AttachGrace = 2*second, 2*second
+	s.cfg.Timing.Lease, s.cfg.Timing.LeaseMargin, s.cfg.Timing.AttachGrace = 2*second, second/2, 2*second
 	if sc.config != nil {
 		sc.config(&s.cfg)
 	}
