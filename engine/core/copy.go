@@ -96,10 +96,8 @@ func (c *Core) hashForCopy(i int) {
 func (c *Core) copyChanged(i int, extents uint16) {
 	j := &c.jobs[i]
 	j.changed = extents
-	c.growHashes(j)
-	for k := range (bit(j.source) | bit(j.target)).all() {
-		j.hashes[k] = [block.ExtentsPerChunk]block.ExtentHash{}
-	}
+	c.clearHashes(j)
+	j.slice = j.span
 	c.copyNext(i)
 }
 
@@ -148,7 +146,7 @@ func (c *Core) copyNext(i int) {
 			continue
 		}
 		extents, most := 1, copyRunMax
-		if c.throttle.slowed() {
+		if c.small() {
 			most = 1
 		}
 		for extents < most && e+extents < block.ExtentsPerChunk && j.copiedWith(e+extents) {
@@ -222,10 +220,21 @@ func (c *Core) copyWrite(i int, buf *block.Buffer) {
 	buf.Release()
 }
 
-func (c *Core) copyWritten(i int) {
-	if c.throttle.slowed() {
+// pace begins the next step of a copy, after a pause if it is small: the pauses of a
+// chunk that is compared and copied are as long as the gap.
+func (c *Core) pace(i int) {
+	if pause := c.throttle.gap / (2 * block.ExtentsPerChunk); pause > 0 && c.small() {
 		j := &c.jobs[i]
-		j.state, j.resume = jobPausing, c.now+block.Instant(c.throttle.gap/block.ExtentsPerChunk)
+		j.state, j.resume = jobPausing, c.now+block.Instant(pause)
+		return
+	}
+	c.copyStep(i)
+}
+
+// copyStep compares or copies on.
+func (c *Core) copyStep(i int) {
+	if j := &c.jobs[i]; j.slice.End() < j.span.End() {
+		c.hashSlice(i)
 		return
 	}
 	c.copyNext(i)

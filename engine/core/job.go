@@ -18,7 +18,7 @@ const (
 	jobHashing
 	jobReading
 	jobWriting
-	// jobPausing: a copy waits before its next extent, for the sake of clients.
+	// jobPausing: a copy waits before its next step, for the sake of clients.
 	jobPausing
 )
 
@@ -44,8 +44,10 @@ type job struct {
 	attempts int
 
 	source int
-	// asked and hashed are the replicas whose hashes are wanted and known.
+	// asked and hashed are the replicas whose hashes of the slice are wanted and known.
+	// What lies before the slice is hashed; nothing of the chunk is when it is zero.
 	asked, hashed set
+	slice         block.Span
 	hashes        [][block.ExtentsPerChunk]block.ExtentHash
 	// changed are the extents of a copy that were written while the target was away;
 	// zero if that is not known, so that they are compared.
@@ -120,20 +122,26 @@ func (c *Core) driveJobs() {
 	}
 }
 
-// mayStartJob reports whether another job may begin in the background: few at once
+// mayStartJob reports whether another job may begin in the background: one at a time
 // and no faster than the throttle lets them while clients are at work.
 func (c *Core) mayStartJob() bool {
 	running := c.jobCount()
-	if !c.throttle.busy(c.now, len(c.freeRequests) < len(c.requests)) {
+	if !c.clientsBusy() {
 		c.throttle.wake = 0
 		return running < len(c.jobs)
 	}
-	budget := max(1, len(c.jobs)/4)
-	if c.throttle.gap > 0 {
-		budget = 1
-	}
-	return running < budget && c.throttle.mayBegin(c.now, c.cfg.Timing.JobGap)
+	return running == 0 && c.throttle.mayBegin(c.now, c.cfg.Timing.JobGap)
 }
+
+// clientsBusy reports whether clients are at work. While their I/O is frozen nothing
+// can slow them down, and what thaws it must not wait behind what they hold.
+func (c *Core) clientsBusy() bool {
+	return c.frozen == nil && c.throttle.busy(c.now, len(c.freeRequests) < len(c.requests))
+}
+
+// small reports whether copies go extent by extent: while clients are at work, so that
+// no request waits for more than one.
+func (c *Core) small() bool { return c.throttle.usual > 0 && c.clientsBusy() }
 
 // jobCount counts the jobs.
 func (c *Core) jobCount() int {
@@ -215,7 +223,7 @@ func (c *Core) jobGranted(i int) {
 func (c *Core) advanceJob(i int) {
 	j := &c.jobs[i]
 	if j.state == jobPausing && !j.restart && j.view == c.stamp && c.now >= j.resume {
-		c.copyNext(i)
+		c.copyStep(i)
 		return
 	}
 	if j.state == jobHashing || j.state == jobReading || j.state == jobPausing || j.target >= 0 && j.state == jobWriting {
@@ -252,7 +260,7 @@ func (c *Core) restartJob(j *job) {
 	j.stamp++
 	j.restart = false
 	j.block = 0
-	j.asked, j.hashed = 0, 0
+	j.asked, j.hashed, j.slice = 0, 0, block.Span{}
 	j.buf.Release()
 	j.buf = nil
 	j.state = jobReady
@@ -261,22 +269,34 @@ func (c *Core) restartJob(j *job) {
 // hash asks replicas for the hashes of the chunk, read and verified now.
 func (c *Core) hash(i int, who set) {
 	j := &c.jobs[i]
-	j.state = jobHashing
-	j.asked, j.hashed = who, 0
-	c.growHashes(j)
-	for k := range who.all() {
+	j.asked = who
+	c.clearHashes(j)
+	c.hashSlice(i)
+}
+
+// hashSlice asks for those of what is left of the chunk, or of the next extent.
+func (c *Core) hashSlice(i int) {
+	j := &c.jobs[i]
+	j.state, j.hashed = jobHashing, 0
+	first := max(j.span.Offset, j.slice.End())
+	j.slice = block.Span{Offset: first, Length: j.span.End() - first}
+	if j.target >= 0 && c.small() {
+		j.slice.Length = min(j.slice.Length, block.ExtentSize)
+	}
+	for k := range j.asked.all() {
 		var flags block.Flags
 		if c.peers[k].acceptSuspect {
 			flags = block.FlagAcceptSuspect
 		}
 		c.call(k, forJob, i, j.stamp, block.Request{
-			Op: block.OpHash, Flags: flags | block.FlagResync, Offset: j.span.Offset, Length: j.span.Length,
+			Op: block.OpHash, Flags: flags | block.FlagResync, Offset: j.slice.Offset, Length: j.slice.Length,
 		})
 	}
 }
 
-// growHashes makes room for the hashes of every replica.
-func (c *Core) growHashes(j *job) {
+// clearHashes makes room for the hashes of every replica.
+func (c *Core) clearHashes(j *job) {
+	clear(j.hashes)
 	for len(j.hashes) < len(c.peers) {
 		j.hashes = append(j.hashes, [block.ExtentsPerChunk]block.ExtentHash{})
 	}
@@ -301,7 +321,7 @@ func (c *Core) jobReplied(k int, e *call, rep *block.Reply) {
 		c.jobRead(k, i, rep)
 	case j.state == jobWriting && j.target == k:
 		rep.Buf.Release()
-		c.copyWritten(i)
+		c.pace(i)
 	default:
 		rep.Buf.Release()
 	}
@@ -309,14 +329,13 @@ func (c *Core) jobReplied(k int, e *call, rep *block.Reply) {
 
 func (c *Core) hashReplied(k, i int, hashes []block.ExtentHash) {
 	j := &c.jobs[i]
-	extents := int((j.span.Length + block.ExtentSize - 1) / block.ExtentSize)
+	extents := int((j.slice.Length + block.ExtentSize - 1) / block.ExtentSize)
 	if len(hashes) != extents {
 		j.restart = true
 		c.fail(k, block.ErrProtocol)
 		return
 	}
-	j.hashes[k] = [block.ExtentsPerChunk]block.ExtentHash{}
-	copy(j.hashes[k][:], hashes)
+	copy(j.hashes[k][(j.slice.Offset-j.span.Offset)/block.ExtentSize:], hashes)
 	j.hashed |= bit(k)
 	if j.asked&^j.hashed != 0 {
 		return
@@ -326,7 +345,7 @@ func (c *Core) hashReplied(k, i int, hashes []block.ExtentHash) {
 		return
 	}
 	if j.target >= 0 {
-		c.copyNext(i)
+		c.pace(i)
 		return
 	}
 	if j.verify {

@@ -30,8 +30,8 @@ const (
 // jobs, and puts gaps between the beginnings of jobs: doubled when there are too many,
 // an eighth shorter when not. Time comes with the requests only.
 type throttle struct {
-	// usual is that estimate in nanoseconds; 0 before the first requests. It comes
-	// from the second longest of a hundred, of which there are seen so far.
+	// usual is that estimate in nanoseconds; 0 before the first requests. It begins
+	// with the second longest of a hundred, of which there are seen so far.
 	usual           int64
 	seen            int
 	longest, second int64
@@ -61,9 +61,18 @@ func (t *throttle) done(now block.Instant, took int64, alone bool) {
 	}
 }
 
-// learn follows what is usual: at once when that has become far less, as after large
-// requests, else half the way.
+// learn lets the estimate rise by a twentieth with each request that exceeds it, and
+// fall with each other one by so much that both are in balance when one of a hundred
+// does; so a moment of trouble moves it little. When what is usual has become far
+// less, as after large requests, it follows at once.
 func (t *throttle) learn(took int64) {
+	switch {
+	case t.usual == 0:
+	case took > t.usual:
+		t.usual = min(t.usual+t.usual/20, took)
+	default:
+		t.usual -= t.usual / (20 * 99)
+	}
 	switch {
 	case took > t.longest:
 		t.longest, t.second = took, t.longest
@@ -75,8 +84,6 @@ func (t *throttle) learn(took int64) {
 	}
 	if t.usual == 0 || t.second < t.usual/2 {
 		t.usual = t.second
-	} else {
-		t.usual = (t.usual + t.second) / 2
 	}
 	t.seen, t.longest, t.second = 0, 0, 0
 }
@@ -118,10 +125,6 @@ func (t *throttle) mayBegin(now block.Instant, gapMax int64) bool {
 	}
 	return true
 }
-
-// slowed reports whether jobs are slowed down: then they go extent by extent, with the
-// gap spread among them, so that no request waits for more than one.
-func (t *throttle) slowed() bool { return t.gap > 0 }
 
 // begun notes a job.
 func (t *throttle) begun(now block.Instant) { t.next = max(t.next, now+block.Instant(t.gap)) }

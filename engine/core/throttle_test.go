@@ -22,15 +22,27 @@ func (t *throttle) drill(now *block.Instant, n int, took int64, alone bool) {
 func TestThrottleLearnsWhatIsUsual(t *testing.T) {
 	var now block.Instant
 	throttle := throttle{}
-	for range 200 {
-		throttle.drill(&now, 98, millisecond, true)
-		throttle.drill(&now, 2, 3*millisecond, true)
+	for range 2000 {
+		throttle.drill(&now, 97, millisecond, true)
+		throttle.drill(&now, 3, 3*millisecond, true)
 	}
-	if got := throttle.usual; got < 2*millisecond || got > 4*millisecond {
-		t.Errorf("usual are %d ns", got)
+	if got := throttle.usual; got < 28*millisecond/10 || got > 3*millisecond {
+		t.Errorf("usual are %d ns when three of a hundred take 3 ms", got)
+	}
+	for range 2000 {
+		throttle.drill(&now, 199, millisecond, true)
+		throttle.drill(&now, 1, 3*millisecond, true)
+	}
+	before := throttle.usual
+	if before < millisecond || before > 11*millisecond/10 {
+		t.Errorf("usual are %d ns when one of two hundred takes 3 ms", before)
+	}
+	throttle.drill(&now, 10, 100*millisecond, true)
+	if got := throttle.usual; got > 2*before {
+		t.Errorf("a moment of trouble moves it from %d to %d ns", before, got)
 	}
 	throttle.drill(&now, 100, second, true)
-	throttle.drill(&now, 100, millisecond, true)
+	throttle.drill(&now, 200, millisecond, true)
 	if got := throttle.usual; got != millisecond {
 		t.Errorf("after large requests usual are %d ns", got)
 	}
@@ -95,7 +107,9 @@ func TestSlowedCopyPausesBetweenExtents(t *testing.T) {
 	s := leaving(t, false)
 	s.write(3, 'x', 3*mib, 192*kib)
 	s.answer("A")
-	s.core.throttle.gap = block.ExtentsPerChunk * millisecond
+	s.core.throttle.usual, s.core.throttle.last = millisecond, s.core.now
+	s.core.throttle.restAt = s.core.now + block.Instant(second)
+	s.core.throttle.gap = 2 * block.ExtentsPerChunk * millisecond
 	s.drop()
 	s.answer("B")
 	s.answer("A")

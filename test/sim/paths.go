@@ -37,7 +37,7 @@ func expectedPaths() []string {
 		"raft: leader unreachable", "raft: lost without quorum",
 		"view: removal", "view: admission",
 		"update: dirty set begins", "update: dirty shrinks", "update: dirty sets dropped",
-		"resync: started", "resync: hash", "resync: admitted",
+		"resync: started", "resync: hash", "resync: hash of one extent", "resync: admitted",
 		"link lost", "answer: no space", "answer: checksum mismatch", "answer: disk failed",
 		"hash: suspect blocks", "member lost", "frozen", "thawed",
 		"request: read", "request: write", "request: zero", "request: flush", "request: forced write",
@@ -133,6 +133,9 @@ func (p *paths) request(req *block.Request) {
 			p.count("resync: copy")
 		case block.OpHash:
 			p.count("resync: hash")
+			if req.Length == block.ExtentSize {
+				p.count("resync: hash of one extent")
+			}
 		}
 	}
 	if req.Flags&block.FlagAcceptSuspect != 0 {

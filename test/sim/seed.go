@@ -43,6 +43,7 @@ func SeedOptions(seed uint64, steps int) Options {
 	if rng.IntN(5) == 0 {
 		o.Faults = DestructiveFaults()
 	}
+	o.Timing.JobGap = [...]int64{0, 10}[rng.IntN(2)] * millisecond
 	return o
 }
 
