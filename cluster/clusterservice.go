@@ -74,7 +74,7 @@ func (c *Cluster) listNodes(ctx context.Context) (*holdfastv1.ListNodesResponse,
 		resp.Nodes = append(resp.Nodes, &holdfastv1.Node{
 			Id: n.ID.String(), Name: n.Name, Tags: n.Tags,
 			ControlAddress: n.ControlAddress, DataAddress: n.DataAddress, RaftAddress: n.RaftAddress,
-			Alive: c.leases.alive(n.ID), Leader: n.ID == c.NodeID(),
+			Alive: c.leases.alive(n.ID), Leader: n.ID == c.NodeID(), AppliedIndex: c.leases.applied(n.ID),
 			Voter: slices.ContainsFunc(servers, func(s raft.Server) bool { return s.ID == id && s.Suffrage == raft.Voter }),
 		})
 	}

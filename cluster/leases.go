@@ -110,6 +110,13 @@ func (l *leases) follows(node block.NodeID, index uint64) bool {
 	return ok && l.clock.Now()-n.heard < block.Instant(l.length) && n.index >= index
 }
 
+// applied is up to where a node had applied the log when it was heard last.
+func (l *leases) applied(node block.NodeID) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.nodes[node].index
+}
+
 // disk is the last report on a disk.
 func (l *leases) disk(id block.DiskID) (DiskReport, bool) {
 	l.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/holdfast-io/holdfast/cluster/state"
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/clock"
+	"github.com/holdfast-io/holdfast/test/harness/loopback"
 )
 
 // handClock is moved by hand.
@@ -349,6 +351,77 @@ func TestGreetings(t *testing.T) {
 	}
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Fatalf("accepted after the end: %v", err)
+	}
+}
+
+// mortalListener takes its connections along.
+type mortalListener struct {
+	net.Listener
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func (l *mortalListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.conns = append(l.conns, conn)
+	}
+	return conn, err
+}
+
+func (l *mortalListener) die() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, conn := range l.conns {
+		conn.Close()
+	}
+}
+
+// TestVoteAfterRestart: the first vote asked of a daemon that was restarted is heard,
+// although Raft kept a connection to its predecessor.
+func TestVoteAfterRestart(t *testing.T) {
+	cluster := func() block.ClusterID { return block.ClusterID{ID: placeID('c', 1)} }
+	voter := block.NodeID{ID: placeID('n', 1)}
+	carrier := func(node block.NodeID, address string) (*streamLayer, *raft.NetworkTransport) {
+		l := &streamLayer{
+			Listener: &mortalListener{Listener: listen(t, address)}, node: node, cluster: cluster, logger: testLogger(t), dial: dialTCP,
+			accepted: make(chan net.Conn), closed: make(chan struct{}), slots: make(chan struct{}, pendingGreetings),
+		}
+		return l, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream: l, MaxPool: 1, Timeout: 10 * time.Second, Logger: raftLogger{logger: testLogger(t)},
+		})
+	}
+	_, asking := carrier(block.NodeID{ID: placeID('n', 2)}, loopback.FreeAddress(t))
+	defer asking.Close()
+	address := loopback.FreeAddress(t)
+	for term := uint64(1); term <= 3; term++ {
+		l, asked := carrier(voter, address)
+		var serving sync.WaitGroup
+		serving.Go(func() {
+			if err := l.run(); err != nil {
+				t.Error(err)
+			}
+		})
+		serving.Go(func() {
+			for range 2 {
+				rpc := <-asked.Consumer()
+				rpc.Respond(&raft.RequestVoteResponse{Term: rpc.Command.(*raft.RequestVoteRequest).Term, Granted: true}, nil)
+			}
+		})
+		for range 2 {
+			var answer raft.RequestVoteResponse
+			err := asking.RequestVote(serverID(voter), raftAddress(voter, address), &raft.RequestVoteRequest{Term: term}, &answer)
+			if err != nil || !answer.Granted || answer.Term != term {
+				t.Fatalf("term %d: %+v, %v", term, answer, err)
+			}
+		}
+		if err := asked.Close(); err != nil {
+			t.Fatal(err)
+		}
+		l.Listener.(*mortalListener).die()
+		serving.Wait()
 	}
 }
 

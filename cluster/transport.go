@@ -9,9 +9,11 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 )
@@ -185,6 +187,57 @@ func (a advertised) String() string { return string(a) }
 
 // Dial implements raft.StreamLayer.
 func (l *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	redial := func() (net.Conn, error) { return l.dialNode(address, timeout) }
+	conn, err := redial()
+	if err != nil {
+		return nil, err
+	}
+	return &pooledConn{Conn: conn, redial: redial}, nil
+}
+
+// pooledConn is a connection to another node that Raft may keep for later. A daemon
+// that was restarted has closed those to its predecessor, and a vote that is asked for
+// over one of them is lost: the election would take another round. Raft sets a
+// deadline before each exchange, so a connection that was closed is replaced then.
+type pooledConn struct {
+	net.Conn
+	redial func() (net.Conn, error)
+}
+
+// SetDeadline implements net.Conn.
+func (c *pooledConn) SetDeadline(t time.Time) error {
+	if !t.IsZero() && hungUp(c.Conn) {
+		fresh, err := c.redial()
+		if err != nil {
+			return err
+		}
+		_ = c.Conn.Close() // the other side has closed it
+		c.Conn = fresh
+	}
+	return c.Conn.SetDeadline(t)
+}
+
+// hungUp reports whether the other side has closed an idle connection.
+func hungUp(conn net.Conn) bool {
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return true
+	}
+	closed := false
+	// Not raw.Read: the last deadline has passed.
+	err = raw.Control(func(fd uintptr) {
+		n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		closed = err == nil && n == 0 || err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
+	})
+	return err != nil || closed
+}
+
+// dialNode connects to a node and greets it.
+func (l *streamLayer) dialNode(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	node, hostPort, err := splitRaftAddress(address)
 	if err != nil {
 		return nil, err
@@ -224,5 +277,15 @@ func greet(conn net.Conn, g greeting, timeout time.Duration) error {
 
 func dialTCP(address string, timeout time.Duration) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: timeout}
-	return dialer.DialContext(context.Background(), "tcp", address)
+	conn, err := dialer.DialContext(context.Background(), "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	// What was not sent when Raft gives a connection up is not to be sent later: a
+	// heartbeat that the kernel still delivers after the leader's death puts the
+	// election off.
+	if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }

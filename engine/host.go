@@ -288,12 +288,36 @@ func (h *Host) stage(ctx context.Context, volume block.VolumeID) (string, block.
 	}
 	select {
 	case <-k.ready:
-		return k.device()
 	case <-k.gone: // never was ready, or is not any more
 		return "", block.AttachmentID{}, k.whyGone()
 	case <-ctx.Done():
 		return "", block.AttachmentID{}, fmt.Errorf("%w: %w", k.waitsFor(), ctx.Err())
 	}
+	if !fresh {
+		if err := h.stillAttached(ctx, k); err != nil {
+			return "", block.AttachmentID{}, err
+		}
+	}
+	return k.device()
+}
+
+// stillAttached asks Raft whether the device that a keeper has is that of the present
+// attachment. A node that was cut off may still have the one that was ended
+// meanwhile, and be the next to which the volume is published: its keeper is about to
+// remove the device.
+func (h *Host) stillAttached(ctx context.Context, k *keeper) error {
+	_, attachment, err := k.device()
+	if err != nil {
+		return err
+	}
+	attachments, err := h.config.Truth.Attachments(ctx)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(attachments, Attachment{Volume: k.volume, ID: attachment}) {
+		return fmt.Errorf("its device is of an attachment that was ended, and is being removed: %w", block.ErrUnavailable)
+	}
+	return nil
 }
 
 // Unstage drains, flushes and removes the device of a volume and ends its

@@ -269,6 +269,37 @@ func TestAttachmentIsTakenAway(t *testing.T) {
 	}
 }
 
+// TestStageAfterAnotherNode: a node that was cut off, and does not know yet that its
+// attachment was ended, does not show that one's device when the volume comes back.
+func TestStageAfterAnotherNode(t *testing.T) {
+	w := newWorld(t, 3)
+	m := newMachine(t)
+	id := w.volume(volumeSize)
+	d := w.startDaemon(m)
+	_, first, err := d.Stage(within(t), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.truth.set(func(r *truth) { r.old = r.state })
+	w.truth.must(state.Unpublish{Volume: id, Node: w.nodes[0].id, EndAttachment: true})
+	w.truth.must(state.Publish{Volume: id, Node: w.nodes[0].id})
+	if _, _, err := d.Stage(within(t), id); !errors.Is(err, block.ErrUnavailable) {
+		t.Fatalf("staged with the device of an attachment that was ended: %v", err)
+	}
+	w.truth.set(func(r *truth) { r.old = nil })
+	var second block.AttachmentID
+	eventually(t, "the volume to be staged", func() bool {
+		_, second, err = d.Stage(within(t), id)
+		if err != nil && !errors.Is(err, block.ErrUnavailable) && !errors.Is(err, block.ErrDetached) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+	if second == first || second != attached(w, id) {
+		t.Errorf("staged with attachment %v after %v, while Raft shows %v", second, first, attached(w, id))
+	}
+}
+
 // TestLeftovers: devices that Raft does not know are removed by the next daemon,
 // also if that fails at first; an attachment without a device ends.
 func TestLeftovers(t *testing.T) {

@@ -336,10 +336,12 @@ type truth struct {
 	state   *state.State
 	changed chan struct{}
 	// lost is how many outcomes of proposals and starts are committed and not
-	// told; silent proposals are never answered; down refuses everything.
+	// told; silent proposals are never answered; down refuses everything. If there is
+	// an old state, nodes see that one, and start no engine.
 	lost   int
 	silent bool
 	down   bool
+	old    *state.State
 }
 
 func newTruth(t *testing.T) *truth {
@@ -445,6 +447,12 @@ func (r nodeTruth) StartEngine(_ context.Context, volume block.VolumeID, attachm
 	if err := r.isDown(); err != nil {
 		return Started{}, err
 	}
+	r.mu.Lock()
+	old := r.old
+	r.mu.Unlock()
+	if old != nil {
+		return Started{}, block.ErrUnavailable
+	}
 	v, _ := r.now().Volume(volume)
 	c := state.StartEngine{Volume: volume, Node: r.node, Start: start, Epoch: v.View.Epoch, Attachment: attachment}
 	if attachment.IsZero() {
@@ -489,7 +497,10 @@ func (r nodeTruth) Attachments(context.Context) ([]Attachment, error) {
 }
 
 func (r nodeTruth) View(volume block.VolumeID) (block.View, bool) {
-	v, ok := r.now().Volume(volume)
+	r.mu.Lock()
+	seen := cmp.Or(r.old, r.state)
+	r.mu.Unlock()
+	v, ok := seen.Volume(volume)
 	return v.View, ok
 }
 

@@ -155,9 +155,11 @@ func (c *Cluster) start(ctx context.Context) error {
 	return c.WaitAlive(ctx, c.Nodes...)
 }
 
-// WaitAlive waits until these nodes run, the cluster has a leader, and the leader
-// has heard from them.
+// WaitAlive waits until the first of some nodes, and so the leader, knows that all of
+// them are alive and have applied what the cluster had decided when this began: only
+// then can any of them be elected.
 func (c *Cluster) WaitAlive(ctx context.Context, nodes ...*Node) error {
+	var decided uint64
 	return Wait(ctx, "nodes to be alive", func(ctx context.Context) error {
 		for _, n := range nodes {
 			if err := n.daemon.check(); err != nil {
@@ -168,11 +170,16 @@ func (c *Cluster) WaitAlive(ctx context.Context, nodes ...*Node) error {
 		if err != nil {
 			return err
 		}
+		known := response.GetNodes()
+		if decided == 0 {
+			for _, k := range known {
+				decided = max(decided, k.GetAppliedIndex())
+			}
+		}
 		for _, n := range nodes {
-			if !slices.ContainsFunc(response.GetNodes(), func(known *holdfastv1.Node) bool {
-				return known.GetName() == n.Name && known.GetAlive()
-			}) {
-				return fmt.Errorf("node %s is not alive", n.Name)
+			i := slices.IndexFunc(known, func(k *holdfastv1.Node) bool { return k.GetName() == n.Name })
+			if i < 0 || !known[i].GetAlive() || known[i].GetAppliedIndex() < decided {
+				return fmt.Errorf("node %s is not alive, or far behind", n.Name)
 			}
 		}
 		return nil

@@ -167,9 +167,12 @@ type Node struct {
 	RaftAddress    string   `protobuf:"bytes,5,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
 	Tags           []string `protobuf:"bytes,6,rep,name=tags,proto3" json:"tags,omitempty"`
 	// The leader heard from it within its lease.
-	Alive         bool `protobuf:"varint,7,opt,name=alive,proto3" json:"alive,omitempty"`
-	Voter         bool `protobuf:"varint,8,opt,name=voter,proto3" json:"voter,omitempty"`
-	Leader        bool `protobuf:"varint,9,opt,name=leader,proto3" json:"leader,omitempty"`
+	Alive  bool `protobuf:"varint,7,opt,name=alive,proto3" json:"alive,omitempty"`
+	Voter  bool `protobuf:"varint,8,opt,name=voter,proto3" json:"voter,omitempty"`
+	Leader bool `protobuf:"varint,9,opt,name=leader,proto3" json:"leader,omitempty"`
+	// Up to where it had applied the cluster's log when the leader heard it last; 0 if
+	// it did not yet.
+	AppliedIndex  uint64 `protobuf:"varint,10,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -265,6 +268,13 @@ func (x *Node) GetLeader() bool {
 		return x.Leader
 	}
 	return false
+}
+
+func (x *Node) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
 }
 
 type JoinNodeRequest struct {
@@ -736,7 +746,7 @@ const file_holdfast_v1_cluster_proto_rawDesc = "" +
 	"\fvolume_count\x18\x05 \x01(\x05R\vvolumeCount\x12*\n" +
 	"\x11answering_node_id\x18\x06 \x01(\tR\x0fansweringNodeId\x12\x1b\n" +
 	"\traft_term\x18\a \x01(\x04R\braftTerm\x12,\n" +
-	"\x12raft_applied_index\x18\b \x01(\x04R\x10raftAppliedIndex\"\xf1\x01\n" +
+	"\x12raft_applied_index\x18\b \x01(\x04R\x10raftAppliedIndex\"\x96\x02\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12'\n" +
@@ -746,7 +756,9 @@ const file_holdfast_v1_cluster_proto_rawDesc = "" +
 	"\x04tags\x18\x06 \x03(\tR\x04tags\x12\x14\n" +
 	"\x05alive\x18\a \x01(\bR\x05alive\x12\x14\n" +
 	"\x05voter\x18\b \x01(\bR\x05voter\x12\x16\n" +
-	"\x06leader\x18\t \x01(\bR\x06leader\"W\n" +
+	"\x06leader\x18\t \x01(\bR\x06leader\x12#\n" +
+	"\rapplied_index\x18\n" +
+	" \x01(\x04R\fappliedIndex\"W\n" +
 	"\x0fJoinNodeRequest\x12%\n" +
 	"\x04node\x18\x01 \x01(\v2\x11.holdfast.v1.NodeR\x04node\x12\x1d\n" +
 	"\n" +
