@@ -375,7 +375,7 @@ func (l *mortalListener) die() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, conn := range l.conns {
-		conn.Close()
+		_ = conn.Close() // Raft may have closed it
 	}
 }
 
