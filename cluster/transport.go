@@ -284,7 +284,10 @@ func dialTCP(address string, timeout time.Duration) (net.Conn, error) {
 	// What was not sent when Raft gives a connection up is not to be sent later: a
 	// heartbeat that the kernel still delivers after the leader's death puts the
 	// election off.
-	if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
+	if socket, ok := conn.(*net.TCPConn); ok {
+		err = socket.SetLinger(0)
+	}
+	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil
