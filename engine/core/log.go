@@ -98,7 +98,8 @@ func (c *Core) scheduleLog() {
 		c.log.next = never
 		return
 	}
-	wait := c.cfg.Timing.LogIdle
+	// So a region is in them for little longer than it takes to be idle.
+	wait := c.cfg.Timing.LogIdle / 4
 	if len(c.log.regions) > c.cfg.Limits.LogRegions {
 		wait = min(wait, 2*c.cfg.Timing.PingInterval)
 	}
