@@ -27,27 +27,46 @@ func (s *scene) hold(match func(c *conn, req *block.Request) bool) (release func
 	}
 }
 
-// leftAlone writes something that only the first replica gets before the engine on
-// node 3 dies, and starts the next one on a node.
-func leftAlone(s *scene, next int) {
+// leftAlone writes something that only one replica gets before the engine on node 3
+// dies, and starts the next one on a node.
+func leftAlone(s *scene, offset int64, with, next int) {
 	s.v.target = s.nodes[3]
 	s.wait(500 * millisecond)
 	s.serving()
-	s.write(0, block.BlockSize)
+	s.write(offset, block.BlockSize)
 	s.flush()
-	s.cut(3, 1, true)
-	s.cut(3, 2, true)
-	s.begin(core.WriteRequest, 0, block.BlockSize)
+	for i := range 3 {
+		s.cut(3, i, i != with)
+	}
+	s.begin(core.WriteRequest, offset, block.BlockSize)
 	s.wait(20 * millisecond)
 	s.killEngine(next)
-	s.cut(3, 1, false)
-	s.cut(3, 2, false)
+	for i := range 3 {
+		s.cut(3, i, false)
+	}
+}
+
+// readBeforeEqual: a write is on B alone, beside which the next engine runs; repairs
+// bring what A has to all. A read that did not wait for them would show what is gone
+// a moment later.
+func readBeforeEqual(s *scene) {
+	const last = block.RegionSize - block.BlockSize // its chunk is not the first to be repaired
+	leftAlone(s, last, 1, 1)
+	release := s.hold(func(_ *conn, req *block.Request) bool { return req.Op == block.OpHash })
+	s.wait(500 * millisecond)
+	s.until("another engine", func() bool { c := s.v.current; return c != nil && !c.stopped && c.serving })
+	early := s.begin(core.ReadRequest, last, block.BlockSize)
+	s.wait(50 * millisecond)
+	release()
+	s.end(early)
+	s.read(last)
+	s.rest()
 }
 
 // clearDivergent: a write is on A alone when the engine dies. A flush finishes on
 // all before the repair: the region stays in the logs.
 func clearDivergent(s *scene) {
-	leftAlone(s, 3)
+	leftAlone(s, 0, 0, 3)
 	release := s.hold(func(_ *conn, req *block.Request) bool { return req.Op == block.OpHash })
 	s.wait(500 * millisecond)
 	s.until("another engine", func() bool { c := s.v.current; return c != nil && !c.stopped && c.serving })

@@ -54,6 +54,7 @@ func scenarios() []scenario {
 		{"lost-removal", lostRemoval, 0},
 		{"repair-unlogged", repairUnlogged, 0},
 		{"clear-divergent", clearDivergent, 0},
+		{"read-before-equal", readBeforeEqual, 0},
 		{"clear-but-one", clearButOne, 0},
 		{"takeover-logs", takeoverLogs, 0},
 		{"admission-queued", admissionQueued, 0},
