@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -159,11 +158,8 @@ func (c *Cluster) discardRaftDir(dir string) error {
 func (c *Cluster) openRaft() error {
 	o := &c.options
 	own := raftAddress(c.id.Node, o.RaftAddress)
-	c.stream = &streamLayer{
-		Listener: o.RaftListener, node: c.id.Node, address: own, cluster: c.ClusterID,
-		dial: o.DialRaft, logger: c.logger,
-		accepted: make(chan net.Conn), closed: make(chan struct{}), slots: make(chan struct{}, pendingGreetings),
-	}
+	c.stream = newStreamLayer(o.RaftListener, c.id.Node, c.ClusterID, o.DialRaft, c.logger)
+	c.stream.address = own
 	logger := raftLogger{logger: c.logger.With("component", "raft")}
 	c.carrier = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: c.stream, MaxPool: 3, Timeout: 2 * o.Timing.Election, Logger: logger,

@@ -304,10 +304,7 @@ func TestOptionsValidate(t *testing.T) {
 func TestGreetings(t *testing.T) {
 	ours, theirs := block.ClusterID{ID: placeID('c', 1)}, block.ClusterID{ID: placeID('c', 2)}
 	self, other := block.NodeID{ID: placeID('n', 1)}, block.NodeID{ID: placeID('n', 2)}
-	l := &streamLayer{
-		Listener: listen(t, "127.0.0.1:0"), node: self, cluster: func() block.ClusterID { return ours }, logger: testLogger(t),
-		accepted: make(chan net.Conn), closed: make(chan struct{}), slots: make(chan struct{}, pendingGreetings),
-	}
+	l := newStreamLayer(listen(t, "127.0.0.1:0"), self, func() block.ClusterID { return ours }, dialTCP, testLogger(t))
 	done := make(chan error, 1)
 	go func() { done <- l.run() }()
 	for name, c := range map[string]struct {
@@ -385,10 +382,7 @@ func TestVoteAfterRestart(t *testing.T) {
 	cluster := func() block.ClusterID { return block.ClusterID{ID: placeID('c', 1)} }
 	voter := block.NodeID{ID: placeID('n', 1)}
 	carrier := func(node block.NodeID, address string) (*streamLayer, *raft.NetworkTransport) {
-		l := &streamLayer{
-			Listener: &mortalListener{Listener: listen(t, address)}, node: node, cluster: cluster, logger: testLogger(t), dial: dialTCP,
-			accepted: make(chan net.Conn), closed: make(chan struct{}), slots: make(chan struct{}, pendingGreetings),
-		}
+		l := newStreamLayer(&mortalListener{Listener: listen(t, address)}, node, cluster, dialTCP, testLogger(t))
 		return l, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: l, MaxPool: 1, Timeout: 10 * time.Second, Logger: raftLogger{logger: testLogger(t)},
 		})

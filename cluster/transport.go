@@ -95,6 +95,15 @@ type streamLayer struct {
 	greeters sync.WaitGroup
 }
 
+// newStreamLayer makes a layer on a listener for a node of a cluster.
+func newStreamLayer(listener net.Listener, node block.NodeID, cluster func() block.ClusterID,
+	dial func(address string, timeout time.Duration) (net.Conn, error), logger *slog.Logger) *streamLayer {
+	return &streamLayer{
+		Listener: listener, node: node, cluster: cluster, dial: dial, logger: logger,
+		accepted: make(chan net.Conn), closed: make(chan struct{}), slots: make(chan struct{}, pendingGreetings),
+	}
+}
+
 // run accepts and greets until the layer is closed, and joins the greeters.
 func (l *streamLayer) run() error {
 	defer l.greeters.Wait()

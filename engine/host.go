@@ -293,28 +293,23 @@ func (h *Host) stage(ctx context.Context, volume block.VolumeID) (string, block.
 	case <-ctx.Done():
 		return "", block.AttachmentID{}, fmt.Errorf("%w: %w", k.waitsFor(), ctx.Err())
 	}
-	if !fresh {
-		if err := h.stillAttached(ctx, k); err != nil {
-			return "", block.AttachmentID{}, err
-		}
+	path, attachment, err := k.device()
+	if err == nil && !fresh {
+		err = h.stillAttached(ctx, Attachment{Volume: volume, ID: attachment})
 	}
-	return k.device()
+	return path, attachment, err
 }
 
-// stillAttached asks Raft whether the device that a keeper has is that of the present
+// stillAttached asks Raft whether a device that was there before is of the present
 // attachment. A node that was cut off may still have the one that was ended
 // meanwhile, and be the next to which the volume is published: its keeper is about to
 // remove the device.
-func (h *Host) stillAttached(ctx context.Context, k *keeper) error {
-	_, attachment, err := k.device()
-	if err != nil {
-		return err
-	}
+func (h *Host) stillAttached(ctx context.Context, a Attachment) error {
 	attachments, err := h.config.Truth.Attachments(ctx)
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(attachments, Attachment{Volume: k.volume, ID: attachment}) {
+	if !slices.Contains(attachments, a) {
 		return fmt.Errorf("its device is of an attachment that was ended, and is being removed: %w", block.ErrUnavailable)
 	}
 	return nil

@@ -222,12 +222,11 @@ func (c *Core) jobGranted(i int) {
 // advanceJob carries a job as far as it can go now.
 func (c *Core) advanceJob(i int) {
 	j := &c.jobs[i]
-	if j.state == jobPausing && !j.restart && j.view == c.stamp && c.now >= j.resume {
-		c.copyStep(i)
-		return
-	}
 	if j.state == jobHashing || j.state == jobReading || j.state == jobPausing || j.target >= 0 && j.state == jobWriting {
 		if !j.restart && j.view == c.stamp {
+			if j.state == jobPausing && c.now >= j.resume {
+				c.copyStep(i)
+			}
 			return
 		}
 		if j.target >= 0 {

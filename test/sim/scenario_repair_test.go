@@ -54,7 +54,7 @@ func readBeforeEqual(s *scene) {
 	leftAlone(s, last, 1, 1)
 	release := s.hold(func(_ *conn, req *block.Request) bool { return req.Op == block.OpHash })
 	s.wait(500 * millisecond)
-	s.until("another engine", func() bool { c := s.v.current; return c != nil && !c.stopped && c.serving })
+	s.serving()
 	early := s.begin(core.ReadRequest, last, block.BlockSize)
 	s.wait(50 * millisecond)
 	release()
@@ -69,7 +69,7 @@ func clearDivergent(s *scene) {
 	leftAlone(s, 0, 0, 3)
 	release := s.hold(func(_ *conn, req *block.Request) bool { return req.Op == block.OpHash })
 	s.wait(500 * millisecond)
-	s.until("another engine", func() bool { c := s.v.current; return c != nil && !c.stopped && c.serving })
+	s.serving()
 	if f := s.flush(); f.outcome != succeeded {
 		s.t.Fatalf("%v did not succeed", f)
 	}
