@@ -119,7 +119,7 @@ func (s *show) simulator(ctx context.Context) error {
 		return err
 	}
 	for _, name := range s.edit.Scenarios {
-		c := s.check(ctx, s.Root, binary, "-test.run", "^TestScenario(OfRules)?$/^"+regexp.QuoteMeta(name)+"$")
+		c := s.check(ctx, s.Root, binary, "-test.run", "^TestScenario(OfRules|Doubts)?$/^"+regexp.QuoteMeta(name)+"$")
 		c.By, c.Caught = "scenario "+name, c.failed()
 		c.Checker = "what it reads"
 		c.find(violated, func(m []string) { c.Checker, c.Events = m[1], atoi(m[2]) })

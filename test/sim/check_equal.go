@@ -18,21 +18,28 @@ func (w *World) compare() {
 	for _, v := range w.volumes {
 		view := w.truth.view(v.id)
 		ids := w.members(&view)
+		used := v.used()
 		for offset := int64(0); offset < v.size && w.violation == nil; offset += block.ExtentSize {
-			if used(v.areas, offset) || offset%block.RegionSize == 0 {
+			if used[offset] || offset%block.RegionSize == 0 {
 				w.compareExtent(v, ids, offset)
 			}
 		}
 	}
 }
 
-func used(areas []area, offset int64) bool {
-	for _, a := range areas {
-		if offset < a.offset+a.length && a.offset < offset+block.ExtentSize {
-			return true
+// used has the offset of each extent in which somebody may have written.
+func (v *volume) used() map[int64]bool {
+	extents := make(map[int64]bool)
+	for _, a := range v.areas {
+		for offset := a.offset - a.offset%block.ExtentSize; offset < a.offset+a.length; offset += block.ExtentSize {
+			extents[offset] = true
 		}
 	}
-	return false
+	for sector := range v.history.sectors {
+		offset := int64(sector) * block.SectorSize
+		extents[offset-offset%block.ExtentSize] = true
+	}
+	return extents
 }
 
 func (w *World) compareExtent(v *volume, ids []block.ReplicaID, offset int64) {

@@ -23,6 +23,10 @@ func TestScenarioOfRules(t *testing.T) {
 		{"takeover-equal", takeoverEqual},
 		{"admission-unflushed", admissionUnflushed},
 		{"repair-lost", repairLost},
+		{"lease-margin", leaseMargin},
+		{"forced-detach", forcedDetach},
+		{"queued-for-target", queuedForTarget},
+		{"copies-differ", copiesDiffer},
 	} {
 		t.Run(sc.name, func(t *testing.T) {
 			t.Parallel()

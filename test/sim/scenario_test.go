@@ -216,9 +216,7 @@ func leaseOfSleeper(s *scene) {
 	s.write(0, block.BlockSize)
 	sleeper := s.v.current
 	s.truth.unreachable[0] = true
-	for from := 1; from < len(s.nodes); from++ {
-		s.cut(from, 0, true)
-	}
+	s.cutOff(0)
 	sleeper.process.paused = true
 	s.loop.after(sleeper.process, 0, func() {
 		sleeper.client.send(core.Request{Kind: core.ReadRequest, Length: block.BlockSize})
@@ -260,33 +258,47 @@ func frozenWindow(s *scene) {
 // lostRemoval: the removal of A was committed, and E1, beside A, has not heard of
 // it. E2 attaches with {B}, drops nobody, and writes, while E1 still has a lease.
 func lostRemoval(s *scene) {
+	first := removedUnheard(s)
+	s.cutOff(0)
+	s.v.target = s.nodes[3]
+	readBeside(s, first)
+	s.restart(2)
+	s.rest()
+}
+
+// removedUnheard leaves A and B in sync, commits the removal of A, and returns the
+// engine beside A, which hears nothing of it from Raft.
+func removedUnheard(s *scene) *host {
 	s.kill(2)
 	s.inSync(0, 1)
 	s.write(0, block.BlockSize)
-	first, view := s.v.current, s.truth.view(s.v.id)
+	view := s.truth.view(s.v.id)
 	s.truth.unreachable[0] = true
-	for from := 1; from < len(s.nodes); from++ {
-		s.cut(from, 0, true)
-	}
 	removal := block.Proposal{Volume: s.v.id, Epoch: view.Epoch, Revision: view.Revision,
 		Remove: []block.ReplicaID{s.v.replicas[0]}}
 	if r := s.truth.apply(state.Propose{Proposal: removal}); r.Verdict != block.Committed {
 		s.t.Fatalf("removal: %v", r.Err)
 	}
-	s.v.target = s.nodes[3]
+	return s.v.current
+}
+
+// readBeside reads through an older engine for a second, and writes once through the
+// next one as soon as that serves.
+func readBeside(s *scene, older *host) {
 	written := false
-	for range 200 {
-		if c := s.v.current; c != first && c.serving && !written {
-			s.write(0, block.BlockSize)
+	for range 1000 {
+		if c := s.v.current; c != older && c.serving && !written {
+			s.begin(core.WriteRequest, 0, block.BlockSize)
 			written = true
 		}
-		if len(first.client.order) == 0 && !first.stopped {
-			first.client.send(core.Request{Kind: core.ReadRequest, Length: block.SectorSize})
+		if len(older.client.order) == 0 && !older.stopped {
+			older.client.send(core.Request{Kind: core.ReadRequest, Length: block.SectorSize})
 		}
-		s.wait(5 * millisecond)
+		s.wait(millisecond)
 	}
-	s.restart(2)
-	s.rest()
+	if !written {
+		s.t.Fatal("the next engine never served")
+	}
 }
 
 func repairUnlogged(s *scene) {

@@ -137,6 +137,21 @@ func (s *scene) cut(from, to int, on bool) {
 	}
 }
 
+// cutOff stops what other nodes send to a node.
+func (s *scene) cutOff(to int) {
+	for from := range s.nodes {
+		if from != to {
+			s.cut(from, to, true)
+		}
+	}
+}
+
+// drift makes a node's clock run wrong from now on, by parts of a million.
+func (s *scene) drift(node int, parts int64) {
+	c := &s.nodes[node].clock
+	c.start, c.since, c.lost, c.drift = c.read(s.loop.now), s.loop.now, 0, parts
+}
+
 // breakLinks ends the connections to a node.
 func (s *scene) breakLinks(to int) {
 	for _, c := range append([]*conn(nil), s.network.conns...) {
