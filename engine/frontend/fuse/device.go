@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"net"
-	"os"
-	"sync"
 
 	"github.com/holdfast-io/holdfast/engine/frontend"
 	"github.com/holdfast-io/holdfast/internal/block"
@@ -17,43 +13,20 @@ import (
 
 // Device is the daemon's side of a FUSE device.
 type Device struct {
-	driver   *Driver
-	config   Config
-	spec     frontend.Spec
-	helper   state
-	loop     string
-	log      *slog.Logger
-	listener net.Listener
-	server   *nbd.Server
-	cancel   context.CancelFunc
-	loops    sync.WaitGroup
-
-	mu sync.Mutex
-	// conn is the connection being served, nil before the first.
-	conn    *nbd.Conn
-	closing bool
+	driver *Driver
+	config Config
+	spec   frontend.Spec
+	helper state
+	loop   string
+	log    *slog.Logger
+	socket *frontend.Listener
 }
 
 // serve listens for the helper. ctx bounds only the beginning.
-func serve(ctx context.Context, driver *Driver, config Config, spec frontend.Spec) (*Device, error) {
-	d := &Device{driver: driver, config: config, spec: spec, log: spec.Log(driver.Logger)}
-	server, err := nbd.NewServer(nbd.ServerConfig{Exports: only{d}, HoldErrors: true, Logger: d.log})
-	if err != nil {
-		return nil, err
-	}
-	path := config.path(socketName)
-	// The socket of a daemon that was killed.
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove old socket: %w", err)
-	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
-	}
-	lifetime, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	d.server, d.listener, d.cancel = server, listener, cancel
-	d.loops.Go(func() { d.accept(lifetime) })
-	return d, nil
+func serve(ctx context.Context, driver *Driver, config Config, spec frontend.Spec) (d *Device, err error) {
+	d = &Device{driver: driver, config: config, spec: spec, log: spec.Log(driver.Logger)}
+	d.socket, err = frontend.Listen(ctx, config.path(socketName), only{d}, d.log, d.accept)
+	return d, err
 }
 
 // only is the one export of a device's socket.
@@ -84,22 +57,22 @@ func (e export) Close() error { return nil }
 
 // accept serves one connection after the other: the helper has only one, and
 // makes a new one when it thinks the old one dead.
-func (d *Device) accept(ctx context.Context) {
+func (d *Device) accept(ctx context.Context, l *frontend.Listener) {
 	for {
-		socket, err := d.listener.Accept()
+		socket, err := l.Accept()
 		if err != nil {
 			return
 		}
-		conn, err := d.server.Negotiate(ctx, socket)
+		conn, err := l.Negotiate(ctx, socket)
 		if err != nil || conn == nil {
 			d.log.Info("helper did not get through the handshake", "err", err)
 			continue
 		}
-		if err := d.replace(ctx, conn); err != nil {
+		if err := replace(ctx, l, conn); err != nil {
 			d.log.Info("helper's connection is not served", "err", errors.Join(err, conn.Close()))
 			continue
 		}
-		d.loops.Go(func() {
+		l.Go(func() {
 			if err := conn.Serve(ctx); err != nil {
 				d.log.Info("helper's connection ended", "err", err)
 			}
@@ -109,22 +82,13 @@ func (d *Device) accept(ctx context.Context) {
 
 // replace makes conn the connection of the device, after the old one's requests
 // have finished (rule 29).
-func (d *Device) replace(ctx context.Context, conn *nbd.Conn) error {
-	d.mu.Lock()
-	old := d.conn
-	d.mu.Unlock()
-	if old != nil {
+func replace(ctx context.Context, l *frontend.Listener, conn *nbd.Conn) error {
+	if old := l.Client(); old != nil {
 		if err := old.Quiesce(ctx); err != nil {
 			return err
 		}
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closing {
-		return block.ErrClosed
-	}
-	d.conn = conn
-	return nil
+	return l.Begin(conn)
 }
 
 // Path implements frontend.Device.
@@ -132,22 +96,7 @@ func (d *Device) Path() string { return d.loop }
 
 // Close implements frontend.Device.
 func (d *Device) Close(ctx context.Context) error {
-	d.mu.Lock()
-	conn := d.conn
-	d.closing = true
-	d.mu.Unlock()
-	// Closing the listener also removes the socket, so that the helper does not
-	// connect to a daemon that is leaving.
-	err := d.listener.Close()
-	if errors.Is(err, net.ErrClosed) {
-		err = nil
-	}
-	if conn != nil {
-		err = errors.Join(err, conn.Quiesce(ctx))
-	}
-	d.cancel()
-	d.loops.Wait()
-	if err != nil {
+	if err := d.socket.Close(ctx); err != nil {
 		return fmt.Errorf("close %s: %w", d.Path(), err)
 	}
 	return nil

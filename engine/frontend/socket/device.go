@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -26,49 +24,24 @@ const (
 
 // Device is a volume on a unix socket.
 type Device struct {
-	driver   *Driver
-	spec     frontend.Spec
-	log      *slog.Logger
-	listener net.Listener
-	server   *nbd.Server
-	cancel   context.CancelFunc
-	loops    sync.WaitGroup
+	driver *Driver
+	spec   frontend.Spec
+	log    *slog.Logger
+	socket *frontend.Listener
 	// use holds a token while the device is in use: by its one client, or by
 	// Detach, which never gives it back.
 	use chan struct{}
 
 	mu sync.Mutex
-	// conn is the client being served, nil if there is none.
-	conn *nbd.Conn
-	// closing: no client is to follow. detached: Detach has the token.
-	closing, detached bool
+	// detached: Detach has the token.
+	detached bool
 }
 
-// serve listens for clients.
-func serve(ctx context.Context, driver *Driver, spec frontend.Spec) (*Device, error) {
-	d := &Device{driver: driver, spec: spec, log: spec.Log(driver.Logger), use: make(chan struct{}, 1)}
-	server, err := nbd.NewServer(nbd.ServerConfig{Exports: only{d}, HoldErrors: true, Logger: d.log})
-	if err != nil {
-		return nil, err
-	}
-	path := driver.socketPath(spec.Attachment)
-	// The socket of a daemon that was killed.
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove old socket: %w", err)
-	}
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("restrict socket: %w", err), listener.Close())
-	}
-	// It serves until Close, which is not the end of the call that made it.
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	d.server, d.listener, d.cancel = server, listener, cancel
-	d.loops.Go(func() { d.accept(ctx) })
-	return d, nil
+// serve listens for clients. ctx bounds only the beginning.
+func serve(ctx context.Context, driver *Driver, spec frontend.Spec) (d *Device, err error) {
+	d = &Device{driver: driver, spec: spec, log: spec.Log(driver.Logger), use: make(chan struct{}, 1)}
+	d.socket, err = frontend.Listen(ctx, driver.socketPath(spec.Attachment), only{d}, d.log, d.accept)
+	return d, err
 }
 
 // take waits for the device to be free.
@@ -119,7 +92,7 @@ func (e export) Close() error {
 }
 
 // accept accepts connections until the listener is closed.
-func (d *Device) accept(ctx context.Context) {
+func (d *Device) accept(ctx context.Context, l *frontend.Listener) {
 	tokens := make(chan struct{}, maxConns)
 	for {
 		select {
@@ -127,17 +100,17 @@ func (d *Device) accept(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		socket, err := d.listener.Accept()
+		socket, err := l.Accept()
 		if err != nil {
 			if !errors.Is(err, net.ErrClosed) {
 				d.log.Error("NBD socket takes no more clients", "err", err)
 			}
 			return
 		}
-		d.loops.Go(func() {
+		l.Go(func() {
 			defer func() { <-tokens }()
 			// A client may hang up without a farewell.
-			if err := d.negotiate(ctx, socket); err != nil && !errors.Is(err, block.ErrClosed) && ctx.Err() == nil {
+			if err := d.negotiate(ctx, l, socket); err != nil && !errors.Is(err, block.ErrClosed) && ctx.Err() == nil {
 				d.log.Info("client's connection ended", "err", err)
 			}
 		})
@@ -146,13 +119,13 @@ func (d *Device) accept(ctx context.Context) {
 
 // negotiate leads a connection through the handshake and serves it, if it comes
 // to that.
-func (d *Device) negotiate(ctx context.Context, socket net.Conn) error {
-	conn, err := d.server.Negotiate(ctx, socket)
+func (d *Device) negotiate(ctx context.Context, l *frontend.Listener, socket net.Conn) error {
+	conn, err := l.Negotiate(ctx, socket)
 	if conn == nil {
 		return err
 	}
 	if err == nil {
-		err = d.begin(conn)
+		err = l.Begin(conn)
 	}
 	if err != nil {
 		err = errors.Join(err, conn.Close())
@@ -164,29 +137,9 @@ func (d *Device) negotiate(ctx context.Context, socket net.Conn) error {
 	if quiesceErr := conn.Quiesce(ctx); quiesceErr != nil {
 		return errors.Join(err, quiesceErr)
 	}
-	d.end(conn)
+	l.End(conn)
 	d.giveBack()
 	return err
-}
-
-// begin makes conn the client of the device.
-func (d *Device) begin(conn *nbd.Conn) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closing {
-		return block.ErrClosed
-	}
-	d.conn = conn
-	return nil
-}
-
-// end is the end of what began, if it did.
-func (d *Device) end(conn *nbd.Conn) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.conn == conn {
-		d.conn = nil
-	}
 }
 
 // Path implements frontend.Device: it is the URI of the export.
@@ -194,22 +147,7 @@ func (d *Device) Path() string { return URI(d.driver.socketPath(d.spec.Attachmen
 
 // Close implements frontend.Device.
 func (d *Device) Close(ctx context.Context) error {
-	d.mu.Lock()
-	conn := d.conn
-	d.closing = true
-	d.mu.Unlock()
-	// Closing the listener also removes the socket, so that clients do not connect
-	// to a daemon that is leaving.
-	err := d.listener.Close()
-	if errors.Is(err, net.ErrClosed) {
-		err = nil
-	}
-	if conn != nil {
-		err = errors.Join(err, conn.Quiesce(ctx))
-	}
-	d.cancel()
-	d.loops.Wait()
-	if err != nil {
+	if err := d.socket.Close(ctx); err != nil {
 		return fmt.Errorf("close %s: %w", d.Path(), err)
 	}
 	return nil
