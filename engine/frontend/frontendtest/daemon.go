@@ -133,14 +133,11 @@ func (e *Env) KillDaemonUnderLoad(argument string) {
 	d := e.startDaemon(argument, backing)
 	defer func() { d.kill() }()
 	dir := e.Mount(d.path)
-	l := &load{dir: dir}
+	l := &load{dir: dir, synced: make(chan struct{})}
 	l.start(e)
 	const kills = 5
 	for range kills {
-		before := l.total.Load()
-		for l.total.Load() < before+20 && !e.Failed() && e.Ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
+		l.await(e, 20)
 		d.kill()
 		d = e.startDaemon(argument, backing)
 	}
@@ -179,6 +176,8 @@ type load struct {
 	written        [writers]int
 	total, slowest atomic.Int64
 	running        sync.WaitGroup
+	// synced tells of each file, if somebody listens.
+	synced chan struct{}
 }
 
 func (l *load) path(w, n int) string { return filepath.Join(l.dir, fmt.Sprintf("%d-%d", w, n%kept)) }
@@ -196,11 +195,26 @@ func (l *load) start(e *Env) {
 				}
 				l.written[w] = n + 1
 				l.total.Add(1)
+				select {
+				case l.synced <- struct{}{}:
+				default:
+				}
 				if took := time.Since(began).Milliseconds(); took > l.slowest.Load() {
 					l.slowest.Store(took)
 				}
 			}
 		})
+	}
+}
+
+// await waits for so many more files.
+func (l *load) await(e *Env, files int) {
+	for range files {
+		select {
+		case <-l.synced:
+		case <-e.Ctx.Done():
+			return
+		}
 	}
 }
 
