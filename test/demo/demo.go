@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,8 +28,8 @@ const (
 // demo is what the steps share. The engine runs on the first node, the replica
 // that crashes is on the third, and the volume moves to the second.
 type demo struct {
-	sabotage string
-	broken   bool
+	// broken: the present step is sabotaged.
+	broken bool
 
 	scratch string
 	cluster *harness.Cluster
@@ -174,6 +175,9 @@ func until(ctx context.Context, r io.Reader) io.Reader {
 	})
 }
 
+// ledgerLimit bounds the end of the database, and leaves time to clean up the rest.
+const ledgerLimit = 15 * time.Second
+
 // endLedger kills the database. Its processes end when the engine answers them, so
 // a frozen one goes on first.
 func (d *demo) endLedger(ctx context.Context) error {
@@ -181,7 +185,7 @@ func (d *demo) endLedger(ctx context.Context) error {
 		return err
 	}
 	d.ledger.kill()
-	ctx, cancel := context.WithTimeout(ctx, cleanupLimit/4)
+	ctx, cancel := context.WithTimeout(ctx, ledgerLimit)
 	defer cancel()
 	var killed *exec.ExitError
 	if err := d.ledger.reap(ctx); err != nil && !errors.As(err, &killed) {

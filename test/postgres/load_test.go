@@ -181,14 +181,9 @@ func TestOptions(t *testing.T) {
 	if err := good.Validate(); err != nil {
 		t.Error(err)
 	}
-	good.sabotage = "ledger"
-	if err := good.Validate(); err != nil {
-		t.Error(err)
-	}
 	for _, bad := range []options{
 		{clients: 4, volumeMiB: 256, lead: time.Second}, {scale: 1, volumeMiB: 256, lead: time.Second}, {scale: 1, clients: 4, lead: time.Second}, {scale: 1, clients: 4, volumeMiB: 256},
 		{scale: 1, clients: 4, volumeMiB: 256, lead: time.Second, disks: []string{"/dev/one"}},
-		{scale: 1, clients: 4, volumeMiB: 256, lead: time.Second, sabotage: "cluster"},
 	} {
 		if err := bad.Validate(); err == nil {
 			t.Errorf("%+v is taken", bad)

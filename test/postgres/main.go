@@ -5,12 +5,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
-	"os/signal"
-	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/holdfast-io/holdfast/test/harness"
 )
 
 // options say where and how large.
@@ -44,35 +42,35 @@ func (o options) Validate() error {
 		return errors.New("-scale is at least 1, -clients 2, -volume 128, -lead 1s")
 	case len(o.disks) != 0 && len(o.disks) != 3:
 		return fmt.Errorf("-disks: %d devices, want 3", len(o.disks))
-	case o.sabotage != "" && !slices.Contains(sabotageable(), o.sabotage):
-		return fmt.Errorf("SABOTAGE=%s: no such step; there are: %s", o.sabotage, strings.Join(sabotageable(), ", "))
 	}
 	return nil
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	o := options{sabotage: os.Getenv("SABOTAGE")}
+func main() { harness.Main("postgres", run) }
+
+func run(ctx context.Context, args []string) (err error) {
+	var o options
+	if o.sabotage, err = harness.Sabotaged(sabotageable()); err != nil {
+		return err
+	}
 	var disks string
-	flag.StringVar(&o.binaries, "binaries", "", "folder of holdfastd and holdfast-csi (default: build them)")
-	flag.StringVar(&o.dir, "dir", "/var/tmp", "folder on a disk in which everything lies")
-	flag.StringVar(&o.frontend, "frontend", "auto", "what shows the volume, as holdfastd has it")
-	flag.StringVar(&disks, "disks", "", "three block devices for the replicas, separated by commas (default: files)")
-	flag.IntVar(&o.scale, "scale", 6, "pgbench's scale factor, 16 MB each")
-	flag.IntVar(&o.clients, "clients", 6, "connections of pgbench")
-	flag.Int64Var(&o.volumeMiB, "volume", 768, "size of the volume in MiB")
-	flag.DurationVar(&o.lead, "lead", 8*time.Second, "how long pgbench runs beside a fault's own time")
-	flag.Parse()
+	flags := flag.NewFlagSet("postgres", flag.ContinueOnError)
+	flags.StringVar(&o.binaries, "binaries", "", "folder of holdfastd and holdfast-csi (default: build them)")
+	flags.StringVar(&o.dir, "dir", "/var/tmp", "folder on a disk in which everything lies")
+	flags.StringVar(&o.frontend, "frontend", "auto", "what shows the volume, as holdfastd has it")
+	flags.StringVar(&disks, "disks", "", "three block devices for the replicas, separated by commas (default: files)")
+	flags.IntVar(&o.scale, "scale", 6, "pgbench's scale factor, 16 MB each")
+	flags.IntVar(&o.clients, "clients", 6, "connections of pgbench")
+	flags.Int64Var(&o.volumeMiB, "volume", 768, "size of the volume in MiB")
+	flags.DurationVar(&o.lead, "lead", 8*time.Second, "how long pgbench runs beside a fault's own time")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
 	if disks != "" {
 		o.disks = strings.Split(disks, ",")
 	}
-	err := o.Validate()
-	if err == nil {
-		err = walk(ctx, o)
+	if err := o.Validate(); err != nil {
+		return err
 	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "\npostgres: FAILED: %v\n", err)
-		os.Exit(1)
-	}
+	return walk(ctx, o)
 }

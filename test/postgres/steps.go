@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/holdfast-io/holdfast/test/harness"
 )
 
 // step is one part of the test.
@@ -65,54 +67,26 @@ func sabotageable() []string {
 	return names
 }
 
-// cleanupLimit bounds the cleaning up.
-const cleanupLimit = 2 * time.Minute
-
 // walk goes through the steps, reports each, and cleans up.
-func walk(ctx context.Context, o options) (err error) {
+func walk(ctx context.Context, o options) error {
 	t := &test{options: o}
-	began := time.Now()
-	steps := stepsOf()
-	defer func() {
-		// It cleans up also after a signal, so its context cannot serve.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
-		defer cancel()
-		if cleanErr := t.cleanUp(ctx, err != nil); cleanErr != nil {
-			err = errors.Join(err, fmt.Errorf("clean up: %w", cleanErr))
-		}
-		if err == nil {
-			fmt.Printf("\nAll %d steps are as they should be; everything was cleaned up. %.1f s\n", len(steps), time.Since(began).Seconds())
-		}
-	}()
-	for i, s := range steps {
-		fmt.Printf("%2d. %-68s", i+1, s.title)
-		if s.name == o.sabotage {
-			fmt.Printf("\n    (sabotaged) ")
-		}
-		from := time.Now()
-		result, err := s.once(ctx, t, s.name == o.sabotage)
-		if err != nil {
-			fmt.Println()
-			return fmt.Errorf("step %s: %w", s.name, err)
-		}
-		fmt.Printf(" %6.1f s\n", time.Since(from).Seconds())
-		for line := range strings.Lines(result) {
-			fmt.Printf("    %s\n", strings.TrimRight(line, "\n"))
-		}
+	var steps []harness.Step
+	for _, s := range stepsOf() {
+		steps = append(steps, s.of(t))
 	}
-	return nil
+	return harness.Tell(ctx, steps, o.sabotage, t.cleanUp)
 }
 
-// once does the step in its time, after breaking what it checks if it is to.
-func (s step) once(ctx context.Context, t *test, broken bool) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.limit)
-	defer cancel()
-	if broken {
-		if err := s.plant(t, ctx); err != nil {
-			return "", fmt.Errorf("plant: %w", err)
+// of is the step of one test. Sabotaged, what it checks is broken first.
+func (s step) of(t *test) harness.Step {
+	return harness.Step{Name: s.name, Title: s.title, Limit: s.limit, Run: func(ctx context.Context, sabotaged bool) (string, error) {
+		if sabotaged {
+			if err := s.plant(t, ctx); err != nil {
+				return "", fmt.Errorf("plant: %w", err)
+			}
 		}
-	}
-	return s.run(t, ctx)
+		return s.run(t, ctx)
+	}}
 }
 
 // planted shows each check what it is for, in an order in which what one plants does
@@ -124,17 +98,18 @@ func (t *test) planted(ctx context.Context) (string, error) {
 		checkLogs, checkLedger, checkSums, checkStructure, stopDatabase, checkChecksums,
 		{name: "detach", run: (*test).detachMoved, limit: detach.limit}, checkEqual,
 	} {
-		result, err := s.once(ctx, t, s.plant != nil)
+		step := s.of(t)
+		result, err := step.Once(ctx, s.plant != nil)
 		switch {
 		case s.plant == nil && err != nil:
-			return "", fmt.Errorf("%s: %w", s.name, err)
+			return "", err
 		case s.plant == nil:
 		case err == nil:
 			return "", fmt.Errorf("%s did not see what was planted: %s", s.name, result)
 		case !errors.Is(err, s.finds):
-			return "", fmt.Errorf("%s failed, but not by what was planted: %w", s.name, err)
+			return "", fmt.Errorf("not what was planted: %w", err)
 		default:
-			fmt.Fprintf(&report, "%s: %s\n", s.name, brief(err))
+			fmt.Fprintf(&report, "%s\n", brief(err))
 		}
 	}
 	return report.String(), nil

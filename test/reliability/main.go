@@ -6,29 +6,18 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/holdfast-io/holdfast/test/harness"
 )
 
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == hogArgument {
 		hog()
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	err := run(ctx, os.Args[1:])
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-	case err != nil && ctx.Err() != nil:
-		fmt.Fprintln(os.Stderr, "reliability: interrupted:", err)
-		os.Exit(130)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "reliability:", err)
-		os.Exit(1)
-	}
+	harness.Main("reliability", run)
 }
 
 // options are what the flags say.
