@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -417,6 +418,40 @@ func TestVoteAfterRestart(t *testing.T) {
 		l.Listener.(*mortalListener).die()
 		serving.Wait()
 	}
+}
+
+// TestEndOfARaftConnection: it is reset, so that the kernel delivers nothing that was not
+// sent by then. To Raft on the other side it is an end like any other.
+func TestEndOfARaftConnection(t *testing.T) {
+	listener := listen(t, "127.0.0.1:0")
+	pair := func() (far net.Conn) {
+		near, err := dialTCP(listener.Addr().String(), time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if far, err = listener.Accept(); err != nil {
+			t.Fatal(errors.Join(err, near.Close()))
+		}
+		if err := errors.Join(near.Close(), far.SetReadDeadline(time.Now().Add(time.Minute))); err != nil {
+			t.Fatal(err)
+		}
+		return far
+	}
+	far := pair()
+	defer far.Close()
+	if n, err := far.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the other side read %d bytes, %v", n, err)
+	}
+	far = pair()
+	l := newStreamLayer(listener, block.NodeID{}, nil, nil, testLogger(t))
+	served := l.adopt(far)
+	if n, err := served.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // Raft compares it like this.
+		t.Errorf("Raft reads %d bytes, %v", n, err)
+	}
+	if err := served.Close(); err != nil {
+		t.Error(err)
+	}
+	l.handlers.Wait()
 }
 
 func FuzzDecodeGreeting(f *testing.F) {

@@ -93,6 +93,12 @@ type streamLayer struct {
 	once     sync.Once
 	slots    chan struct{}
 	greeters sync.WaitGroup
+	// handlers are the goroutines in which Raft serves connections.
+	handlers sync.WaitGroup
+
+	mu sync.Mutex
+	// serving are the connections that Raft has and has not closed.
+	serving map[*servedConn]struct{}
 }
 
 // newStreamLayer makes a layer on a listener for a node of a cluster.
@@ -101,12 +107,17 @@ func newStreamLayer(listener net.Listener, node block.NodeID, cluster func() blo
 	return &streamLayer{
 		Listener: listener, node: node, cluster: cluster, dial: dial, logger: logger,
 		accepted: make(chan net.Conn), closed: make(chan struct{}), slots: make(chan struct{}, pendingGreetings),
+		serving: make(map[*servedConn]struct{}),
 	}
 }
 
-// run accepts and greets until the layer is closed, and joins the greeters.
+// run accepts and greets until the layer is closed, and joins the greeters and those
+// who serve what was accepted.
 func (l *streamLayer) run() error {
-	defer l.greeters.Wait()
+	defer func() {
+		l.greeters.Wait()
+		l.handlers.Wait()
+	}()
 	for {
 		conn, err := l.Listener.Accept()
 		if err != nil {
@@ -159,12 +170,56 @@ func (l *streamLayer) welcome(conn net.Conn) error {
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
+	served := l.adopt(conn)
 	select {
-	case l.accepted <- conn:
+	case l.accepted <- served:
 		return nil
 	case <-l.closed:
+		served.release()
 		return block.ErrClosed
 	}
+}
+
+// servedConn is a connection from another node, until Raft closes it.
+type servedConn struct {
+	net.Conn
+	layer *streamLayer
+	once  sync.Once
+}
+
+func (l *streamLayer) adopt(conn net.Conn) *servedConn {
+	c := &servedConn{Conn: conn, layer: l}
+	l.handlers.Add(1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.serving[c] = struct{}{}
+	return c
+}
+
+// Read implements net.Conn. However a connection ends, to Raft it is the end: the reset
+// by a daemon that was killed is nothing to complain of.
+func (c *servedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// Close implements net.Conn. It is the last that Raft's goroutine does.
+func (c *servedConn) Close() error {
+	defer c.release()
+	return c.Conn.Close()
+}
+
+// release lets run end without the connection.
+func (c *servedConn) release() {
+	c.once.Do(func() {
+		c.layer.mu.Lock()
+		delete(c.layer.serving, c)
+		c.layer.mu.Unlock()
+		c.layer.handlers.Done()
+	})
 }
 
 // Accept implements net.Listener.
@@ -177,11 +232,16 @@ func (l *streamLayer) Accept() (net.Conn, error) {
 	}
 }
 
-// Close implements net.Listener.
+// Close implements net.Listener. It ends the connections, too.
 func (l *streamLayer) Close() (err error) {
 	l.once.Do(func() {
 		close(l.closed)
 		err = l.Listener.Close()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for c := range l.serving {
+			_ = c.Conn.Close() // whose turn to close it was does not matter
+		}
 	})
 	return err
 }
