@@ -36,10 +36,10 @@ type Cluster struct {
 	following following
 	// lastLeader is the raft.ServerID of the last leader that was known here.
 	lastLeader atomic.Value
-	// turns spreads detours over the members that can be asked.
-	turns   atomic.Uint32
-	leases  *leases
-	metrics *metrics
+	// failures orders the members that are asked on a detour.
+	failures failures
+	leases   *leases
+	metrics  *metrics
 
 	// leading is set while this member leads and has applied everything that was
 	// committed before its term.

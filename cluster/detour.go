@@ -1,15 +1,16 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/holdfast-io/holdfast/internal/block"
@@ -24,8 +25,8 @@ var errNoWay = errors.New("no way to the leader")
 // nobody else: so a detour has one stop.
 const detourKey = "holdfast-detour"
 
-// detourPatience bounds the wait for a connection to one stop. A connection that
-// stands is tried first, and members are on one network.
+// detourPatience bounds the wait for a connection to one stop: members are on one
+// network.
 const detourPatience = 300 * time.Millisecond
 
 // onDetour reports whether an incoming request may be passed on.
@@ -39,15 +40,21 @@ func onDetour(ctx context.Context) bool {
 func detour[T any](ctx context.Context, c *Cluster, cause error,
 	there func(context.Context, *grpc.ClientConn) (T, error)) (T, error) {
 	var none T
-	for _, conn := range c.stops() {
-		if err := c.reach(ctx, conn); err != nil || ctx.Err() != nil {
+	for _, stop := range c.stops() {
+		if ctx.Err() != nil {
+			break
+		}
+		if err := c.reach(ctx, stop.conn); err != nil {
+			c.failures.add(stop.node)
 			continue
 		}
-		result, err := there(metadata.AppendToOutgoingContext(ctx, detourKey, "1"), conn)
-		if err == nil {
+		result, err := there(metadata.AppendToOutgoingContext(ctx, detourKey, "1"), stop.conn)
+		switch {
+		case err == nil:
 			c.metrics.detours.Inc()
-		}
-		if err == nil || !errors.Is(err, block.ErrNotLeader) {
+			return result, nil
+		case !errors.Is(err, block.ErrNotLeader):
+			c.failures.add(stop.node)
 			return result, err
 		}
 	}
@@ -84,17 +91,24 @@ func directly[T any](ctx context.Context, c *Cluster, leader raft.ServerID, addr
 	return askLeader(ctx, c, leader, conn, there)
 }
 
-// stops are connections to the other voters, which know who leads: those that
-// stand come first, and no voter is always the first of them. The last leader that
-// was known here is none: either it leads no more, or its silence is the reason for
-// the detour, and a connection to it may look as if it stood.
-func (c *Cluster) stops() []*grpc.ClientConn {
+// stop is a member that may pass a request on.
+type stop struct {
+	node block.NodeID
+	conn *grpc.ClientConn
+}
+
+// stops are the other voters, which know who leads: first the one whose last
+// failure is the longest ago. A frozen one keeps its connection, so that the state
+// of that does not tell; and if they took turns, requests could meet the frozen one
+// each time while heartbeats meet the other. The last leader that was known here is
+// none: either it leads no more, or its silence is the reason for the detour.
+func (c *Cluster) stops() []stop {
 	future := c.raft.GetConfiguration()
 	if future.Error() != nil {
 		return nil
 	}
 	last, _ := c.lastLeader.Load().(raft.ServerID)
-	var standing, others []*grpc.ClientConn
+	var all []stop
 	for _, s := range future.Configuration().Servers {
 		node, _, err := splitRaftAddress(s.Address)
 		if err != nil || s.Suffrage != raft.Voter || s.ID == last || node == c.NodeID() {
@@ -104,20 +118,38 @@ func (c *Cluster) stops() []*grpc.ClientConn {
 		if !ok {
 			continue
 		}
-		conn, err := c.peers.to(record.ControlAddress)
-		switch {
-		case err != nil:
-		case conn.GetState() == connectivity.Ready:
-			standing = append(standing, conn)
-		default:
-			others = append(others, conn)
+		if conn, err := c.peers.to(record.ControlAddress); err == nil {
+			all = append(all, stop{node: node, conn: conn})
 		}
 	}
-	if n := len(standing); n > 1 {
-		first := int(c.turns.Add(1) % uint32(n))
-		standing = slices.Concat(standing[first:], standing[:first])
+	c.failures.sort(all)
+	return all
+}
+
+// failures remembers which stop failed last. Its zero value is empty.
+type failures struct {
+	mu    sync.Mutex
+	count uint64
+	last  map[block.NodeID]uint64 // the count at its last failure; bounded by the nodes
+}
+
+func (f *failures) add(node block.NodeID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.last == nil {
+		f.last = map[block.NodeID]uint64{}
 	}
-	return append(standing, others...)
+	f.count++
+	f.last[node] = f.count
+}
+
+// sort puts the stops into the order in which they are asked.
+func (f *failures) sort(stops []stop) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	slices.SortStableFunc(stops, func(a, b stop) int {
+		return cmp.Compare(f.last[a.node], f.last[b.node])
+	})
 }
 
 // perhapsBounded bounds a call that takes Raft's time and no more, if it is on a

@@ -140,6 +140,44 @@ func TestDetour(t *testing.T) {
 	}
 }
 
+// TestDetourLeavesTheSilent: a stop that was asked once and did not answer is not
+// asked again while another one does, however the requests alternate.
+func TestDetourLeavesTheSilent(t *testing.T) {
+	l := newLinks()
+	g := newGroupOf(t, 5, l.carry)
+	ctx := testContext(t)
+	leader, member := g.leader(ctx), g.follower(ctx)
+	byNode := map[block.NodeID]*node{}
+	for _, n := range g {
+		byNode[n.NodeID()] = n
+	}
+	l.between(leader, member, true)
+	waitFor(ctx, t, "the leader to be out of sight, and three others to be asked", func() bool {
+		_, known := member.raft.LeaderWithID()
+		return known == "" && len(member.stops()) == 3
+	})
+	for range 2 {
+		frozen := byNode[member.stops()[0].node]
+		frozen.silent.Store(true)
+		// Heartbeats ask around, too.
+		waitFor(ctx, t, "the silent one to be the last that is asked", func() bool {
+			return member.stops()[0].node != frozen.NodeID()
+		})
+		for len(frozen.heard) > 0 {
+			<-frozen.heard
+		}
+		for range 10 {
+			if _, err := member.nodes().ListNodes(ctx, &holdfastv1.ListNodesRequest{}); err != nil {
+				t.Error(err)
+			}
+		}
+		if len(frozen.heard) > 0 {
+			t.Errorf("the silent one was asked again: %s", <-frozen.heard)
+		}
+		frozen.silent.Store(false)
+	}
+}
+
 // TestDetourHasOneStop: a member that knows no leader either does not ask around
 // for somebody else.
 func TestDetourHasOneStop(t *testing.T) {
