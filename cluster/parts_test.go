@@ -445,7 +445,7 @@ func TestEndOfARaftConnection(t *testing.T) {
 	far = pair()
 	l := newStreamLayer(listener, block.NodeID{}, nil, nil, testLogger(t))
 	served := l.adopt(far)
-	if n, err := served.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // Raft compares it like this.
+	if n, err := served.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("Raft reads %d bytes, %v", n, err)
 	}
 	if err := served.Close(); err != nil {

@@ -271,6 +271,8 @@ func (h *Host) Stage(ctx context.Context, volume block.VolumeID) (string, block.
 }
 
 func (h *Host) stage(ctx context.Context, volume block.VolumeID) (string, block.AttachmentID, error) {
+	ctx, cancel := early(ctx)
+	defer cancel()
 	if err := h.known(ctx); err != nil {
 		return "", block.AttachmentID{}, err
 	}
@@ -298,6 +300,16 @@ func (h *Host) stage(ctx context.Context, volume block.VolumeID) (string, block.
 		err = h.stillAttached(ctx, Attachment{Volume: volume, ID: attachment})
 	}
 	return path, attachment, err
+}
+
+// early ends a little before its parent's deadline, while the caller still listens.
+func early(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	const share = 10
+	return context.WithDeadline(ctx, deadline.Add(-min(answerTime, time.Until(deadline)/share)))
 }
 
 // stillAttached asks Raft whether a device that was there before is of the present

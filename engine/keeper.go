@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +28,9 @@ const (
 	// steadyAfter is how long a volume must have been served for the next restart
 	// of its engine to be without a longer pause.
 	steadyAfter = time.Minute
+	// answerTime of what a caller gives is kept for an answer that says why it was
+	// not enough.
+	answerTime = 500 * time.Millisecond
 )
 
 // keeper keeps one staged volume served: it starts an engine, gives it the
@@ -68,7 +72,7 @@ func newKeeper(h *Host, volume block.VolumeID, attachment block.AttachmentID) *k
 		ready:      make(chan struct{}),
 		gone:       make(chan struct{}),
 		wake:       make(chan struct{}, 1),
-		waiting:    block.ErrUnavailable,
+		waiting:    fmt.Errorf("its engine does not serve yet: %w", block.ErrUnavailable),
 	}
 }
 
@@ -373,11 +377,22 @@ func (k *keeper) whyGone() error {
 	return k.err
 }
 
-// waitsFor says why the volume is not ready yet.
+// waitsFor says why the volume is not ready yet, and what would help.
 func (k *keeper) waitsFor() error {
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime/2)
+	defer cancel()
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.waiting
+	e, waiting := k.engine, k.waiting
+	k.mu.Unlock()
+	if e == nil {
+		return waiting
+	}
+	status, err := e.Status(ctx)
+	if err != nil || status.Frozen == nil {
+		return errors.Join(waiting, err)
+	}
+	return fmt.Errorf("%w; what was acknowledged is on these nodes, of which one must come back: %s",
+		status.Frozen, strings.Join(inSyncNodes(status.View), ", "))
 }
 
 func (k *keeper) status(ctx context.Context) (core.Status, string, error) {

@@ -1,6 +1,9 @@
 package engine
 
-import "github.com/holdfast-io/holdfast/engine/core"
+import (
+	"github.com/holdfast-io/holdfast/engine/core"
+	"github.com/holdfast-io/holdfast/internal/block"
+)
 
 // report logs and counts what the core reports.
 func (e *Engine) report(n core.Notice) {
@@ -23,7 +26,7 @@ func (e *Engine) report(n core.Notice) {
 			log.Info("replica made equal to its peers")
 		}
 	case core.NoticeFrozen:
-		e.log.Warn("requests wait", "err", n.Err)
+		e.log.Warn("requests wait", "err", n.Err, "in_sync", inSyncNodes(e.core.Status().View))
 	case core.NoticeThawed:
 		e.log.Info("requests flow again")
 	case core.NoticeUnreadable:
@@ -32,4 +35,15 @@ func (e *Engine) report(n core.Notice) {
 	case core.NoticeDiffer:
 		log.Error("replicas differ with good checksums", "offset", n.Offset, "bytes", n.Bytes)
 	}
+}
+
+// inSyncNodes are those that have everything that was acknowledged.
+func inSyncNodes(v block.View) []string {
+	var nodes []string
+	for _, m := range v.Replicas {
+		if m.InSync {
+			nodes = append(nodes, m.Node.String())
+		}
+	}
+	return nodes
 }

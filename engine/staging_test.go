@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -76,6 +78,32 @@ func TestUnstageWhileStaging(t *testing.T) {
 				t.Error("staged again:", err)
 			}
 		})
+	}
+}
+
+// TestStageSaysWhatItWaitsFor: who stages a volume whose in-sync replicas are all
+// away is told so before his time is over, and where they are.
+func TestStageSaysWhatItWaitsFor(t *testing.T) {
+	w := newWorld(t, 2)
+	id := w.volume(volumeSize, w.nodes[1])
+	w.truth.must(state.Unpublish{Volume: id, Node: w.nodes[1].id})
+	w.truth.must(state.Publish{Volume: id, Node: w.nodes[0].id})
+	w.nodes[1].kill()
+	d := w.startDaemon(newMachine(t))
+	await(t, "the host", d.adopted)
+	ctx, cancel := context.WithTimeout(within(t), time.Duration(testTiming().AttachWait)+3*time.Second)
+	defer cancel()
+	_, _, err := d.Stage(ctx, id)
+	if ctx.Err() != nil {
+		t.Error("the answer came too late")
+	}
+	if !errors.Is(err, block.ErrUnavailable) {
+		t.Error("staged without a replica:", err)
+	}
+	for _, want := range []string{"no in-sync replica can be reached", w.nodes[1].id.String()} {
+		if !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("%v does not tell %q", err, want)
+		}
 	}
 }
 

@@ -68,12 +68,16 @@ func TestAttachGoesOnAsSoonAsTheLastMemberIsHere(t *testing.T) {
 func TestAttachWithoutAMemberWaitsForOne(t *testing.T) {
 	s := beginAttach(t, scene{members: "A B"})
 	s.silent = bit(0) | bit(1)
+	s.pass(4 * time.Second)
+	s.expectNone("frozen")
+	s.pass(2 * time.Second)
+	s.expectAmong("frozen: unavailable")
 	s.pass(time.Minute)
 	s.expectNone("propose")
 	s.wake("A")
 	s.pass(time.Second)
 	s.settle()
-	s.expectAmong("propose remove B")
+	s.expectAmong("propose remove B", "thawed")
 }
 
 func TestAttachWaitsOutOlderLeases(t *testing.T) {

@@ -19,10 +19,11 @@ var (
 
 // frozenBy is what I/O waits for, or nil while it flows.
 func (c *Core) frozenBy() error {
-	if c.phase != serving && c.phase != draining {
-		return nil
-	}
 	switch {
+	case c.phase == attaching && c.openMembers() == 0 && c.now >= c.attachUntil():
+		return errNoMember
+	case c.phase != serving && c.phase != draining:
+		return nil
 	case c.healthy() == 0:
 		return errNoMember
 	case c.iss.count() == 1 && c.peers[c.iss.first()].readOnly:

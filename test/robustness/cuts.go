@@ -124,6 +124,10 @@ func (r *round) splitLeader(ctx context.Context) error {
 			return err
 		}
 	}
+	// A replica that is frozen below must not be the last one.
+	if err := r.stage.inSync(ctx); err != nil {
+		return err
+	}
 	home := r.stage.home
 	kind, from, to, both := "leader to engine", leader, home, false
 	switch r.draw.IntN(3) {

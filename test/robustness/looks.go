@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -69,6 +70,35 @@ func (s *stage) changes(ctx context.Context) (revision, term uint64, err error) 
 	}
 	_, term, err = s.leader(ctx)
 	return v.GetRevision(), term, err
+}
+
+// inSyncOn are the nodes with in-sync replicas.
+func (s *stage) inSyncOn(ctx context.Context) (nodes []int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	v, err := s.answering(s.home).Volumes().GetVolume(ctx, &holdfastv1.GetVolumeRequest{Id: s.volume})
+	if err != nil {
+		return nil, fmt.Errorf("look at volume: %w", err)
+	}
+	for _, r := range v.GetReplicas() {
+		if r.GetInSync() {
+			nodes = append(nodes, indexOf(s.cluster.Node(r.GetNodeId())))
+		}
+	}
+	return nodes, nil
+}
+
+// inSyncOnly waits until the replica on one node is the only one that is in sync.
+func (s *stage) inSyncOnly(ctx context.Context, node int) error {
+	ctx, cancel := context.WithTimeout(ctx, syncLimit)
+	defer cancel()
+	return harness.Wait(ctx, "one replica to be left in sync", func(ctx context.Context) error {
+		nodes, err := s.inSyncOn(ctx)
+		if err == nil && !slices.Equal(nodes, []int{node}) {
+			err = fmt.Errorf("in sync are those on nodes %v", nodes)
+		}
+		return err
+	})
 }
 
 // inSync waits until all replicas are.

@@ -48,6 +48,7 @@ func (r *round) move(ctx context.Context) error {
 // loss is how a node is lost that comes back later.
 type loss struct {
 	name         string
+	nodes        []int // all that are lost
 	inject, mend func(context.Context) error
 }
 
@@ -56,12 +57,12 @@ const parted = "parted"
 
 // losses are those of a node, to all others or to all but one.
 func (r *round) losses(node, but int) []loss {
-	n := r.stage.node(node)
+	n, alone := r.stage.node(node), []int{node}
 	all := []loss{
-		{"died", func(context.Context) error { return n.Kill() }, n.Start},
-		{"froze", func(context.Context) error { return n.Freeze() }, func(context.Context) error { return n.Thaw() }},
+		{"died", alone, func(context.Context) error { return n.Kill() }, n.Start},
+		{"froze", alone, func(context.Context) error { return n.Freeze() }, func(context.Context) error { return n.Thaw() }},
 		{
-			"vanished", func(ctx context.Context) error { return r.links(ctx, []int{node}, r.everybody(), true) },
+			"vanished", alone, func(ctx context.Context) error { return r.links(ctx, []int{node}, r.everybody(), true) },
 			r.stage.network.Heal,
 		},
 	}
@@ -73,8 +74,8 @@ func (r *round) losses(node, but int) []loss {
 	}
 	side := []int{node, companions[r.draw.IntN(len(companions))]}
 	rest := slices.DeleteFunc(r.everybody(), func(i int) bool { return slices.Contains(side, i) })
-	return append(all, loss{
-		parted, func(ctx context.Context) error {
+	return append(all, r.lossOfLastCopy(node), loss{
+		parted, side, func(ctx context.Context) error {
 			r.stage.away = side
 			return r.links(ctx, side, rest, true)
 		},
@@ -83,6 +84,36 @@ func (r *round) losses(node, but int) []loss {
 			return r.stage.network.Heal(ctx)
 		},
 	})
+}
+
+// lossOfLastCopy is the loss of a node after those of the other replicas, which come
+// back at once and lack what was written meanwhile. A majority must be left for the
+// changes of the view.
+func (r *round) lossOfLastCopy(node int) loss {
+	n, others := r.stage.node(node), r.holdersBut(node)
+	return loss{
+		"was alone", []int{node},
+		func(ctx context.Context) error {
+			for _, i := range others {
+				if err := r.stage.node(i).Kill(); err != nil {
+					return err
+				}
+			}
+			if err := r.stage.inSyncOnly(ctx, node); err != nil {
+				return err
+			}
+			if err := n.Kill(); err != nil {
+				return err
+			}
+			for _, i := range others {
+				if err := r.stage.node(i).Start(ctx); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		n.Start,
+	}
 }
 
 // moveByForce takes the volume from a node that was lost, and lets that node come
@@ -123,6 +154,11 @@ func (r *round) moveByForce(ctx context.Context) error {
 	}
 	r.load.release()
 	detached := r.load.history.now()
+	mend := sync.OnceValue(func() error { return how.mend(ctx) })
+	if err := r.awaitCopy(ctx, to, how.nodes, mend); err != nil {
+		return err
+	}
+	attaching := r.load.history.now()
 	dial, err := r.stage.attach(ctx, to)
 	if err != nil {
 		return err
@@ -132,18 +168,38 @@ func (r *round) moveByForce(ctx context.Context) error {
 		return err
 	}
 	r.table.add("detach after "+roleless(how.name), sample{during: time.Duration(detached - asked)})
-	r.table.add("attach after "+roleless(how.name), sample{during: r.load.history.pause(detached, detached)})
+	r.table.add("attach after "+roleless(how.name), sample{during: r.load.history.pause(attaching, attaching)})
 	// The old engine, if it lives, must not tell anybody what was true once.
 	stop := r.readStale(ctx, oldDial)
 	pause(ctx, r.between(0, 3*time.Second))
 	mended := r.load.history.now()
-	err = how.mend(ctx)
+	err = mend()
 	pause(ctx, r.between(0, time.Second))
 	stop()
 	if err != nil {
 		return err
 	}
 	return r.recover(ctx, "move by force", asked, mended)
+}
+
+// awaitCopy mends the loss of nodes that have all in-sync replicas of the detached
+// volume, as an earlier fault can leave it: the others lack acknowledged writes, and
+// must not serve it until then.
+func (r *round) awaitCopy(ctx context.Context, to int, lost []int, mend func() error) error {
+	inSync, err := r.stage.inSyncOn(ctx)
+	if err != nil {
+		return err
+	}
+	if left := slices.DeleteFunc(inSync, func(i int) bool { return slices.Contains(lost, i) }); len(left) > 0 {
+		return nil
+	}
+	r.say("everything acknowledged is on nodes that are lost")
+	asking, cancel := context.WithTimeout(ctx, r.between(time.Second, 8*time.Second))
+	defer cancel()
+	if _, err := r.stage.node(to).Attach(asking, r.stage.volume); err == nil {
+		return fmt.Errorf("%s serves the volume without any of its in-sync replicas", r.stage.node(to).Name)
+	}
+	return mend()
 }
 
 func roleless(how string) string { return "its node " + how }

@@ -96,7 +96,7 @@ type daemon struct {
 
 func (e *Env) startDaemon(argument, backing string) *daemon {
 	e.Helper()
-	d := &daemon{command: exec.Command("/proc/self/exe", argument, backing, e.Spec.Volume.String(), e.Spec.Attachment.String())}
+	d := &daemon{command: exec.CommandContext(e.Ctx, "/proc/self/exe", argument, backing, e.Spec.Volume.String(), e.Spec.Attachment.String())}
 	d.command.Env = append(os.Environ(), RoleVariable+"="+roleDaemon)
 	d.command.Stderr = e.Output()
 	var err error

@@ -32,7 +32,7 @@ const (
 // Env is one device and the memory behind it.
 type Env struct {
 	*testing.T
-	Ctx    context.Context
+	Ctx    context.Context //nolint:containedctx // It bounds the one test that an Env is for.
 	Driver frontend.Driver
 	Spec   frontend.Spec
 	Disk   *nbdtest.Disk
@@ -161,7 +161,7 @@ func (e *Env) CloseLeavesTheDeviceForAdopt() {
 	if err != nil {
 		e.Fatal(err)
 	}
-	defer adopted.Close(e.Ctx)
+	defer func() { _ = adopted.Close(e.Ctx) }() // once more after Detach, which a failure may skip
 	waiting.Wait()
 	if adopted.Path() != device.Path() {
 		e.Errorf("path %s became %s", device.Path(), adopted.Path())
