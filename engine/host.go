@@ -366,11 +366,18 @@ func (h *Host) unstage(ctx context.Context, volume block.VolumeID) error {
 
 // endLeftover ends an attachment that Raft shows here though no device is left.
 func (h *Host) endLeftover(ctx context.Context, volume block.VolumeID) error {
-	view, ok := h.config.Truth.View(volume)
-	if !ok || view.Attachment.IsZero() || view.Owner != h.config.Node {
+	if !h.ownsUnseen(volume) {
 		return nil
 	}
+	view, _ := h.config.Truth.View(volume)
 	return h.config.Truth.EndAttachment(ctx, volume, view.Attachment)
+}
+
+// ownsUnseen reports whether Raft shows an attachment of a volume here. The caller
+// knows of no device.
+func (h *Host) ownsUnseen(volume block.VolumeID) bool {
+	view, ok := h.config.Truth.View(volume)
+	return ok && !view.Attachment.IsZero() && view.Owner == h.config.Node
 }
 
 // Status describes a staged volume and its device.

@@ -348,6 +348,24 @@ func TestLostStart(t *testing.T) {
 	}
 }
 
+// TestStartOfAnEarlierDaemon: a fresh start of a daemon that is dead lands after the
+// next one has looked for attachments. Nobody has a device of it; the volume can be
+// staged all the same.
+func TestStartOfAnEarlierDaemon(t *testing.T) {
+	w := newWorld(t, 1)
+	id := w.volume(volumeSize)
+	d := w.startDaemon(newMachine(t))
+	await(t, "the host", d.adopted)
+	w.truth.must(state.StartEngine{
+		Volume: id, Node: w.nodes[0].id, Start: block.StartID{ID: newID(t)}, NewAttachment: block.AttachmentID{ID: newID(t)},
+	})
+	late := attached(w, id)
+	_, attachment, err := d.Stage(within(t), id)
+	if err != nil || attachment == late {
+		t.Errorf("staged with attachment %s after the late %s: %v", attachment, late, err)
+	}
+}
+
 // TestUnstageFails: an attempt that cannot succeed tells everybody who waits for
 // it, and may be repeated; who gave up waiting does no harm.
 func TestUnstageFails(t *testing.T) {

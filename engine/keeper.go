@@ -186,6 +186,10 @@ func (k *keeper) notRaised(ctx context.Context, err error) (over bool, _ error) 
 		}
 		k.removeStale(ctx)
 		return true, err
+	case errors.Is(err, block.ErrInUse) && k.host.ownsUnseen(k.volume):
+		// A start of an earlier daemon of this node landed after this one had looked.
+		k.log.Warn("an attachment without a device ends", "err", err)
+		return false, k.host.endLeftover(ctx, k.volume)
 	case detached, errors.Is(err, block.ErrInvalid), errors.Is(err, block.ErrInUse), errors.Is(err, block.ErrForeign):
 		// Trying again cannot help; who staged it is told.
 		return true, err

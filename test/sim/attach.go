@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/holdfast-io/holdfast/cluster/state"
@@ -27,10 +28,13 @@ type volume struct {
 	hosts []*host
 	// current is the host of the highest epoch that was started.
 	current *host
-	// starting is the process that has asked for an engine and not been answered;
-	// nil for none.
+	// starting is the process that has asked Raft for something and not been
+	// answered; nil for none.
 	starting *process
-	start    block.StartID
+	// starter is the process that is to start engines, start what it calls the start
+	// that was not answered yet.
+	starter *process
+	start   block.StartID
 }
 
 // superviseInterval is how often the supervisor of a volume looks after it.
@@ -95,57 +99,119 @@ func (w *World) detach(h *host) {
 	})
 }
 
-// startEngine asks Raft for an epoch and then starts a host by it.
+// startEngine takes the next step towards an engine on the target: the volume is
+// published there, what an earlier daemon has left is ended, and Raft gives an epoch.
 func (w *World) startEngine(v *volume) {
 	n, p := v.target, v.target.process
-	v.starting = p
-	if v.start.IsZero() || w.loop.chance(50) {
-		v.start = block.StartID{ID: w.loop.id()}
+	vol, _ := w.truth.state.Volume(v.id)
+	if vol.Published != n.id {
+		w.ask(v, n, func() state.Result { return w.publish(v, n) }, nil)
+		return
 	}
-	start := v.start
-	attachment := block.AttachmentID{ID: w.loop.id()}
-	var result state.Result
-	w.truth.command(n, p, func() { result = w.assign(v, n, start, attachment) }, func(known bool) {
-		v.starting = nil
-		if !known || result.Err != nil {
-			w.loop.log("start of %s on node %d: known %v: %v", v.name, n.index, known, result.Err)
+	device := n.devices[v]
+	if v.starter != p {
+		if device.IsZero() && vol.View.Owner == n.id {
+			w.endLeftover(v, n)
 			return
 		}
+		v.starter, v.start = p, block.StartID{}
+	}
+	if v.start.IsZero() || !device.IsZero() && w.loop.chance(50) {
+		v.start = block.StartID{ID: w.loop.id()}
+	}
+	start, fresh := v.start, block.AttachmentID{ID: w.loop.id()}
+	w.ask(v, n, func() state.Result { return w.assign(v, n, start, device, fresh) }, func(r state.Result) {
 		v.start = block.StartID{}
-		w.launch(v, n, result.View().Clone())
+		switch {
+		case r.Err == nil:
+			view := r.View().Clone()
+			n.devices[v] = view.Attachment
+			w.launch(v, n, view)
+		case errors.Is(r.Err, block.ErrDetached):
+			delete(n.devices, v)
+		case errors.Is(r.Err, block.ErrInUse):
+			// A start of an earlier daemon has landed late.
+			w.paths.count("attach: left by an earlier daemon")
+			w.endLeftover(v, n)
+		}
 	})
 }
 
-// assign is what the control plane commits to have an engine on a node: the
-// volume published there, and an epoch. The attachment is kept if it was on this
-// node and has not ended.
-func (w *World) assign(v *volume, n *node, start block.StartID, attachment block.AttachmentID) state.Result {
-	t := w.truth
-	vol, _ := t.state.Volume(v.id)
+// ask lands a command for a volume; answered hears what came of it, if that is known.
+func (w *World) ask(v *volume, n *node, land func() state.Result, answered func(state.Result)) {
+	v.starting = n.process
+	var result state.Result
+	w.truth.command(n, n.process, func() { result = land() }, func(known bool) {
+		v.starting = nil
+		if !known || result.Err != nil {
+			w.loop.log("%s on node %d: known %v: %v", v.name, n.index, known, result.Err)
+		}
+		if known && answered != nil {
+			answered(result)
+		}
+	})
+}
+
+// publish takes the volume from where it is, by force, and gives it to a node.
+func (w *World) publish(v *volume, n *node) state.Result {
+	vol, _ := w.truth.state.Volume(v.id)
 	if vol.Published != n.id && !vol.Published.IsZero() {
-		if r := t.apply(state.Unpublish{Volume: v.id, Node: vol.Published, EndAttachment: true}); r.Err != nil {
+		r := w.truth.apply(state.Unpublish{Volume: v.id, Node: vol.Published, EndAttachment: true})
+		if r.Err != nil {
 			return r
 		}
 		w.paths.count("attach: at another node")
 	}
-	if r := t.apply(state.Publish{Volume: v.id, Node: n.id}); r.Err != nil {
-		return r
+	return w.truth.apply(state.Publish{Volume: v.id, Node: n.id})
+}
+
+// endLeftover ends the attachment that Raft shows on a node without a device of it.
+func (w *World) endLeftover(v *volume, n *node) {
+	view := w.truth.view(v.id)
+	if view.Owner != n.id {
+		return
 	}
-	view := t.view(v.id)
-	cmd := state.StartEngine{Volume: v.id, Node: n.id, Start: start, Epoch: view.Epoch, Attachment: view.Attachment}
+	w.ask(v, n, func() state.Result {
+		return w.truth.apply(state.EndAttachment{Volume: v.id, Attachment: view.Attachment})
+	}, nil)
+}
+
+// assign is what Raft does with a start: of an engine for the device that the node
+// has, or for a fresh one.
+func (w *World) assign(v *volume, n *node, start block.StartID, device, fresh block.AttachmentID) state.Result {
+	t := w.truth
+	before := t.view(v.id)
+	cmd := state.StartEngine{Volume: v.id, Node: n.id, Start: start, Epoch: before.Epoch, Attachment: device}
+	if device.IsZero() {
+		cmd.NewAttachment = fresh
+	}
 	switch {
-	case view.Attachment.IsZero():
-		cmd.NewAttachment = attachment
-	case view.Start == start:
+	case before.Start == start:
 		w.paths.count("attach: one start asked for twice")
-	default:
+	case !device.IsZero():
 		w.paths.count("attach: the same attachment")
 	}
 	r := t.apply(cmd)
 	after := r.View()
 	w.loop.log("raft: %s starts on node %d: %v %s", v.name, n.index, r.Err, w.describeView(&after))
+	w.checkStart(v, &cmd, &before, r)
 	t.hint(v)
 	return r
+}
+
+// checkStart verifies that a volume has one device, that no engine serves another
+// than its own, and that a start which was not heard can be asked for again.
+func (w *World) checkStart(v *volume, c *state.StartEngine, before *block.View, r state.Result) {
+	after := r.View()
+	switch {
+	case r.Err != nil && before.Start == c.Start && before.Owner == c.Node:
+		w.fail("attachments", fmt.Sprintf("%s: a start that landed is refused when it is asked for again: %v", v.name, r.Err))
+	case r.Err != nil:
+	case !before.Attachment.IsZero() && before.Attachment != after.Attachment:
+		w.fail("attachments", v.name+": a device was made beside one that is alive")
+	case !c.Attachment.IsZero() && c.Attachment != after.Attachment:
+		w.fail("attachments", v.name+": an engine was started for a device whose attachment has ended")
+	}
 }
 
 // launch makes the host of an epoch.
@@ -198,6 +264,9 @@ func (w *World) stopped(h *host) {
 	h.client.abandon()
 	h.closeLinks()
 	w.drop(h)
+	if (h.why == nil || errors.Is(h.why, block.ErrDetached)) && h.node.devices[h.volume] == h.view.Attachment {
+		delete(h.node.devices, h.volume)
+	}
 }
 
 // committed notes a change of a view.

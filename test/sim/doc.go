@@ -29,7 +29,8 @@
 //	          be reached by a node; the quorum is lost, and what waited in the
 //	          log lands when it returns, or never
 //	engine    killed alone; aborted; the volume moved to another node with the
-//	          old engine drained, or left running with its clients (a zombie)
+//	          old engine drained, or left running with its clients (a zombie);
+//	          its device outlives the daemon, but not the machine
 //
 // Connections are TCP's, which neither drops nor doubles nor reorders: what a bad
 // network does to a connection is to end it. So the model has these where they can
@@ -74,6 +75,8 @@
 //	check_memory.go    what an engine leaves queued is bounded
 //	check_store.go     each extent of a disk belongs to one place, whenever a store
 //	                   is opened and at the end
+//	attach.go          a volume has one device at a time, an engine serves its own,
+//	                   and a start that was not heard of can be asked for again
 //	truth.go           a view changes only by a proposal of its epoch's engine on
 //	                   its revision; no other command changes an in-sync set
 //	payload.go         every sector's bytes are of a write to that very place;

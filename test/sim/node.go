@@ -18,6 +18,9 @@ type node struct {
 	clock clock
 	// storage is nil on a node without a disk.
 	storage *storage
+	// devices are the block devices of the volumes, by their attachments. They
+	// outlive the daemon, but not the machine.
+	devices map[*volume]block.AttachmentID
 }
 
 func (n *node) String() string { return fmt.Sprintf("node %d", n.index) }
@@ -73,6 +76,7 @@ func (n *node) kill(powerLoss bool, mode lossMode) {
 	}
 	if powerLoss {
 		n.clock = newClock(w.loop)
+		clear(n.devices)
 	}
 	if n.storage != nil {
 		n.storage.end(powerLoss, mode)

@@ -150,7 +150,8 @@ func (w *World) build() error {
 		return r.Err
 	}
 	for i := range w.options.Shape.Nodes {
-		n := &node{world: w, index: i, id: block.NodeID{ID: w.loop.id()}, clock: newClock(w.loop)}
+		n := &node{world: w, index: i, id: block.NodeID{ID: w.loop.id()}, clock: newClock(w.loop),
+			devices: make(map[*volume]block.AttachmentID)}
 		w.nodes = append(w.nodes, n)
 		if r := w.truth.apply(state.SetNode{Node: state.Node{ID: n.id, Name: fmt.Sprintf("node%d", i)}}); r.Err != nil {
 			return r.Err
