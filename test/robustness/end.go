@@ -9,6 +9,7 @@ import (
 
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 	"github.com/holdfast-io/holdfast/test/harness"
+	"github.com/holdfast-io/holdfast/test/harness/links"
 )
 
 // heal takes back every kind of trouble there may be.
@@ -71,9 +72,9 @@ func (s *stage) takeDown(ctx context.Context) error {
 // clean ends everything and looks whether something is left.
 func (s *stage) clean(ctx context.Context) error {
 	var errs []error
-	var namespaces []uint64
+	var namespaces []links.Identity
 	if s.network != nil {
-		found, err := s.network.Inodes()
+		found, err := s.network.Identities()
 		namespaces = found
 		errs = append(errs, err)
 		if s.cluster != nil {

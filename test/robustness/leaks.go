@@ -19,7 +19,7 @@ import (
 // mount namespace (FUSE ones, too), of loop devices and of files; devices named
 // after it, and its network namespaces, with which its interfaces, nftables and
 // sockets go. Outside of those it must have made no socket and no table.
-func leftBehind(dir string, namespaces []uint64) ([]string, error) {
+func leftBehind(dir string, namespaces []links.Identity) ([]string, error) {
 	var left []string
 	var errs []error
 	for _, look := range []func() ([]string, error){
@@ -146,11 +146,11 @@ func loopsOf(dir string) ([]string, error) {
 }
 
 // namespacesLeft are those of the namespaces that a process is in or holds open.
-func namespacesLeft(inodes []uint64) ([]string, error) {
-	found, err := links.Left(inodes)
+func namespacesLeft(all []links.Identity) ([]string, error) {
+	found, err := links.Left(all)
 	var text []string
-	for _, inode := range found {
-		text = append(text, fmt.Sprintf("network namespace %d", inode))
+	for _, id := range found {
+		text = append(text, id.String())
 	}
 	return text, err
 }

@@ -209,23 +209,56 @@ func (n *Network) Heal(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Inodes tell the namespaces from all others of the machine.
-func (n *Network) Inodes() ([]uint64, error) {
-	var all []uint64
-	for _, file := range append([]*os.File{n.hub}, n.hosts...) {
-		var stat unix.Stat_t
-		if err := unix.Fstat(int(file.Fd()), &stat); err != nil {
-			return nil, fmt.Errorf("identify network namespace: %w", err)
+// Identity tells a network namespace from all others of the machine, also from those
+// that get its inode after it is gone.
+type Identity struct {
+	Inode  uint64
+	Cookie uint64 // the kernel's, which it gives once; 0 where it has none
+}
+
+func (i Identity) String() string { return fmt.Sprintf("network namespace %d", i.Inode) }
+
+// identify looks into a namespace.
+func identify(namespace *os.File) (Identity, error) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(namespace.Fd()), &stat); err != nil {
+		return Identity{}, fmt.Errorf("identify network namespace: %w", err)
+	}
+	id := Identity{Inode: stat.Ino}
+	err := On(namespace, func() error {
+		socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
 		}
-		all = append(all, stat.Ino)
+		defer func() { _ = unix.Close(socket) }()
+		// Before Linux 5.14 there is no cookie.
+		if id.Cookie, err = unix.GetsockoptUint64(socket, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); errors.Is(err, unix.ENOPROTOOPT) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return Identity{}, fmt.Errorf("identify network namespace: %w", err)
+	}
+	return id, nil
+}
+
+// Identities are those of the namespaces.
+func (n *Network) Identities() ([]Identity, error) {
+	var all []Identity
+	for _, file := range append([]*os.File{n.hub}, n.hosts...) {
+		id, err := identify(file)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, id)
 	}
 	return all, nil
 }
 
-// Left are those of the namespaces, by their inodes, that a process is in or holds
-// open.
-func Left(inodes []uint64) ([]uint64, error) {
-	var found []uint64
+// Left are those of the namespaces that a process is in or holds open.
+func Left(all []Identity) ([]Identity, error) {
+	var found []Identity
 	for _, pattern := range []string{"/proc/[0-9]*/task/[0-9]*/ns/net", "/proc/[0-9]*/fd/*"} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
@@ -233,12 +266,20 @@ func Left(inodes []uint64) ([]uint64, error) {
 		}
 		for _, path := range paths {
 			target, err := os.Readlink(path)
-			if err != nil || !strings.HasPrefix(target, "net:[") {
+			if err != nil || !slices.ContainsFunc(all, func(id Identity) bool { return target == fmt.Sprintf("net:[%d]", id.Inode) }) {
 				continue
 			}
-			var stat unix.Stat_t
-			if unix.Stat(path, &stat) == nil && slices.Contains(inodes, stat.Ino) && !slices.Contains(found, stat.Ino) {
-				found = append(found, stat.Ino)
+			file, err := os.Open(path)
+			if err != nil {
+				continue // its process has ended
+			}
+			id, err := identify(file)
+			err = errors.Join(err, file.Close())
+			if err != nil {
+				return nil, err
+			}
+			if slices.Contains(all, id) && !slices.Contains(found, id) {
+				found = append(found, id)
 			}
 		}
 	}

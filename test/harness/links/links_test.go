@@ -22,20 +22,27 @@ func TestCuts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inodes, err := n.Inodes()
-	if err != nil || len(inodes) != 3 {
-		t.Fatalf("namespaces %v, %v", inodes, err)
+	identities, err := n.Identities()
+	if err != nil || len(identities) != 3 {
+		t.Fatalf("namespaces %v, %v", identities, err)
 	}
 	defer func() {
 		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
-		if left, err := Left(inodes); err != nil || len(left) > 0 {
+		if left, err := Left(identities); err != nil || len(left) > 0 {
 			t.Errorf("left behind: %v, %v", left, err)
 		}
 	}()
-	if left, err := Left(inodes); err != nil || len(left) != 3 {
+	if left, err := Left(identities); err != nil || len(left) != 3 {
 		t.Errorf("of three namespaces %v are found, %v", left, err)
+	}
+	// One that got the inode of one that is gone is another.
+	gone := identities[0]
+	if gone.Cookie--; identities[0].Cookie != 0 {
+		if left, err := Left([]Identity{gone}); err != nil || len(left) != 0 {
+			t.Errorf("a namespace that is gone is found: %v, %v", left, err)
+		}
 	}
 
 	listener := listenIn(t, n.hosts[1], n.Address(1)+":7")
