@@ -3,10 +3,11 @@ package core
 import "github.com/holdfast-io/holdfast/internal/block"
 
 const (
-	// slowFactor is how much longer than usual a request may take during a copy, and
-	// slowPercent how many may take longer than that.
-	slowFactor  = 2
-	slowPercent = 1
+	// slowQuarters is what a request may take during a copy, in quarters of what is
+	// usual, and slowPercent how many may take longer than that. Twice as long is what
+	// is promised, and the pace swings about what is aimed at.
+	slowQuarters = 7
+	slowPercent  = 1
 	// A decision about the pace takes that many requests or that long, whichever is
 	// later, but no longer than judgeMax.
 	judgeRequests = 100
@@ -24,10 +25,9 @@ const (
 	restFor   = 60 * millisecond
 )
 
-// throttle keeps jobs in the background from slowing clients down by more than
-// slowFactor. It knows from requests that ended while no job was running what all but
-// one of a hundred take at most, counts those that take longer than twice that during
-// jobs, and puts gaps between the beginnings of jobs: doubled when there are too many,
+// throttle keeps jobs in the background from slowing clients down to less than half.
+// It knows from requests that ended while no job was running what all but one of a
+// hundred take at most, counts those that take much longer during jobs, and puts gaps between the beginnings of jobs: doubled when there are too many,
 // an eighth shorter when not. Time comes with the requests only.
 type throttle struct {
 	// usual is that estimate in nanoseconds; 0 before the first requests. It begins
@@ -55,7 +55,7 @@ func (t *throttle) done(now block.Instant, took int64, alone bool) {
 		t.learn(took)
 	case t.usual > 0:
 		t.ended++
-		if took > slowFactor*t.usual {
+		if 4*took > slowQuarters*t.usual {
 			t.slow++
 		}
 	}
