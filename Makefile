@@ -48,10 +48,10 @@ help: ## Explain every target
 	@echo "  CONFIG=lease,loss     make explore: only these configurations"
 	@echo "  SET=writes=2,links=1  make explore: with other bounds"
 	@echo "  SABOTAGE=<step>       make demo, make postgres: break that step; it must then fail"
-	@echo "  PKG=./engine/...      make test:  only these packages"
+	@echo "  PKG=./engine/...      make test, make fuzz: only these packages"
 	@echo "  RUN=TestName          make test, make e2e: only these tests"
 	@echo "  ONLY=attach SAMPLES=9 make reliability: only that line, that many samples"
-	@echo "  BENCH='-quick'        make bench: its flags; '-h' explains them"
+	@echo "  BENCH='-quick'        make bench, make bench-store: its flags; '-h' explains them"
 	@echo "  HOLDFAST_CACHE=<dir>  where guest kernels and tools are kept (default ~/.cache/holdfast)"
 
 ##@ Every day
@@ -99,6 +99,19 @@ sim: ## Run the protocol simulator: SEED= STEPS= replay a run, DURATION= or EVEN
 explore: ## Visit every state that small configurations reach: CONFIG= SET= choose
 	@go run ./test/explore/cmd/explore $(if $(CONFIG),-config $(CONFIG)) $(if $(SET),-set $(SET))
 
+.PHONY: cuts
+cuts: ## Make and drop many snapshots of one replica in any order: CUTS= SEED= choose
+	@go test ./replica/store -run '^TestManyCuts$$' -count 1 -v -timeout 0 -cuts $(or $(CUTS),10000) $(if $(SEED),-cuts.seed $(SEED))
+
+.PHONY: crash
+crash: ## Cut the power of a store at every sync it makes, losing all that a disk may lose
+	@go test ./test/crash -run '^Test(EverySync|Wander)$$' -count 1 -v -timeout 0 \
+		-crash.few 10 -crash.samples 200 -crash.each 0 -crash.torn -crash.seeds 100 $(if $(SEED),-crash.seed $(SEED))
+
+.PHONY: fuzz
+fuzz: ## Fuzz every decoder and parser for a while each: FUZZTIME=10s PKG=./internal/wire
+	@build/fuzz.sh $(or $(FUZZTIME),10s) $(PKG)
+
 .PHONY: canaries
 canaries: ## Show that each planted bug is caught: RUN= chooses among them
 	@go run ./test/canaries/cmd/canaries $(if $(RUN),-run '$(RUN)')
@@ -107,6 +120,11 @@ canaries: ## Show that each planted bug is caught: RUN= chooses among them
 bench: ## Compare with the raw file and qemu-nbd, as ratios in one run (BENCH=-quick)
 	@build/deps.sh bench
 	@go run ./test/bench $(BENCH)
+
+.PHONY: bench-store
+bench-store: ## Compare a store with a file on its disk, as ratios in one run (BENCH=-quick)
+	@build/deps.sh bench
+	@go run ./test/bench store $(BENCH)
 
 .PHONY: reliability
 reliability: ## Measure what is promised for bad times: ONLY= SAMPLES= DURATION=1h OUTPUT=
@@ -134,7 +152,7 @@ postgres: ## Run PostgreSQL on a volume while daemons and disks fail, then check
 e2e: ## Run the tests that need a real kernel, in a guest (test/e2e/vm)
 	@build/deps.sh e2e
 	@test/e2e/vm/setup
-	@go test -tags e2e -count 1 -timeout 20m -v $(if $(RUN),-run '$(RUN)') ./test/e2e/...
+	@go test -tags e2e -count 1 -timeout 40m -v $(if $(RUN),-run '$(RUN)') ./test/e2e/...
 
 ##@ Housekeeping
 

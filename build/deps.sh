@@ -15,8 +15,8 @@ test demo bench|libnbd-bin|nbdinfo and nbdcopy judge our NBD exports
 test demo bench|nbdkit|the reference NBD server our client is tested against
 test demo bench|fio|puts load on devices and compares them
 test demo|sqlite3|the database of the durability checks
-test demo postgres|e2fsprogs|mkfs.ext4, which the CSI node service runs
-test demo|xfsprogs|mkfs.xfs, which the CSI node service runs
+test demo postgres|e2fsprogs|mkfs.ext4 and resize2fs, which the CSI node service runs
+test demo postgres|xfsprogs|mkfs.xfs and its like, which the CSI node service runs
 test demo bench postgres|util-linux|losetup, mount, nsenter, fallocate
 test demo postgres|mount|mount and umount
 test demo|iproute2|network namespaces for tests that cut links

@@ -14,4 +14,4 @@ trap 'rm -rf "$summary"' EXIT
 go build -o "$summary/testsummary" ./build/testsummary
 
 # cgo is on only here: the race detector needs it, the product is static.
-CGO_ENABLED=1 go test -json -race -timeout 15m "$@" | "$summary/testsummary"
+CGO_ENABLED=1 go test -json -race -timeout 30m "$@" | "$summary/testsummary"

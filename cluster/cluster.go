@@ -50,8 +50,16 @@ type Cluster struct {
 	applies chan struct{}
 	// placing is held by the one creation that decides on a placement.
 	placing chan struct{}
-	closed  chan struct{}
-	once    sync.Once
+	// changingDisks is held by the one that opens or closes a disk of this node.
+	changingDisks chan struct{}
+	// naming are the names of snapshots that are being taken: requests of one name
+	// share its reservation, and must not take it back from each other.
+	naming  turns
+	reverts reverts
+	// mover is that of the last term in which this member led.
+	mover  atomic.Pointer[mover]
+	closed chan struct{}
+	once   sync.Once
 
 	mu sync.Mutex
 	id identity
@@ -63,6 +71,9 @@ func Open(o Options) (_ *Cluster, err error) {
 		return nil, fmt.Errorf("open cluster member: %w", err)
 	}
 	o.Timing.setDefaults()
+	if o.OverProvisioning == 0 {
+		o.OverProvisioning = DefaultOverProvisioning
+	}
 	if o.DialRaft == nil {
 		o.DialRaft = dialTCP
 	}
@@ -72,9 +83,10 @@ func Open(o Options) (_ *Cluster, err error) {
 		elections: make(chan bool, 16),
 		fatal:     make(chan error, 1),
 		applies:   make(chan struct{}, appliesInFlight),
-		placing:   make(chan struct{}, 1),
-		closed:    make(chan struct{}),
+		placing:   make(chan struct{}, 1), changingDisks: make(chan struct{}, 1),
+		closed: make(chan struct{}),
 	}
+	c.reverts.init()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Close())

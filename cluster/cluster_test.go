@@ -540,14 +540,11 @@ func TestFates(t *testing.T) {
 	g[0].host.mu.Lock()
 	g[0].host.replicas[stray.Replica] = stray
 	g[0].host.mu.Unlock()
-	if f := fateOf(g[0].State(), known.Replica); f != keepReplica {
-		t.Errorf("fate of a replica in use: %d", f)
-	}
-	if f := fateOf(g[0].State(), stray.Replica); f != quarantineReplica {
-		t.Errorf("fate of an unknown replica: %d", f)
+	if v := g[0].volume(v.GetId()); fateOf(&v, known.Replica) != keepReplica {
+		t.Errorf("fate of a replica in use: %d", fateOf(&v, known.Replica))
 	}
 	w := g[0].agentWork(map[block.ReplicaID]bool{known.Replica: true})
-	if len(w.tasks) != 0 || !slices.Equal(w.known, []block.ReplicaID{known.Replica}) || !slices.Equal(w.unknown, []HeldReplica{stray}) {
+	if len(w.Tasks) != 0 || !slices.Equal(w.Known, []block.ReplicaID{known.Replica}) || !slices.Equal(w.Unknown, []HeldReplica{stray}) {
 		t.Errorf("work with volume %s: %+v", v.GetId(), w)
 	}
 }

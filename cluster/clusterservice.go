@@ -2,16 +2,12 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 
-	"github.com/holdfast-io/holdfast/cluster/state"
-	"github.com/holdfast-io/holdfast/internal/block"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 )
 
@@ -29,7 +25,7 @@ func (s clusterService) GetCluster(context.Context, *holdfastv1.GetClusterReques
 	_, leader := c.raft.LeaderWithID()
 	volumes := 0
 	for v := range current.Volumes() {
-		if !v.Deleting {
+		if v.Named() {
 			volumes++
 		}
 	}
@@ -79,113 +75,4 @@ func (c *Cluster) listNodes(ctx context.Context) (*holdfastv1.ListNodesResponse,
 		})
 	}
 	return resp, nil
-}
-
-// ListDisks implements holdfastv1.ClusterServer.
-func (s clusterService) ListDisks(ctx context.Context, req *holdfastv1.ListDisksRequest) (*holdfastv1.ListDisksResponse, error) {
-	return route(ctx, s.cluster,
-		func(context.Context) (*holdfastv1.ListDisksResponse, error) {
-			resp := &holdfastv1.ListDisksResponse{}
-			for _, k := range s.cluster.candidates(s.cluster.State()) {
-				resp.Disks = append(resp.Disks, s.cluster.showDisk(k))
-			}
-			return resp, nil
-		},
-		func(ctx context.Context, conn *grpc.ClientConn) (*holdfastv1.ListDisksResponse, error) {
-			return holdfastv1.NewClusterClient(conn).ListDisks(ctx, req)
-		})
-}
-
-// showDisk shows a disk; one that has not reported yet is as it was added.
-func (c *Cluster) showDisk(k candidate) *holdfastv1.Disk {
-	report, ok := c.leases.disk(k.disk.ID)
-	if !ok {
-		report.Capacity, report.Free = k.disk.Capacity, k.disk.Capacity
-	}
-	return &holdfastv1.Disk{
-		Id: k.disk.ID.String(), NodeId: k.disk.Node.String(), Path: k.disk.Path, Class: k.disk.Class, Tags: k.disk.Tags,
-		CapacityBytes: report.Capacity, FreeBytes: report.Free, Failure: report.Failure,
-		ProvisionedBytes: k.provisioned, ReplicaCount: int32(k.replicas),
-	}
-}
-
-// AddDisk implements holdfastv1.ClusterServer on the node that has the disk.
-func (s clusterService) AddDisk(ctx context.Context, req *holdfastv1.AddDiskRequest) (*holdfastv1.Disk, error) {
-	c := s.cluster
-	ctx, cancel := c.bound(ctx)
-	defer cancel()
-	if req.GetNodeId() == "" || req.GetNodeId() == c.NodeID().String() {
-		disk, err := c.addDisk(ctx, req)
-		if err != nil {
-			return nil, fmt.Errorf("add disk %s: %w", req.GetPath(), err)
-		}
-		return disk, nil
-	}
-	node, err := parseNodeID(req.GetNodeId())
-	if err != nil {
-		return nil, fmt.Errorf("add disk %s: %w", req.GetPath(), err)
-	}
-	record, ok := c.State().Node(node)
-	if !ok {
-		return nil, fmt.Errorf("add disk %s: node %s: %w", req.GetPath(), node, block.ErrNotFound)
-	}
-	conn, err := c.peers.to(record.ControlAddress)
-	if err != nil {
-		return nil, err
-	}
-	return holdfastv1.NewClusterClient(conn).AddDisk(ctx, req)
-}
-
-func (c *Cluster) addDisk(ctx context.Context, req *holdfastv1.AddDiskRequest) (*holdfastv1.Disk, error) {
-	if !filepath.IsAbs(req.GetPath()) {
-		return nil, fmt.Errorf("the path must be absolute: %w", block.ErrInvalid)
-	}
-	if err := checkClass(req.GetClass()); err != nil {
-		return nil, err
-	}
-	tags, err := checkTags(req.GetTags())
-	if err != nil {
-		return nil, err
-	}
-	if err := c.Ready(ctx); err != nil {
-		return nil, fmt.Errorf("this node has not joined its cluster yet: %w", block.ErrUnavailable)
-	}
-	added, err := c.options.Disks.AddDisk(ctx, c.ClusterID(), filepath.Clean(req.GetPath()))
-	if err != nil {
-		return nil, err
-	}
-	command := state.AddDisk{Disk: state.Disk{
-		ID: added.ID, Node: c.NodeID(), Path: added.Path, Class: req.GetClass(), Tags: tags, Capacity: added.Capacity,
-	}}
-	r, err := c.do(ctx, command)
-	if errors.Is(err, block.ErrExists) {
-		if command.From, err = c.goneOwner(ctx, added.ID); err != nil {
-			return nil, err
-		}
-		r, err = c.do(ctx, command)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return c.showDisk(candidate{disk: *r.Disk}), nil
-}
-
-// goneOwner is the node that a disk belonged to, if that is not alive: its disk
-// may be taken over. A live one that has a disk of the same ID means a copied
-// disk, and neither may be opened (rule 1).
-func (c *Cluster) goneOwner(ctx context.Context, id block.DiskID) (block.NodeID, error) {
-	disk, ok := c.State().Disk(id)
-	if !ok {
-		return block.NodeID{}, fmt.Errorf("disk %s: %w", id, block.ErrUnavailable)
-	}
-	nodes, err := clusterService{cluster: c}.ListNodes(ctx, &holdfastv1.ListNodesRequest{})
-	if err != nil {
-		return block.NodeID{}, err
-	}
-	for _, n := range nodes.GetNodes() {
-		if n.GetId() == disk.Node.String() && n.GetAlive() {
-			return block.NodeID{}, fmt.Errorf("disk %s belongs to node %s, which is alive: %w", id, n.GetName(), block.ErrExists)
-		}
-	}
-	return disk.Node, nil
 }

@@ -93,7 +93,10 @@ func (l *links) carry(n *node) {
 // elected for that. Once the link is back, the direct way is taken again.
 func TestDetour(t *testing.T) {
 	l := newLinks()
-	g := newGroupOf(t, 3, l.carry)
+	g := newGroupOf(t, 3, func(n *node) {
+		l.carry(n)
+		n.patient()
+	})
 	ctx := testContext(t)
 	leader, member := g.leader(ctx), g.follower(ctx)
 	created, err := member.volumes().CreateVolume(ctx, createRequest("data", 3))

@@ -13,22 +13,33 @@ import (
 // is zero for a fresh one. It may be repeated with the same start. Refusals are
 // those of state.StartEngine.
 func (c *Cluster) StartEngine(ctx context.Context, volume block.VolumeID, attachment block.AttachmentID, start block.StartID) (state.Volume, error) {
-	fresh := block.AttachmentID{}
-	if attachment.IsZero() {
+	return c.startEngine(ctx, state.StartEngine{Volume: volume, Start: start, Attachment: attachment})
+}
+
+// BorrowVolume gives an engine without a frontend, on this node, an epoch of a volume
+// that is published to nobody. It may be repeated with the same start. Refusals are
+// those of state.StartEngine. If it yields, a publication ends what is borrowed.
+func (c *Cluster) BorrowVolume(ctx context.Context, volume block.VolumeID, start block.StartID, yields bool) (state.Volume, error) {
+	return c.startEngine(ctx, state.StartEngine{Volume: volume, Start: start, Borrow: true, Yield: yields})
+}
+
+// startEngine fills in what is missing in a command.
+func (c *Cluster) startEngine(ctx context.Context, command state.StartEngine) (state.Volume, error) {
+	volume := command.Volume
+	if command.Attachment.IsZero() {
 		id, err := block.NewID(c.options.Random)
 		if err != nil {
 			return state.Volume{}, fmt.Errorf("start engine of volume %s: %w", volume, err)
 		}
-		fresh = block.AttachmentID{ID: id}
+		command.NewAttachment = block.AttachmentID{ID: id}
 	}
+	command.Node = c.NodeID()
 	// The local epoch may lag; the answer to a stale one carries the right one.
 	seen, _ := c.State().Volume(volume)
-	epoch := seen.View.Epoch
+	command.Epoch = seen.View.Epoch
 	const attempts = 4
 	for range attempts {
-		r, err := c.do(ctx, state.StartEngine{
-			Volume: volume, Node: c.NodeID(), Start: start, Epoch: epoch, Attachment: attachment, NewAttachment: fresh,
-		})
+		r, err := c.do(ctx, command)
 		if err == nil {
 			return *r.Volume, nil
 		}
@@ -36,7 +47,7 @@ func (c *Cluster) StartEngine(ctx context.Context, volume block.VolumeID, attach
 			return state.Volume{}, err
 		}
 		view := r.View()
-		epoch = view.Epoch
+		command.Epoch = view.Epoch
 	}
 	return state.Volume{}, fmt.Errorf("start engine of volume %s: the epoch rose %d times meanwhile: %w", volume, attempts, block.ErrUnavailable)
 }
@@ -65,8 +76,8 @@ func (c *Cluster) EndAttachment(ctx context.Context, volume block.VolumeID, atta
 	return err
 }
 
-// Attached are the volumes that have an attachment on this node, according to a
-// state that is not older than the call.
+// Attached are the volumes that have an attachment on this node, borrowed ones apart,
+// according to a state that is not older than the call.
 func (c *Cluster) Attached(ctx context.Context) ([]state.Volume, error) {
 	if err := c.Sync(ctx); err != nil {
 		return nil, err
@@ -74,11 +85,24 @@ func (c *Cluster) Attached(ctx context.Context) ([]state.Volume, error) {
 	var attached []state.Volume
 	own := c.NodeID()
 	for v := range c.State().Volumes() {
-		if v.View.Owner == own && !v.View.Attachment.IsZero() {
+		if v.View.Owner == own && !v.Borrowed() && !v.View.Attachment.IsZero() {
 			attached = append(attached, v)
 		}
 	}
 	return attached, nil
+}
+
+// Borrowed are the views of the volumes that this node has borrowed, as far as it has
+// applied.
+func (c *Cluster) Borrowed() []block.View {
+	var borrowed []block.View
+	own := c.NodeID()
+	for v := range c.State().BorrowedVolumes() {
+		if v.View.Owner == own {
+			borrowed = append(borrowed, v.View)
+		}
+	}
+	return borrowed
 }
 
 // DataAddress is where the replicas of a node are served, host:port.

@@ -112,7 +112,7 @@ func TestWhileHeard(t *testing.T) {
 // TestHandOver: a leader that ends in order asks another one to lead, and does not
 // let the others wait until they miss it.
 func TestHandOver(t *testing.T) {
-	g := newGroup(t, 3)
+	g := newGroupOf(t, 3, (*node).patient)
 	ctx := testContext(t)
 	leader := g.leader(ctx)
 	const pending = 16

@@ -116,7 +116,7 @@ type fsmSnapshot struct{ state *state.State }
 
 // Persist implements raft.FSMSnapshot.
 func (s fsmSnapshot) Persist(sink raft.SnapshotSink) error {
-	data, err := s.state.Snapshot()
+	data, err := s.state.Save()
 	if err == nil {
 		_, err = sink.Write(data)
 	}

@@ -50,113 +50,6 @@ func newTestID(t *testing.T) block.ID {
 	return id
 }
 
-// host keeps disks and replicas in memory. It implements ReplicaHost, DiskHost
-// and the part of NodeAgent that the cluster calls.
-type host struct {
-	holdfastv1.UnimplementedNodeAgentServer
-
-	mu       sync.Mutex
-	disks    map[string]DiskReport
-	replicas map[block.ReplicaID]HeldReplica
-	// quarantined are the replicas that were put into quarantine, false once let out.
-	quarantined map[block.ReplicaID]bool
-	unstage     func(context.Context, string) error
-}
-
-func newHost() *host {
-	return &host{disks: map[string]DiskReport{}, replicas: map[block.ReplicaID]HeldReplica{},
-		quarantined: map[block.ReplicaID]bool{}}
-}
-
-func (h *host) open(disk block.DiskID) bool {
-	for _, d := range h.disks {
-		if d.ID == disk {
-			return true
-		}
-	}
-	return false
-}
-
-func (h *host) Create(_ context.Context, spec ReplicaSpec) (block.Incarnation, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.open(spec.Disk) {
-		return block.Incarnation{}, block.ErrNotFound
-	}
-	h.replicas[spec.Replica] = HeldReplica{Disk: spec.Disk, Replica: spec.Replica, Volume: spec.Volume}
-	return block.Incarnation{Boot: block.ID{1}, DiskSequence: 2, Superblock: 3}, nil
-}
-
-func (h *host) Delete(_ context.Context, disk block.DiskID, replica block.ReplicaID) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.open(disk) {
-		return block.ErrNotFound
-	}
-	delete(h.replicas, replica)
-	return nil
-}
-
-func (h *host) Quarantine(replica block.ReplicaID, on bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.quarantined[replica] = on
-}
-
-func (h *host) Replicas() (list []HeldReplica) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, r := range h.replicas {
-		list = append(list, r)
-	}
-	return list
-}
-
-func (h *host) AddDisk(_ context.Context, _ block.ClusterID, path string) (AddedDisk, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	d, ok := h.disks[path]
-	if !ok {
-		id, err := block.NewID(rand.Reader)
-		if err != nil {
-			return AddedDisk{}, err
-		}
-		d = DiskReport{ID: block.DiskID{ID: id}, Capacity: 64 << 30, Free: 64 << 30}
-		h.disks[path] = d
-	}
-	return AddedDisk{ID: d.ID, Path: path, Capacity: d.Capacity}, nil
-}
-
-func (h *host) Disks() (list []DiskReport) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, d := range h.disks {
-		list = append(list, d)
-	}
-	return list
-}
-
-// setUnstage replaces what UnstageVolume does.
-func (h *host) setUnstage(f func(ctx context.Context, volume string) error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.unstage = f
-}
-
-func (h *host) UnstageVolume(ctx context.Context, req *holdfastv1.UnstageVolumeRequest) (*holdfastv1.UnstageVolumeResponse, error) {
-	h.mu.Lock()
-	f := h.unstage
-	h.mu.Unlock()
-	if f == nil {
-		return nil, errors.New("no unstage was expected")
-	}
-	return &holdfastv1.UnstageVolumeResponse{}, f(ctx, req.GetVolumeId())
-}
-
-func (h *host) GetEngine(context.Context, *holdfastv1.GetEngineRequest) (*holdfastv1.EngineStatus, error) {
-	return &holdfastv1.EngineStatus{Serving: true}, nil
-}
-
 // node is one daemon's worth of cluster, which can be stopped and started again
 // at the same addresses.
 type node struct {
@@ -183,6 +76,7 @@ func newNode(t *testing.T, name string, join ...string) *node {
 		Dir: t.TempDir(), Name: name, Tags: []string{name}, Join: join, Bootstrap: len(join) == 0,
 		ControlAddress: loopback.FreeAddress(t), DataAddress: loopback.FreeAddress(t), RaftAddress: loopback.FreeAddress(t),
 		Replicas: h, Disks: h, Logger: testLogger(t), Clock: clock.System{}, Random: rand.Reader, Timing: testTiming(),
+		OverProvisioning: 1,
 	}}
 }
 
@@ -210,6 +104,8 @@ func (n *node) start() *node {
 		n.t.Fatal(err)
 	}
 	n.Cluster = c
+	n.host.setWork(n.engineWork)
+	n.host.setResync(n.engineResync)
 	n.server = grpc.NewServer(grpc.ChainUnaryInterceptor(n.fallSilent, rpcerr.UnaryServerInterceptor))
 	c.Register(n.server)
 	holdfastv1.RegisterNodeAgentServer(n.server, n.host)
@@ -264,7 +160,7 @@ func (n *node) nodes() holdfastv1.ClusterClient   { return holdfastv1.NewCluster
 // group is a cluster of nodes.
 type group []*node
 
-// newGroup is a cluster of n nodes with a disk each, all of which could vote.
+// newGroup is a cluster of n nodes with a disk each, of which an odd number votes.
 func newGroup(t *testing.T, n int) group {
 	t.Helper()
 	return newGroupOf(t, n, func(*node) {})
@@ -292,9 +188,13 @@ func newGroupOf(t *testing.T, n int, prepare func(*node)) group {
 			t.Fatal(err)
 		}
 	}
-	g.waitVoters(ctx, n)
+	g.waitVoters(ctx, (n+1)/2*2-1)
 	return g
 }
+
+// patient makes a member bear a machine that gives it no time for a second or two, in tests
+// of which an election is the failure.
+func (n *node) patient() { n.options.Timing.Election = 2 * time.Second }
 
 // waitFor repeats a question until it is answered with yes.
 func waitFor(ctx context.Context, t *testing.T, what string, ask func() bool) {
@@ -384,3 +284,51 @@ func (n *node) attach(ctx context.Context, volume string) state.Volume {
 	}
 	return v
 }
+
+// engineWork does what an engine does of a proposal: at the epoch of the one that
+// serves the volume here, or at one that is borrowed.
+func (n *node) engineWork(ctx context.Context, volume string, p block.Proposal) error {
+	id, err := parseVolumeID(volume)
+	if err != nil {
+		return err
+	}
+	v, _ := n.State().Volume(id)
+	if v.View.Owner != n.NodeID() {
+		drawn, err := block.NewID(rand.Reader)
+		if err != nil {
+			return err
+		}
+		if v, err = n.BorrowVolume(ctx, id, block.StartID{ID: drawn}, false); err != nil {
+			return fmt.Errorf("%w: %s", block.ErrUnavailable, err.Error())
+		}
+		defer func() { _ = n.EndAttachment(ctx, id, v.View.Attachment) }()
+	}
+	p.Volume, p.Epoch, p.Revision = id, v.View.Epoch, v.View.Revision
+	if p.Snapshot != nil {
+		p.Snapshot.Size = v.View.Size
+	}
+	for verdict, view := n.Propose(ctx, p); verdict != block.Committed; verdict, view = n.Propose(ctx, p) {
+		if verdict != block.Conflict || view.Revision == p.Revision {
+			return fmt.Errorf("proposal %+v: verdict %d: %w", p, verdict, block.ErrConflict)
+		}
+		p.Revision = view.Revision
+	}
+	return nil
+}
+
+// engineResync does what an engine does for absent replicas and those whose place is
+// taken.
+func (n *node) engineResync(ctx context.Context, volume string, replicas []block.ReplicaID) error {
+	for _, id := range replicas {
+		if err := n.engineWork(ctx, volume, block.Proposal{Admit: []block.ReplicaID{id}}); err != nil {
+			return err
+		}
+	}
+	v := n.volume(volume)
+	if r, leaves := v.Retiring(); leaves {
+		return n.engineWork(ctx, volume, block.Proposal{Remove: []block.ReplicaID{r.Old}})
+	}
+	return nil
+}
+
+func (n *node) snapshots() holdfastv1.SnapshotsClient { return holdfastv1.NewSnapshotsClient(n.conn) }

@@ -57,7 +57,7 @@ func (c *Cluster) sendHeartbeat(ctx context.Context) error {
 			req := &holdfastv1.HeartbeatRequest{ClusterId: id.String(), NodeId: c.NodeID().String(), AppliedIndex: index}
 			for _, d := range reports {
 				req.Disks = append(req.Disks, &holdfastv1.DiskReport{
-					DiskId: d.ID.String(), CapacityBytes: d.Capacity, FreeBytes: d.Free, Failure: d.Failure,
+					DiskId: d.ID.String(), CapacityBytes: d.Capacity, FreeBytes: d.Free, Failure: d.Failure, Warning: d.Warning, Device: d.Device,
 				})
 			}
 			resp, err := holdfastv1.NewPeerClient(conn).Heartbeat(ctx, req)

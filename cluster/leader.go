@@ -37,6 +37,8 @@ func (c *Cluster) beginTerm(ctx context.Context) (resign func()) {
 	term, cancel := context.WithCancel(ctx)
 	var duties sync.WaitGroup
 	duties.Go(func() { c.lead(term) })
+	duties.Go(func() { c.move(term) })
+	duties.Go(func() { c.tidy(term) })
 	return func() {
 		cancel()
 		duties.Wait()
@@ -65,6 +67,11 @@ func (c *Cluster) lead(ctx context.Context) {
 		c.leading.Store(true)
 	}
 	c.logger.Info("leading the cluster", "node", c.NodeID(), "term", c.raft.CurrentTerm())
+	reverting, cancel := context.WithCancel(ctx)
+	var reverts sync.WaitGroup
+	reverts.Go(func() { c.finishReverts(reverting) })
+	defer reverts.Wait()
+	defer cancel()
 	promote := time.NewTicker(c.options.Timing.Heartbeat)
 	defer promote.Stop()
 	probe := time.NewTicker(c.options.Timing.Watchdog)
@@ -77,11 +84,13 @@ func (c *Cluster) lead(ctx context.Context) {
 			if err := c.promote(ctx); err != nil && ctx.Err() == nil {
 				c.logger.Warn("cannot make a member a voter", "error", err)
 			}
+			c.fenceBorrowers(ctx)
 		case <-probe.C:
 			if err := c.barrier(ctx); dog.bites(err) {
 				c.giveUp(ctx, err)
 				return
 			}
+			c.sweepMeans(ctx, time.Now())
 		}
 	}
 }

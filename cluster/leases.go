@@ -16,6 +16,11 @@ type DiskReport struct {
 	Free     int64
 	// Failure is empty while the disk works.
 	Failure string
+	// Warning is empty, or what is going to be wrong with it.
+	Warning string
+	// Device is the block device that was given, by its present name; empty for a
+	// directory.
+	Device string
 }
 
 // leases is who the leader has heard from. It lives in the leader's memory: a new

@@ -54,7 +54,14 @@ type Options struct {
 	// transport credentials; plain TCP if empty.
 	DialOptions []grpc.DialOption
 	Timing      Timing
+	// OverProvisioning is how often the space of a disk may be promised to volumes,
+	// 0.1 to 100; the zero value stands for DefaultOverProvisioning. That of the leader
+	// counts.
+	OverProvisioning float64
 }
+
+// DefaultOverProvisioning lets volumes be twice as large as the disks that hold them.
+const DefaultOverProvisioning = 2.0
 
 // Timing are the durations of the member. The zero value of a field stands for
 // the default.
@@ -82,6 +89,9 @@ type Timing struct {
 	AgentRetry time.Duration
 	// Watchdog is the interval of the leader's probe writes: 5 s.
 	Watchdog time.Duration
+	// MovePatience is how long a node may be away before a replica that is being copied
+	// to it is given up and made elsewhere: 5 min.
+	MovePatience time.Duration
 }
 
 func (t *Timing) setDefaults() {
@@ -98,6 +108,7 @@ func (t *Timing) setDefaults() {
 		{&t.EngineStatus, 500 * time.Millisecond},
 		{&t.AgentRetry, 2 * time.Second},
 		{&t.Watchdog, 5 * time.Second},
+		{&t.MovePatience, 5 * time.Minute},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value
@@ -131,6 +142,8 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("the Raft listener, the replica host and the disk host must be set: %w", block.ErrInvalid)
 	case o.Logger == nil || o.Registerer == nil || o.Clock == nil || o.Random == nil:
 		return fmt.Errorf("logger, registerer, clock and random source must be set: %w", block.ErrInvalid)
+	case o.OverProvisioning != 0 && !(o.OverProvisioning >= 0.1 && o.OverProvisioning <= 100):
+		return fmt.Errorf("over-provisioning %g: 0.1 to 100 is possible: %w", o.OverProvisioning, block.ErrInvalid)
 	case o.Bootstrap && len(o.Join) > 0:
 		return fmt.Errorf("a node either begins a cluster or joins one: %w", block.ErrInvalid)
 	}

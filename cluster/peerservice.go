@@ -42,7 +42,10 @@ func (p peerService) Heartbeat(ctx context.Context, req *holdfastv1.HeartbeatReq
 		}
 		// A node that still reports a disk which has moved is not to be believed.
 		if disk, ok := c.State().Disk(block.DiskID{ID: id}); ok && disk.Node == node {
-			reports = append(reports, DiskReport{ID: disk.ID, Capacity: d.GetCapacityBytes(), Free: d.GetFreeBytes(), Failure: d.GetFailure()})
+			reports = append(reports, DiskReport{
+				ID: disk.ID, Capacity: d.GetCapacityBytes(), Free: d.GetFreeBytes(), Failure: d.GetFailure(),
+				Warning: d.GetWarning(), Device: d.GetDevice(),
+			})
 		}
 	}
 	c.leases.heard(node, req.GetAppliedIndex(), reports)

@@ -18,22 +18,48 @@ type candidate struct {
 	// alive: the node is within its lease.
 	alive   bool
 	failure string
-	// capacity is that of the disk, provisioned the sum of the sizes of the
-	// volumes that have a replica on it, in bytes.
+	// capacity is that of the disk, free what is left of it, provisioned the sum of
+	// the sizes of the volumes that have a replica on it, or are to have, in bytes.
 	capacity    int64
+	free        int64
 	provisioned int64
-	replicas    int
+	// trashed is the part of provisioned that belongs to volumes in the trash.
+	trashed  int64
+	replicas int
+	// factor is how often a byte may be promised.
+	factor float64
 }
 
 // reserveShare is the part of a disk that is never promised to volumes: 1/32. The
 // metadata of what is promised has to fit as well.
 const reserveShare = 32
 
-// offer is what the disk can still take. Nothing is promised twice: the sizes of
-// the volumes never exceed the capacity less the reserve.
+// offer is what the disk can still take: what may be promised and is not yet, and no
+// more than may be promised of what is really free. Volumes are thin, so that the same
+// byte may be promised more than once; the second bound keeps a disk that filled up
+// faster than its volumes were made from getting more of them.
 func (c *candidate) offer() int64 {
-	free := c.capacity - c.capacity/reserveShare - c.provisioned
-	return max(free, 0) / sizeUnit * sizeUnit
+	return max(min(c.promises()-c.provisioned, c.multiple(c.free)), 0) / sizeUnit * sizeUnit
+}
+
+// promises is what may be promised in all.
+func (c *candidate) promises() int64 { return c.multiple(c.capacity) }
+
+// multiple is what may be promised on the strength of so many bytes, the reserve apart.
+func (c *candidate) multiple(bytes int64) int64 {
+	return int64(float64(bytes-c.capacity/reserveShare) * c.factor)
+}
+
+// describe says what the disk offers, and what is short.
+func (c *candidate) describe() string {
+	if c.multiple(c.free) < c.promises()-c.provisioned {
+		return fmt.Sprintf("offers %s, because only %s of it are free", showBytes(c.offer()), showBytes(c.free))
+	}
+	trashed := ""
+	if c.trashed > 0 {
+		trashed = fmt.Sprintf(", %s to some in the trash", showBytes(c.trashed))
+	}
+	return fmt.Sprintf("offers %s, because %s of %s are promised to volumes%s", showBytes(c.offer()), showBytes(c.provisioned), showBytes(c.promises()), trashed)
 }
 
 // unfit says why a disk is out of the question for a volume, empty if it is not.
@@ -43,6 +69,10 @@ func (c *candidate) unfit(p state.Parameters) string {
 		return "its node is not reachable"
 	case c.failure != "":
 		return "it has failed: " + c.failure
+	case c.disk.Cordoned:
+		return "it is cordoned"
+	case p.DiskClass != "" && c.disk.Class == "":
+		return "it has no class"
 	case p.DiskClass != "" && c.disk.Class != p.DiskClass:
 		return fmt.Sprintf("its class is %q", c.disk.Class)
 	}
@@ -103,7 +133,7 @@ func describe(candidates []candidate, p state.Parameters) string {
 			parts = append(parts, fmt.Sprintf("and %d more", len(candidates)-shown))
 			break
 		}
-		what := "offers " + showBytes(c.offer())
+		what := c.describe()
 		if why := c.unfit(p); why != "" {
 			what = "is out: " + why
 		}
@@ -114,8 +144,12 @@ func describe(candidates []candidate, p state.Parameters) string {
 
 func showBytes(n int64) string {
 	switch {
+	case n >= 1<<40:
+		return fmt.Sprintf("%.1f TiB", float64(n)/(1<<40))
 	case n >= 1<<30:
 		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	case n > 0 && n < 1<<20:
+		return fmt.Sprintf("%d KiB", n>>10)
 	default:
 		return fmt.Sprintf("%d MiB", n>>20)
 	}
@@ -184,25 +218,39 @@ func spread(rooms map[block.NodeID]int64, n int) int64 {
 
 // candidates are the disks of the cluster as this leader knows them.
 func (c *Cluster) candidates(s *state.State) []candidate {
-	used := map[block.DiskID]candidate{}
+	used := map[block.DiskID]*candidate{}
+	for d := range s.Disks() {
+		used[d.ID] = &candidate{disk: d}
+	}
 	for v := range s.Volumes() {
-		for _, m := range v.View.Replicas {
-			u := used[m.Disk]
-			u.provisioned += v.View.Size
+		add := func(disk block.DiskID) {
+			u, known := used[disk]
+			if !known {
+				return
+			}
+			u.provisioned += max(v.View.Size, v.GrowTo)
 			u.replicas++
-			used[m.Disk] = u
+			if v.InTrash() {
+				u.trashed += max(v.View.Size, v.GrowTo)
+			}
+		}
+		for _, m := range v.View.Replicas {
+			add(m.Disk)
+		}
+		for _, p := range v.Elsewhere() {
+			add(p.Disk)
 		}
 	}
 	var list []candidate
 	for d := range s.Disks() {
 		k := used[d.ID]
-		k.disk, k.capacity = d, d.Capacity
+		k.capacity, k.free, k.factor = d.Capacity, d.Capacity, c.options.OverProvisioning
 		k.node, _ = s.Node(d.Node)
 		k.alive = c.leases.alive(d.Node)
 		if r, ok := c.leases.disk(d.ID); ok {
-			k.capacity, k.failure = r.Capacity, r.Failure
+			k.capacity, k.free, k.failure = r.Capacity, r.Free, r.Failure
 		}
-		list = append(list, k)
+		list = append(list, *k)
 	}
 	return list
 }

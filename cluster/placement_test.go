@@ -17,7 +17,7 @@ func placeID(kind, n byte) block.ID { return block.ID{kind, 15: n} }
 func onNode(node, disk byte, change func(*candidate)) candidate {
 	c := candidate{
 		disk: state.Disk{ID: block.DiskID{ID: placeID('d', disk)}, Node: block.NodeID{ID: placeID('n', node)}, Class: "ssd", Tags: []string{"fast"}},
-		node: state.Node{ID: block.NodeID{ID: placeID('n', node)}, Name: "node", Tags: []string{"rack-1"}}, alive: true, capacity: 32 << 30,
+		node: state.Node{ID: block.NodeID{ID: placeID('n', node)}, Name: "node", Tags: []string{"rack-1"}}, alive: true, capacity: 32 << 30, free: 32 << 30, factor: 1,
 	}
 	if change != nil {
 		change(&c)
@@ -39,6 +39,10 @@ func TestPlace(t *testing.T) {
 		says       string
 	}{
 		"most free first":     {candidates: three, size: 1 << 30, p: state.Parameters{Replicas: 2}, want: []byte{1, 3}},
+		"promised twice":      {candidates: []candidate{onNode(1, 1, func(c *candidate) { used(50)(c); c.factor = 2 })}, size: 12 << 30, p: state.Parameters{Replicas: 1}, want: []byte{1}},
+		"promised too often":  {candidates: []candidate{onNode(1, 1, func(c *candidate) { used(50)(c); c.factor = 2 })}, size: 12<<30 + 1, p: state.Parameters{Replicas: 1}, says: "offers 12.0 GiB, because 50.0 GiB of 62.0 GiB are promised"},
+		"really full":         {candidates: []candidate{onNode(1, 1, func(c *candidate) { c.free, c.factor = 3<<30, 2 })}, size: 4<<30 + 1, p: state.Parameters{Replicas: 1}, says: "offers 4.0 GiB, because only 3.0 GiB of it are free"},
+		"less than nothing":   {candidates: []candidate{onNode(1, 1, func(c *candidate) { c.free, c.factor = 0, 2 })}, size: 1, p: state.Parameters{Replicas: 1}, says: "offers 0 MiB, because only 0 MiB"},
 		"all":                 {candidates: three, size: 27 << 30, p: state.Parameters{Replicas: 3}, want: []byte{1, 3, 2}},
 		"one too full":        {candidates: three, size: 27<<30 + 1, p: state.Parameters{Replicas: 3}, says: "offers 27.0 GiB"},
 		"reserve":             {candidates: three[:1], size: 31<<30 + 1, p: state.Parameters{Replicas: 1}, says: "1 disks with 31.0 GiB free"},

@@ -20,6 +20,7 @@ func (c *Cluster) Register(server grpc.ServiceRegistrar) {
 	holdfastv1.RegisterPeerServer(server, peerService{cluster: c})
 	holdfastv1.RegisterClusterServer(server, clusterService{cluster: c})
 	holdfastv1.RegisterVolumesServer(server, volumesService{cluster: c})
+	holdfastv1.RegisterSnapshotsServer(server, snapshotsService{cluster: c})
 }
 
 // forwardedKey marks a request that a member has passed on, so that two members

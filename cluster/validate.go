@@ -14,7 +14,9 @@ const (
 	// sizeUnit is what sizes of volumes are rounded up to.
 	sizeUnit = 1 << 20
 	// replicasMax bounds the replicas of a volume.
-	replicasMax   = 5
+	replicasMax = 5
+	// snapshotsMax bounds how many snapshots a volume may ask to have.
+	snapshotsMax  = 10_000
 	nameLengthMax = 128
 	tagLengthMax  = 64
 	tagsMax       = 32
@@ -74,7 +76,7 @@ func checkClass(class string) error {
 // checkParameters checks what a volume asks for. min_in_sync is 1 unless it is set;
 // the number of replicas has no default.
 func checkParameters(p *holdfastv1.VolumeParameters) (state.Parameters, error) {
-	q := state.Parameters{Replicas: int(p.GetReplicas()), MinInSync: int(p.GetMinInSync()), DiskClass: p.GetDiskClass()}
+	q := state.Parameters{Replicas: int(p.GetReplicas()), MinInSync: int(p.GetMinInSync()), DiskClass: p.GetDiskClass(), SnapshotsMax: int(p.GetMaxSnapshots())}
 	if q.MinInSync == 0 {
 		q.MinInSync = 1
 	}
@@ -83,10 +85,18 @@ func checkParameters(p *holdfastv1.VolumeParameters) (state.Parameters, error) {
 		return q, fmt.Errorf("%d replicas: 1 to %d are possible: %w", q.Replicas, replicasMax, block.ErrInvalid)
 	case q.MinInSync < 1 || q.MinInSync > q.Replicas:
 		return q, fmt.Errorf("min_in_sync %d: 1 to the number of replicas, %d, is possible: %w", q.MinInSync, q.Replicas, block.ErrInvalid)
+	case q.SnapshotsMax < 0 || q.SnapshotsMax > snapshotsMax:
+		return q, fmt.Errorf("max_snapshots %d: 1 to %d is possible: %w", q.SnapshotsMax, snapshotsMax, block.ErrInvalid)
+	}
+	if q.SnapshotsMax == state.SnapshotsDefault {
+		q.SnapshotsMax = 0 // the same wish in other words
 	}
 	err := checkClass(q.DiskClass)
 	if err != nil {
 		return q, err
+	}
+	if q.SnapshotSpace, err = checkLimit(p.GetMaxSnapshotSpace()); err != nil {
+		return q, fmt.Errorf("max_snapshot_space: %w", err)
 	}
 	if q.DiskTags, err = checkTags(p.GetDiskTags()); err != nil {
 		return q, fmt.Errorf("disk tags: %w", err)
@@ -103,7 +113,7 @@ func checkSize(size int64) (int64, error) {
 	case size <= 0:
 		return 0, fmt.Errorf("size %d: it must be above zero: %w", size, block.ErrInvalid)
 	case size > block.MaxVolumeSize:
-		return 0, fmt.Errorf("size %d: at most %d bytes are possible: %w", size, int64(block.MaxVolumeSize), block.ErrInvalid)
+		return 0, fmt.Errorf("size %s: at most %s is possible: %w", showBytes(size), showBytes(block.MaxVolumeSize), block.ErrInvalid)
 	}
 	return (size + sizeUnit - 1) / sizeUnit * sizeUnit, nil
 }
@@ -114,6 +124,22 @@ func parseVolumeID(id string) (block.VolumeID, error) {
 		return block.VolumeID{}, fmt.Errorf("volume %w", err)
 	}
 	return block.VolumeID{ID: v}, nil
+}
+
+func parseDiskID(id string) (block.DiskID, error) {
+	v, err := block.ParseID(id)
+	if err != nil {
+		return block.DiskID{}, fmt.Errorf("disk %w", err)
+	}
+	return block.DiskID{ID: v}, nil
+}
+
+func parseSnapshotID(id string) (block.SnapshotID, error) {
+	v, err := block.ParseID(id)
+	if err != nil {
+		return block.SnapshotID{}, fmt.Errorf("snapshot %w", err)
+	}
+	return block.SnapshotID{ID: v}, nil
 }
 
 func parseNodeID(id string) (block.NodeID, error) {

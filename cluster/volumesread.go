@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"github.com/holdfast-io/holdfast/cluster/state"
 	"github.com/holdfast-io/holdfast/internal/block"
@@ -34,7 +33,11 @@ func (s volumesService) GetVolume(ctx context.Context, req *holdfastv1.GetVolume
 		return nil, fmt.Errorf("get volume %s%s: %w", req.GetId(), req.GetName(), block.ErrNotFound)
 	}
 	shown := showVolume(&v)
+	c.addScrubs([]*holdfastv1.Volume{shown})
 	c.addEngines(ctx, []state.Volume{v}, []*holdfastv1.Volume{shown})
+	if req.GetWithUsage() {
+		c.addVolumeUsage(ctx, []state.Volume{v}, []*holdfastv1.Volume{shown})
+	}
 	return shown, nil
 }
 
@@ -58,6 +61,9 @@ func (s volumesService) ListVolumes(ctx context.Context, req *holdfastv1.ListVol
 	resp := &holdfastv1.ListVolumesResponse{}
 	var page []state.Volume
 	for v := range c.State().VolumesAfter(after) {
+		if v.InTrash() != req.GetTrash() {
+			continue
+		}
 		if entries > 0 && len(page) == entries {
 			resp.NextToken = page[entries-1].ID.String()
 			break
@@ -65,7 +71,11 @@ func (s volumesService) ListVolumes(ctx context.Context, req *holdfastv1.ListVol
 		page = append(page, v)
 		resp.Volumes = append(resp.Volumes, showVolume(&v))
 	}
+	c.addScrubs(resp.GetVolumes())
 	c.addEngines(ctx, page, resp.GetVolumes())
+	if req.GetWithUsage() {
+		c.addVolumeUsage(ctx, page, resp.GetVolumes())
+	}
 	return resp, nil
 }
 
@@ -76,12 +86,26 @@ func showVolume(v *state.Volume) *holdfastv1.Volume {
 		Parameters: &holdfastv1.VolumeParameters{
 			Replicas: int32(p.Replicas), MinInSync: int32(p.MinInSync),
 			DiskClass: p.DiskClass, DiskTags: p.DiskTags, NodeTags: p.NodeTags,
+			MaxSnapshots: int32(p.SnapshotsMax), MaxSnapshotSpace: showLimit(p.SnapshotSpace),
 		},
 		Epoch: uint64(v.View.Epoch), Revision: uint64(v.View.Revision),
+		MaxSnapshotSpace: showLimit(v.SnapshotSpaceLimit()),
+		TrashedAt:        timestamp(v.Trashed.Since), PurgedAt: timestamp(v.Trashed.Until),
+		ExpandingToBytes: v.GrowTo, SnapshotCount: int32(len(v.View.Snapshots)),
+		Revert: showRevert(v.Revert),
+	}
+	switch {
+	case v.Source == nil:
+	case v.Source.Clone:
+		shown.SourceVolumeId = v.Source.Volume.String()
+	default:
+		shown.SourceSnapshotId = v.Source.Snapshot.String()
 	}
 	switch {
 	case v.Deleting:
 		shown.State = holdfastv1.Volume_DELETING
+	case v.InTrash():
+		shown.State = holdfastv1.Volume_TRASHED
 	case len(v.Pending) > 0:
 		shown.State = holdfastv1.Volume_CREATING
 	}
@@ -94,6 +118,7 @@ func showVolume(v *state.Volume) *holdfastv1.Volume {
 	for _, m := range v.View.Replicas {
 		shown.Replicas = append(shown.Replicas, &holdfastv1.Replica{
 			Id: m.ID.String(), NodeId: m.Node.String(), DiskId: m.Disk.String(), InSync: m.InSync, Ready: !v.IsPending(m.ID),
+			Leaving: v.ReplacementOf(m.ID) != nil,
 		})
 	}
 	return shown
@@ -105,22 +130,11 @@ func (c *Cluster) addEngines(ctx context.Context, volumes []state.Volume, shown 
 	ctx, cancel := context.WithTimeout(ctx, c.options.Timing.EngineStatus)
 	defer cancel()
 	const askers = 8
-	next := make(chan int)
-	var work sync.WaitGroup
-	for range min(askers, len(volumes)) {
-		work.Go(func() {
-			for i := range next {
-				shown[i].Engine = c.engineStatus(ctx, &volumes[i])
-			}
-		})
-	}
-	for i := range volumes {
+	inParallel(len(volumes), askers, func(i int) {
 		if !volumes[i].View.Owner.IsZero() {
-			next <- i
+			shown[i].Engine = c.engineStatus(ctx, &volumes[i])
 		}
-	}
-	close(next)
-	work.Wait()
+	})
 }
 
 func (c *Cluster) engineStatus(ctx context.Context, v *state.Volume) *holdfastv1.EngineStatus {

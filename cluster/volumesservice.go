@@ -48,12 +48,17 @@ func (c *Cluster) createVolume(ctx context.Context, req *holdfastv1.CreateVolume
 	if err != nil {
 		return state.Volume{}, err
 	}
-	v, err := c.placeVolume(ctx, req.GetName(), size, p)
+	waiting, cancel := endEarly(ctx)
+	defer cancel()
+	source, release, err := c.sourceOf(waiting, req)
 	if err != nil {
 		return state.Volume{}, err
 	}
-	waiting, cancel := endEarly(ctx)
-	defer cancel()
+	defer release()
+	v, err := c.placeVolume(ctx, state.CreateVolume{Name: req.GetName(), Size: size, Parameters: p, Source: source})
+	if err != nil {
+		return state.Volume{}, err
+	}
 	err = c.Wait(waiting, func(s *state.State) bool {
 		current, ok := s.Volume(v.ID)
 		if ok {
@@ -81,29 +86,22 @@ func endEarly(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/share, most)))
 }
 
-// placeVolume makes the record. One at a time, so that no two creations count on
-// the same space.
-func (c *Cluster) placeVolume(ctx context.Context, name string, size int64, p state.Parameters) (state.Volume, error) {
-	select {
-	case c.placing <- struct{}{}:
-		defer func() { <-c.placing }()
-	case <-ctx.Done():
-		return state.Volume{}, fmt.Errorf("wait for other creations: %w: %w", ctx.Err(), block.ErrUnavailable)
+// placeVolume makes the record that is wanted. One at a time, so that no two creations
+// count on the same space.
+func (c *Cluster) placeVolume(ctx context.Context, wanted state.CreateVolume) (state.Volume, error) {
+	release, err := c.lockPlacement(ctx)
+	if err != nil {
+		return state.Volume{}, err
 	}
+	defer release()
 	const attempts = 8
 	for range attempts {
 		s := c.State()
-		command := state.CreateVolume{Name: name, Size: size, Parameters: p, DecidedAt: s.Index()}
+		command := wanted
+		command.DecidedAt = s.Index()
 		// A volume of this name is found by the state machine; it needs no room.
-		if _, taken := s.VolumeByName(name); !taken {
-			if n := s.NodeCount(); p.Replicas > n {
-				return state.Volume{}, fmt.Errorf("%d replicas on different nodes are wanted, the cluster has %d: %w", p.Replicas, n, block.ErrNoCapacity)
-			}
-			chosen, err := place(c.candidates(s), size, p)
-			if err != nil {
-				return state.Volume{}, err
-			}
-			if err := c.drawVolume(&command, chosen); err != nil {
+		if _, taken := s.VolumeByName(command.Name); !taken {
+			if err := c.decide(s, &command); err != nil {
 				return state.Volume{}, err
 			}
 		}
@@ -112,7 +110,7 @@ func (c *Cluster) placeVolume(ctx context.Context, name string, size int64, p st
 			return *r.Volume, nil
 		}
 		// Another volume of this name went away, or any was dropped, meanwhile.
-		_, taken := s.VolumeByName(name)
+		_, taken := s.VolumeByName(command.Name)
 		if again := errors.Is(err, block.ErrConflict) || taken && errors.Is(err, block.ErrInvalid); !again {
 			return state.Volume{}, err
 		}
@@ -120,31 +118,45 @@ func (c *Cluster) placeVolume(ctx context.Context, name string, size int64, p st
 	return state.Volume{}, fmt.Errorf("volumes come and go too fast: %w", block.ErrUnavailable)
 }
 
-func (c *Cluster) drawVolume(command *state.CreateVolume, chosen []candidate) error {
+// decide draws the IDs of a volume and chooses its disks.
+func (c *Cluster) decide(s *state.State, command *state.CreateVolume) error {
+	p := command.Parameters
+	if n := s.NodeCount(); p.Replicas > n {
+		return fmt.Errorf("%d replicas on different nodes are wanted, the cluster has %d: %w", p.Replicas, n, block.ErrNoCapacity)
+	}
 	id, err := block.NewID(c.options.Random)
 	if err != nil {
 		return err
 	}
 	command.Volume = block.VolumeID{ID: id}
-	for _, k := range chosen {
+	var shared, chosen []candidate
+	if command.Source == nil {
+		chosen, err = place(c.candidates(s), command.Size, p)
+	} else if err = checkSource(s, command); err == nil {
+		shared, chosen, err = placeCopy(c.candidates(s), command.Size, p, sharers(s, command.Source))
+	}
+	if err != nil {
+		return err
+	}
+	for i, k := range append(shared, chosen...) {
 		if id, err = block.NewID(c.options.Random); err != nil {
 			return err
 		}
-		command.Replicas = append(command.Replicas, state.Placement{Replica: block.ReplicaID{ID: id}, Node: k.node.ID, Disk: k.disk.ID})
+		command.Replicas = append(command.Replicas, state.Placement{
+			Replica: block.ReplicaID{ID: id}, Node: k.node.ID, Disk: k.disk.ID, Absent: command.Source != nil && i >= len(shared),
+		})
 	}
 	return nil
 }
 
-// DeleteVolume implements holdfastv1.VolumesServer.
-func (s volumesService) DeleteVolume(ctx context.Context, req *holdfastv1.DeleteVolumeRequest) (*holdfastv1.DeleteVolumeResponse, error) {
-	id, err := parseVolumeID(req.GetId())
-	if err != nil {
-		return nil, fmt.Errorf("delete volume: %w", err)
+// lockPlacement waits for the end of other decisions about space.
+func (c *Cluster) lockPlacement(ctx context.Context) (release func(), err error) {
+	select {
+	case c.placing <- struct{}{}:
+		return func() { <-c.placing }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for other creations: %w: %w", ctx.Err(), block.ErrUnavailable)
 	}
-	if _, err := s.cluster.do(ctx, state.DeleteVolume{Volume: id}); err != nil && !errors.Is(err, block.ErrNotFound) {
-		return nil, err
-	}
-	return &holdfastv1.DeleteVolumeResponse{}, nil
 }
 
 // PublishVolume implements holdfastv1.VolumesServer.
@@ -157,10 +169,32 @@ func (s volumesService) PublishVolume(ctx context.Context, req *holdfastv1.Publi
 	if err != nil {
 		return nil, fmt.Errorf("publish volume %s: %w", id, err)
 	}
-	if _, err := s.cluster.do(ctx, state.Publish{Volume: id, Node: node}); err != nil {
+	if err := s.cluster.publishVolume(ctx, state.Publish{Volume: id, Node: node}); err != nil {
 		return nil, err
 	}
 	return &holdfastv1.PublishVolumeResponse{}, nil
+}
+
+// publishVolume waits for the engine that has borrowed the volume, if there is one, or
+// that is to revert it, as long as there is time.
+func (c *Cluster) publishVolume(ctx context.Context, command state.Publish) error {
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	for {
+		r, err := c.do(ctx, command)
+		if !errors.Is(err, block.ErrUnavailable) || r.Volume == nil || !r.Volume.Borrowed() && !r.Volume.Reverting() {
+			return err
+		}
+		waiting, cancel := endEarly(ctx)
+		waitErr := c.Wait(waiting, func(s *state.State) bool {
+			v, ok := s.Volume(command.Volume)
+			return !ok || !v.Borrowed() && !v.Reverting()
+		})
+		cancel()
+		if waitErr != nil {
+			return c.notPublished(ctx, command.Volume, err)
+		}
+	}
 }
 
 // UnpublishVolume implements holdfastv1.VolumesServer.

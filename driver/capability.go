@@ -11,6 +11,9 @@ import (
 const (
 	// defaultFSType is used where a request names none.
 	defaultFSType = "ext4"
+	xfs           = "xfs"
+	// leastXFSSize is what mkfs.xfs wants at least, in bytes.
+	leastXFSSize = 300 << 20
 	// sizeStep is what sizes are rounded up to, and the smallest size, in bytes.
 	sizeStep = 1 << 20
 	// defaultSize is the size of a volume for which none was asked, in bytes.
@@ -55,8 +58,8 @@ func parseCapability(capability *csi.VolumeCapability) (access, error) {
 		if a.fsType = capability.GetMount().GetFsType(); a.fsType == "" {
 			a.fsType = defaultFSType
 		}
-		if a.fsType != defaultFSType {
-			return access{}, invalid("file system %q is not supported; supported is %s", a.fsType, defaultFSType)
+		if a.fsType != defaultFSType && a.fsType != xfs {
+			return access{}, invalid("file system %q is not supported; supported are %s and %s", a.fsType, defaultFSType, xfs)
 		}
 		if capability.GetMount().GetVolumeMountGroup() != "" {
 			return access{}, invalid("volume_mount_group is not supported; ownership is set by fsGroup")
@@ -94,11 +97,22 @@ func parseCapabilities(capabilities []*csi.VolumeCapability) error {
 	return nil
 }
 
-// parseSize chooses the size of a new volume: what is required, rounded up to
-// whole MiB. Without a capacity range it is defaultSize.
-func parseSize(capacity *csi.CapacityRange) (int64, error) {
+// leastSize is the smallest size in bytes of a volume that can be used in all of
+// these ways.
+func leastSize(capabilities []*csi.VolumeCapability) int64 {
+	for _, capability := range capabilities {
+		if capability.GetMount().GetFsType() == xfs {
+			return leastXFSSize
+		}
+	}
+	return sizeStep
+}
+
+// parseSize chooses the size of a volume: what is required, but no less than least,
+// rounded up to whole MiB. Where nothing is required it is preset.
+func parseSize(capacity *csi.CapacityRange, least, preset int64) (int64, error) {
 	if capacity == nil {
-		return defaultSize, nil
+		return preset, nil
 	}
 	required, limit := capacity.GetRequiredBytes(), capacity.GetLimitBytes()
 	switch {
@@ -111,14 +125,15 @@ func parseSize(capacity *csi.CapacityRange) (int64, error) {
 	case required > block.MaxVolumeSize:
 		return 0, status.Errorf(codes.OutOfRange, "%d bytes required: a volume has at most %d", required, int64(block.MaxVolumeSize))
 	}
-	size := (required + sizeStep - 1) / sizeStep * sizeStep
+	size := required
 	if size == 0 {
 		// Only a limit is given.
-		size = min(defaultSize, limit/sizeStep*sizeStep)
+		size = min(preset, limit/sizeStep*sizeStep)
 	}
-	if size == 0 || limit != 0 && size > limit {
+	size = (max(size, least) + sizeStep - 1) / sizeStep * sizeStep
+	if limit != 0 && size > limit {
 		return 0, status.Errorf(codes.OutOfRange,
-			"capacity range %d to %d bytes holds no whole number of MiB, which sizes are", required, limit)
+			"capacity range %d to %d bytes holds no whole number of MiB that is at least %d bytes, as is needed", required, limit, least)
 	}
 	return size, nil
 }

@@ -35,13 +35,34 @@ func TestParseSize(t *testing.T) {
 		{block.MaxVolumeSize + 1, 0, 0, codes.OutOfRange},
 		{1<<63 - 1, 0, 0, codes.OutOfRange},
 	} {
-		got, err := parseSize(&csi.CapacityRange{RequiredBytes: test.required, LimitBytes: test.limit})
+		got, err := parseSize(&csi.CapacityRange{RequiredBytes: test.required, LimitBytes: test.limit}, sizeStep, defaultSize)
 		if got != test.want || status.Code(err) != test.code {
 			t.Errorf("%d to %d gives %d, %v; want %d, %v", test.required, test.limit, got, err, test.want, test.code)
 		}
 	}
-	if got, err := parseSize(nil); got != defaultSize || err != nil {
+	if got, err := parseSize(nil, sizeStep, defaultSize); got != defaultSize || err != nil {
 		t.Errorf("no range gives %d, %v", got, err)
+	}
+}
+
+// TestSizeOfXFS: what mkfs.xfs would refuse is not made.
+func TestSizeOfXFS(t *testing.T) {
+	least := leastSize([]*csi.VolumeCapability{mountCapability(csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER, "xfs")})
+	for _, test := range []struct {
+		required, limit, want int64
+		code                  codes.Code
+	}{
+		{mib, 0, 300 * mib, codes.OK},
+		{299 * mib, 300 * mib, 300 * mib, codes.OK},
+		{301 * mib, 0, 301 * mib, codes.OK},
+		{0, 400 * mib, 400 * mib, codes.OK},
+		{mib, 299 * mib, 0, codes.OutOfRange},
+		{0, 299 * mib, 0, codes.OutOfRange},
+	} {
+		got, err := parseSize(&csi.CapacityRange{RequiredBytes: test.required, LimitBytes: test.limit}, least, defaultSize)
+		if got != test.want || status.Code(err) != test.code {
+			t.Errorf("%d to %d gives %d, %v; want %d, %v", test.required, test.limit, got, err, test.want, test.code)
+		}
 	}
 }
 

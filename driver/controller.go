@@ -16,9 +16,6 @@ import (
 // maxNameLength is the specification's limit of strings, in bytes.
 const maxNameLength = 128
 
-// pageEntries is how many volumes the daemon is asked for at a time.
-const pageEntries = 500
-
 // controller is the CSI Controller service.
 type controller struct {
 	csi.UnimplementedControllerServer
@@ -39,6 +36,12 @@ func (c *controller) ControllerGetCapabilities(context.Context, *csi.ControllerG
 		csi.ControllerServiceCapability_RPC_GET_VOLUME_HEALTH,
 		csi.ControllerServiceCapability_RPC_LIST_VOLUME_HEALTH,
 		csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+		csi.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT,
+		csi.ControllerServiceCapability_RPC_LIST_SNAPSHOTS,
+		csi.ControllerServiceCapability_RPC_GET_SNAPSHOT,
+		csi.ControllerServiceCapability_RPC_CLONE_VOLUME,
+		csi.ControllerServiceCapability_RPC_EXPAND_VOLUME,
+		csi.ControllerServiceCapability_RPC_MODIFY_VOLUME,
 	} {
 		response.Capabilities = append(response.Capabilities, &csi.ControllerServiceCapability{
 			Type: &csi.ControllerServiceCapability_Rpc{Rpc: &csi.ControllerServiceCapability_RPC{Type: t}},
@@ -62,34 +65,55 @@ func (c *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 	if err := c.checkTopology(ctx, req.GetAccessibilityRequirements()); err != nil {
 		return nil, err
 	}
-	volume, err := c.volumes.CreateVolume(ctx, create)
-	if status.Code(err) == codes.AlreadyExists {
-		// The daemon compares the exact size, a capacity range may be satisfied
-		// by another one.
-		volume, err = c.volumes.GetVolume(ctx, &holdfastv1.GetVolumeRequest{Name: req.GetName()})
-		if err == nil && !isAsked(volume, req.GetCapacityRange(), create.GetParameters()) {
-			return nil, status.Errorf(codes.AlreadyExists,
-				"volume %q exists with other properties: %d bytes, %s", req.GetName(), volume.GetSizeBytes(), volume.GetParameters())
-		}
-	}
+	volume, err := c.create(ctx, req.GetCapacityRange(), create)
 	if err != nil {
-		return nil, fromDaemon(err, "create volume %q", req.GetName())
+		return nil, err
 	}
 	return &csi.CreateVolumeResponse{Volume: toCSI(volume)}, nil
 }
 
+// create has the daemon make a volume, or finds the one that answers the request
+// already.
+func (c *controller) create(ctx context.Context, capacity *csi.CapacityRange, create *holdfastv1.CreateVolumeRequest) (*holdfastv1.Volume, error) {
+	if create.GetSourceSnapshotId() != "" || create.GetSourceVolumeId() != "" {
+		source, err := c.sourceSize(ctx, create)
+		if status.Code(err) == codes.NotFound {
+			// The volume may have been made before its source was deleted.
+			if volume, known := c.volumes.GetVolume(ctx, &holdfastv1.GetVolumeRequest{Name: create.GetName()}); known == nil && isAsked(volume, capacity, create) {
+				return volume, nil
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		if create.SizeBytes, err = sizeFrom(capacity, source); err != nil {
+			return nil, err
+		}
+	}
+	volume, err := c.volumes.CreateVolume(ctx, create)
+	if status.Code(err) == codes.AlreadyExists {
+		// The daemon compares the exact size, a capacity range may be satisfied
+		// by another one.
+		volume, err = c.volumes.GetVolume(ctx, &holdfastv1.GetVolumeRequest{Name: create.GetName()})
+		if err == nil && !isAsked(volume, capacity, create) {
+			return nil, status.Errorf(codes.AlreadyExists, "volume %q exists with other properties: %d bytes, %s, made from %s",
+				create.GetName(), volume.GetSizeBytes(), volume.GetParameters(), origin(volume))
+		}
+	}
+	if err != nil {
+		return nil, fromDaemon(err, "create volume %q", create.GetName())
+	}
+	return volume, nil
+}
+
 // parseCreate checks a request without asking anybody.
 func parseCreate(req *csi.CreateVolumeRequest) (*holdfastv1.CreateVolumeRequest, error) {
-	name := req.GetName()
-	switch {
-	case name == "":
-		return nil, invalid("no volume name given")
-	case len(name) > maxNameLength || !utf8.ValidString(name):
-		return nil, invalid("volume name %q is not text of at most %d bytes", name, maxNameLength)
-	case req.GetVolumeContentSource() != nil:
-		return nil, invalid("a volume cannot be made from another volume or a snapshot yet")
-	case len(req.GetMutableParameters()) > 0:
-		return nil, invalid("mutable parameters are not supported")
+	if err := parseName("volume", req.GetName()); err != nil {
+		return nil, err
+	}
+	snapshotID, volumeID, err := parseSource(req.GetVolumeContentSource())
+	if err != nil {
+		return nil, err
 	}
 	if err := parseCapabilities(req.GetVolumeCapabilities()); err != nil {
 		return nil, err
@@ -98,17 +122,37 @@ func parseCreate(req *csi.CreateVolumeRequest) (*holdfastv1.CreateVolumeRequest,
 	if err != nil {
 		return nil, err
 	}
-	size, err := parseSize(req.GetCapacityRange())
+	// Those that may be changed take precedence.
+	if err := parseMutable(req.GetMutableParameters(), parameters); err != nil {
+		return nil, err
+	}
+	least := leastSize(req.GetVolumeCapabilities())
+	size, err := parseSize(req.GetCapacityRange(), least, max(least, defaultSize))
 	if err != nil {
 		return nil, err
 	}
-	return &holdfastv1.CreateVolumeRequest{Name: name, SizeBytes: size, Parameters: parameters}, nil
+	return &holdfastv1.CreateVolumeRequest{
+		Name: req.GetName(), SizeBytes: size, Parameters: parameters, SourceSnapshotId: snapshotID, SourceVolumeId: volumeID,
+	}, nil
 }
 
-// isAsked reports whether an existing volume answers a CreateVolume request.
-func isAsked(volume *holdfastv1.Volume, capacity *csi.CapacityRange, parameters *holdfastv1.VolumeParameters) bool {
+// parseName checks the name of something new.
+func parseName(kind, name string) error {
+	switch {
+	case name == "":
+		return invalid("no %s name given", kind)
+	case len(name) > maxNameLength || !utf8.ValidString(name):
+		return invalid("%s name %q is not text of at most %d bytes", kind, name, maxNameLength)
+	}
+	return nil
+}
+
+// isAsked reports whether an existing volume answers a request; the size that
+// create has is one choice of the capacity range.
+func isAsked(volume *holdfastv1.Volume, capacity *csi.CapacityRange, create *holdfastv1.CreateVolumeRequest) bool {
 	return volume.GetState() == holdfastv1.Volume_READY &&
-		fits(volume.GetSizeBytes(), capacity) && sameParameters(volume.GetParameters(), parameters)
+		fits(volume.GetSizeBytes(), capacity) && sameParameters(volume.GetParameters(), create.GetParameters()) &&
+		volume.GetSourceSnapshotId() == create.GetSourceSnapshotId() && volume.GetSourceVolumeId() == create.GetSourceVolumeId()
 }
 
 // checkTopology asks for one node of the requisite ones: a volume can be used on
@@ -166,7 +210,9 @@ func (c *controller) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequ
 		return nil, err
 	}
 	defer done()
-	_, err = c.volumes.DeleteVolume(ctx, &holdfastv1.DeleteVolumeRequest{Id: req.GetVolumeId()})
+	// The specification has callers delete snapshots first. The daemon counts them and
+	// deletes in one step: another controller may be taking one.
+	_, err = c.volumes.DeleteVolume(ctx, &holdfastv1.DeleteVolumeRequest{Id: req.GetVolumeId(), OnlyWithoutSnapshots: true})
 	switch status.Code(err) {
 	case codes.OK, codes.NotFound:
 		return &csi.DeleteVolumeResponse{}, nil
@@ -283,8 +329,12 @@ func (c *controller) ValidateVolumeCapabilities(ctx context.Context, req *csi.Va
 			return &csi.ValidateVolumeCapabilitiesResponse{Message: "the volume has other parameters: " + volume.GetParameters().String()}, nil
 		}
 	}
+	if why := confirmMutable(req.GetMutableParameters(), volume); why != "" {
+		return &csi.ValidateVolumeCapabilitiesResponse{Message: why}, nil
+	}
 	return &csi.ValidateVolumeCapabilitiesResponse{
 		Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
+			MutableParameters:  req.GetMutableParameters(),
 			VolumeContext:      req.GetVolumeContext(),
 			VolumeCapabilities: req.GetVolumeCapabilities(),
 			Parameters:         req.GetParameters(),
@@ -301,8 +351,11 @@ func (d daemon) findVolume(ctx context.Context, id string) (*holdfastv1.Volume, 
 	if err != nil {
 		return nil, fromDaemon(err, "find volume %s", id)
 	}
-	if volume.GetState() == holdfastv1.Volume_DELETING {
+	switch volume.GetState() {
+	case holdfastv1.Volume_DELETING:
 		return nil, notFound("volume %s is deleted", id)
+	case holdfastv1.Volume_TRASHED:
+		return nil, notFound("volume %s is in the trash", id)
 	}
 	return volume, nil
 }
@@ -324,12 +377,12 @@ func (c *controller) ControllerGetVolume(ctx context.Context, req *csi.Controlle
 
 // ListVolumes lists the volumes that can be used.
 func (c *controller) ListVolumes(ctx context.Context, req *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
-	page, err := c.listPage(ctx, req.GetMaxEntries(), req.GetStartingToken())
+	volumes, next, err := c.volumePage(ctx, req.GetMaxEntries(), req.GetStartingToken())
 	if err != nil {
 		return nil, err
 	}
-	response := &csi.ListVolumesResponse{NextToken: page.GetNextToken()}
-	for _, volume := range page.GetVolumes() {
+	response := &csi.ListVolumesResponse{NextToken: next}
+	for _, volume := range volumes {
 		if volume.GetState() != holdfastv1.Volume_READY {
 			continue
 		}
@@ -341,39 +394,12 @@ func (c *controller) ListVolumes(ctx context.Context, req *csi.ListVolumesReques
 	return response, nil
 }
 
-// listPage lists at most maxEntries volumes, or all from the token on if that is 0;
-// those are fetched in pages, because a message has a limit.
-func (c *controller) listPage(ctx context.Context, maxEntries int32, token string) (*holdfastv1.ListVolumesResponse, error) {
-	switch {
-	case maxEntries < 0:
-		return nil, invalid("max_entries is %d, below zero", maxEntries)
-	case maxEntries > 0:
-		return c.daemonPage(ctx, maxEntries, token)
-	}
-	all := &holdfastv1.ListVolumesResponse{}
-	for {
-		page, err := c.daemonPage(ctx, pageEntries, token)
-		if err != nil {
-			return nil, err
-		}
-		all.Volumes = append(all.Volumes, page.GetVolumes()...)
-		if token = page.GetNextToken(); token == "" {
-			return all, nil
-		}
-	}
-}
-
-// daemonPage asks the daemon for one page. The specification wants ABORTED for a
-// token that is not one; tokens are volume IDs.
-func (c *controller) daemonPage(ctx context.Context, maxEntries int32, token string) (*holdfastv1.ListVolumesResponse, error) {
-	page, err := c.volumes.ListVolumes(ctx, &holdfastv1.ListVolumesRequest{MaxEntries: maxEntries, StartingToken: token})
-	if status.Code(err) == codes.InvalidArgument && token != "" {
-		return nil, status.Errorf(codes.Aborted, "starting_token %q is not one of ours; start again without it", token)
-	}
-	if err != nil {
-		return nil, fromDaemon(err, "list volumes")
-	}
-	return page, nil
+// volumePage lists volumes, see listPage.
+func (c *controller) volumePage(ctx context.Context, maxEntries int32, token string) ([]*holdfastv1.Volume, string, error) {
+	return listPage(maxEntries, token, "volumes", func(maxEntries int32, token string) ([]*holdfastv1.Volume, string, error) {
+		page, err := c.volumes.ListVolumes(ctx, &holdfastv1.ListVolumesRequest{MaxEntries: maxEntries, StartingToken: token})
+		return page.GetVolumes(), page.GetNextToken(), err
+	})
 }
 
 // GetCapacity tells what new volumes may take. A volume can be used on every node,
@@ -408,7 +434,7 @@ func (c *controller) GetCapacity(ctx context.Context, req *csi.GetCapacityReques
 
 // toCSI describes a volume. It names no topology: it can be used everywhere.
 func toCSI(volume *holdfastv1.Volume) *csi.Volume {
-	return &csi.Volume{VolumeId: volume.GetId(), CapacityBytes: volume.GetSizeBytes()}
+	return &csi.Volume{VolumeId: volume.GetId(), CapacityBytes: volume.GetSizeBytes(), ContentSource: sourceOf(volume)}
 }
 
 func publishedNodes(volume *holdfastv1.Volume) []string {

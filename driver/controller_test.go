@@ -44,8 +44,9 @@ func TestBadInputReachesNobody(t *testing.T) {
 		"one node at a time":        func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities[0].AccessMode.Mode = 5 },
 		`unknown parameter "color"`: func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{"color": "red"} },
 		"without a size":            func(r *csi.CreateVolumeRequest) { r.CapacityRange = &csi.CapacityRange{} },
-		"mutable parameters":        func(r *csi.CreateVolumeRequest) { r.MutableParameters = map[string]string{"a": "b"} },
-		"from another volume":       func(r *csi.CreateVolumeRequest) { r.VolumeContentSource = &csi.VolumeContentSource{} },
+		"cannot be changed":         func(r *csi.CreateVolumeRequest) { r.MutableParameters = map[string]string{"replicas": "2"} },
+		"neither a snapshot nor":    func(r *csi.CreateVolumeRequest) { r.VolumeContentSource = &csi.VolumeContentSource{} },
+		"content source has no ID":  func(r *csi.CreateVolumeRequest) { r.VolumeContentSource = fromSnapshot("") },
 		"unknown topology segment": func(r *csi.CreateVolumeRequest) {
 			r.AccessibilityRequirements = &csi.TopologyRequirement{Requisite: []*csi.Topology{{Segments: map[string]string{"zone": "z"}}}}
 		},
@@ -77,10 +78,16 @@ func TestCreateOverAnExistingVolume(t *testing.T) {
 		"limit below": func(r *csi.CreateVolumeRequest) { r.CapacityRange.LimitBytes = 11 * mib },
 		"more needed": func(r *csi.CreateVolumeRequest) { r.CapacityRange.RequiredBytes = 13 * mib },
 		"parameters":  func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{"replicas": "2"} },
+		"source":      func(r *csi.CreateVolumeRequest) { r.VolumeContentSource = fromVolume(testVolume) },
 	} {
 		req := createRequest()
 		spoil(req)
 		_, err := c.CreateVolume(t.Context(), req)
+		if name == "source" {
+			expectCode(t, name, err, codes.OutOfRange, "smaller than its source")
+			req.CapacityRange.RequiredBytes = 12 * mib
+			_, err = c.CreateVolume(t.Context(), req)
+		}
 		expectCode(t, name, err, codes.AlreadyExists, "other properties")
 	}
 }
@@ -121,9 +128,13 @@ func TestTheHolderIsNamed(t *testing.T) {
 	_, err = c.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: testVolume})
 	expectCode(t, "delete of what is published", err, codes.FailedPrecondition, holder)
 
-	d.fail("GetVolume", status.Error(codes.Unavailable, "no leader"))
+	d.fail("DeleteVolume", status.Error(codes.Unavailable, "no leader"))
 	_, err = c.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: testVolume})
-	expectCode(t, "delete without a leader", err, codes.FailedPrecondition, "in use")
+	expectCode(t, "delete without a leader", err, codes.Unavailable, "no leader")
+	d.fail("DeleteVolume", refused)
+	d.fail("GetVolume", status.Error(codes.NotFound, "no volume"))
+	_, err = c.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: testVolume})
+	expectCode(t, "delete of what nobody can describe", err, codes.FailedPrecondition, "in use")
 }
 
 func TestWhatCannotBeAnID(t *testing.T) {
@@ -191,6 +202,10 @@ func TestSecondCallIsAborted(t *testing.T) {
 	<-held.reached
 	_, err := c.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: testVolume})
 	expectCode(t, "the second call", err, codes.Aborted, "still running")
+	_, err = c.CreateSnapshot(t.Context(), snapshotRequest("s1"))
+	expectCode(t, "a snapshot of what is being deleted", err, codes.Aborted, testVolume)
+	_, err = c.ControllerExpandVolume(t.Context(), expandRequest(mib, 0))
+	expectCode(t, "an expansion of what is being deleted", err, codes.Aborted, testVolume)
 	close(held.release)
 	first.Wait()
 	if _, err := c.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: testVolume}); err != nil {

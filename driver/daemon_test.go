@@ -7,7 +7,9 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 )
@@ -24,6 +26,7 @@ const (
 // over a real connection, so that codes travel as they do in production.
 type scriptedDaemon struct {
 	holdfastv1.UnimplementedVolumesServer
+	holdfastv1.UnimplementedSnapshotsServer
 	holdfastv1.UnimplementedClusterServer
 	holdfastv1.UnimplementedNodeAgentServer
 
@@ -34,7 +37,13 @@ type scriptedDaemon struct {
 	held map[string]heldCall
 	// volume is the only volume there is; nil for none.
 	volume *holdfastv1.Volume
-	device string
+	// deleted: somebody deleted it.
+	deleted bool
+	device  string
+	// created is the last volume that was asked for.
+	created *holdfastv1.CreateVolumeRequest
+	// snapshots are those there are, by rising ID.
+	snapshots []*holdfastv1.Snapshot
 	// pages is how many pages a list of volumes has.
 	pages int
 	calls map[string]int
@@ -60,6 +69,7 @@ func serveDaemonConn(t *testing.T, d *scriptedDaemon) *grpc.ClientConn {
 	d.calls = make(map[string]int)
 	server := grpc.NewServer()
 	holdfastv1.RegisterVolumesServer(server, d)
+	holdfastv1.RegisterSnapshotsServer(server, d)
 	holdfastv1.RegisterClusterServer(server, d)
 	holdfastv1.RegisterNodeAgentServer(server, d)
 	var serving sync.WaitGroup
@@ -122,12 +132,49 @@ func (d *scriptedDaemon) setAttachment(id string) {
 	d.volume.AttachmentId = id
 }
 
-func (d *scriptedDaemon) CreateVolume(ctx context.Context, _ *holdfastv1.CreateVolumeRequest) (*holdfastv1.Volume, error) {
+func (d *scriptedDaemon) CreateVolume(ctx context.Context, req *holdfastv1.CreateVolumeRequest) (*holdfastv1.Volume, error) {
+	d.mu.Lock()
+	d.created = req
+	d.mu.Unlock()
 	return d.volume, d.enter(ctx, "CreateVolume")
 }
 
-func (d *scriptedDaemon) DeleteVolume(ctx context.Context, _ *holdfastv1.DeleteVolumeRequest) (*holdfastv1.DeleteVolumeResponse, error) {
-	return &holdfastv1.DeleteVolumeResponse{}, d.enter(ctx, "DeleteVolume")
+func (d *scriptedDaemon) ExpandVolume(ctx context.Context, req *holdfastv1.ExpandVolumeRequest) (*holdfastv1.Volume, error) {
+	if err := d.enter(ctx, "ExpandVolume"); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if req.SizeBytes < d.volume.SizeBytes {
+		return nil, status.Error(codes.InvalidArgument, "volumes do not shrink")
+	}
+	d.volume.SizeBytes = req.SizeBytes
+	return d.volume, nil
+}
+
+func (d *scriptedDaemon) DeleteVolume(ctx context.Context, req *holdfastv1.DeleteVolumeRequest) (*holdfastv1.DeleteVolumeResponse, error) {
+	if err := d.enter(ctx, "DeleteVolume"); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n := d.volume.GetSnapshotCount(); n > 0 && req.OnlyWithoutSnapshots {
+		return nil, status.Errorf(codes.FailedPrecondition, "its snapshots would be lost, of which it has %d", n)
+	}
+	d.deleted = true
+	return &holdfastv1.DeleteVolumeResponse{}, nil
+}
+
+func (d *scriptedDaemon) SetVolume(ctx context.Context, req *holdfastv1.SetVolumeRequest) (*holdfastv1.Volume, error) {
+	if err := d.enter(ctx, "SetVolume"); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if req.MaxSnapshotSpace != nil {
+		d.volume.MaxSnapshotSpace = req.MaxSnapshotSpace
+	}
+	return d.volume, nil
 }
 
 func (d *scriptedDaemon) GetVolume(ctx context.Context, _ *holdfastv1.GetVolumeRequest) (*holdfastv1.Volume, error) {

@@ -13,6 +13,7 @@
 //   - A mount belongs to one attachment (package mount). A mount whose attachment
 //     has ended is never reused and never mounted over: the call says what to do.
 //   - Nothing is unstaged while it is mounted anywhere.
+//   - Trimming gives way: a call for the volume ends it.
 //   - Secrets are never logged.
 //
 // # Errors
@@ -24,7 +25,8 @@
 //
 // # Goroutines
 //
-// Run serves gRPC, which starts one goroutine for each call. Run lets them finish
-// before it returns; only one that sits in a system call waiting for frozen I/O,
-// which nothing can interrupt, is left behind after a while.
+// Run serves gRPC, which starts one goroutine for each call, and starts one that trims
+// file systems. Run lets them finish before it returns; only one that sits in a system
+// call waiting for frozen I/O, which nothing can interrupt, is left behind after a
+// while.
 package driver

@@ -27,6 +27,8 @@ const (
 
 	// callTimeout bounds a call whose caller set no deadline.
 	callTimeout = 2 * time.Minute
+	// trimTimeout bounds the trim of one volume.
+	trimTimeout = time.Hour
 	// stopTimeout bounds the wait for running calls at the end.
 	stopTimeout = 20 * time.Second
 )
@@ -56,6 +58,9 @@ type Options struct {
 	Version string
 	// Devices is where device nodes are made; it defaults to mount.DefaultDevices.
 	Devices mount.Devices
+	// TrimInterval is how often the file systems of this node are trimmed; 0 for
+	// never. The controller mounts none.
+	TrimInterval time.Duration
 }
 
 // Validate fills in the defaults and reports what is wrong.
@@ -71,6 +76,8 @@ func (o *Options) Validate() error {
 		return errors.New("no connection to a daemon")
 	case o.Mode != ModeAll && o.Mode != ModeController && o.Mode != ModeNode:
 		return fmt.Errorf("mode %q is none of %s, %s, %s", o.Mode, ModeAll, ModeController, ModeNode)
+	case o.TrimInterval < 0:
+		return fmt.Errorf("trim interval %s is below zero", o.TrimInterval)
 	case o.Version == "":
 		return errors.New("no version")
 	}
@@ -93,6 +100,8 @@ type Driver struct {
 	options Options
 	socket  string
 	server  *grpc.Server
+	// trimmer is nil where nothing is trimmed.
+	trimmer *trimmer
 }
 
 // New checks the options and prepares the services.
@@ -126,9 +135,11 @@ func (d *Driver) register(mounter *mount.Mounter) {
 		csi.RegisterControllerServer(d.server, &controller{daemon: api, running: newInFlight()})
 	}
 	if d.options.Mode != ModeController {
-		csi.RegisterNodeServer(d.server, &node{
-			daemon: api, mounter: mounter, devices: d.options.Devices, running: newInFlight(),
-		})
+		n := &node{daemon: api, mounter: mounter, devices: d.options.Devices, running: newInFlight()}
+		csi.RegisterNodeServer(d.server, n)
+		if d.options.TrimInterval > 0 {
+			d.trimmer = &trimmer{node: n, interval: d.options.TrimInterval}
+		}
 	}
 }
 
@@ -138,6 +149,9 @@ func (d *Driver) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", d.socket, err)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer d.joinTrimmer(d.startTrimmer(ctx))
+	defer cancel()
 	served := make(chan error, 1)
 	go func() { served <- d.server.Serve(listener) }()
 	select {
@@ -153,6 +167,31 @@ func (d *Driver) Run(ctx context.Context) error {
 		return fmt.Errorf("serve CSI: %w", err)
 	}
 	return nil
+}
+
+// startTrimmer starts the trimmer, if there is one; what is returned is closed when it
+// has ended.
+func (d *Driver) startTrimmer(ctx context.Context) <-chan struct{} {
+	ended := make(chan struct{})
+	if d.trimmer == nil {
+		close(ended)
+		return ended
+	}
+	go func() {
+		defer close(ended)
+		d.trimmer.run(ctx)
+	}()
+	return ended
+}
+
+// joinTrimmer waits for the trimmer, unless it sits in frozen I/O.
+func (d *Driver) joinTrimmer(ended <-chan struct{}) {
+	timeout := time.NewTimer(stopTimeout)
+	defer timeout.Stop()
+	select {
+	case <-ended:
+	case <-timeout.C:
+	}
 }
 
 // listen replaces the socket that a killed predecessor left, but not one that
@@ -175,15 +214,17 @@ func (d *Driver) listen(ctx context.Context) (net.Listener, error) {
 
 // daemon is what the services call on the local daemon.
 type daemon struct {
-	volumes holdfastv1.VolumesClient
-	cluster holdfastv1.ClusterClient
-	agent   holdfastv1.NodeAgentClient
+	volumes   holdfastv1.VolumesClient
+	snapshots holdfastv1.SnapshotsClient
+	cluster   holdfastv1.ClusterClient
+	agent     holdfastv1.NodeAgentClient
 }
 
 func newDaemon(conn grpc.ClientConnInterface) daemon {
 	return daemon{
-		volumes: holdfastv1.NewVolumesClient(conn),
-		cluster: holdfastv1.NewClusterClient(conn),
-		agent:   holdfastv1.NewNodeAgentClient(conn),
+		volumes:   holdfastv1.NewVolumesClient(conn),
+		snapshots: holdfastv1.NewSnapshotsClient(conn),
+		cluster:   holdfastv1.NewClusterClient(conn),
+		agent:     holdfastv1.NewNodeAgentClient(conn),
 	}
 }

@@ -121,6 +121,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"no daemon":  func(o *Options) { o.Daemon = nil },
 		"mode":       func(o *Options) { o.Mode = "both" },
 		"no version": func(o *Options) { o.Version = "" },
+		"interval":   func(o *Options) { o.TrimInterval = -1 },
 	} {
 		bad := good
 		spoil(&bad)

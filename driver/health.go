@@ -57,12 +57,12 @@ func (c *controller) ControllerGetVolumeHealth(ctx context.Context, req *csi.Con
 // ControllerListVolumeHealth lists the volumes with which something is wrong. A
 // page may hold fewer entries than asked for: it covers that many volumes.
 func (c *controller) ControllerListVolumeHealth(ctx context.Context, req *csi.ControllerListVolumeHealthRequest) (*csi.ControllerListVolumeHealthResponse, error) {
-	page, err := c.listPage(ctx, req.GetMaxEntries(), req.GetStartingToken())
+	volumes, next, err := c.volumePage(ctx, req.GetMaxEntries(), req.GetStartingToken())
 	if err != nil {
 		return nil, err
 	}
-	response := &csi.ControllerListVolumeHealthResponse{NextToken: page.GetNextToken()}
-	for _, volume := range page.GetVolumes() {
+	response := &csi.ControllerListVolumeHealthResponse{NextToken: next}
+	for _, volume := range volumes {
 		if volume.GetState() != holdfastv1.Volume_READY {
 			continue
 		}

@@ -20,7 +20,9 @@ import (
 type mounter interface {
 	Mounts(devices mount.Devices) ([]mount.Point, error)
 	IsMounted(path string) (bool, error)
-	FormatAndMount(ctx context.Context, device, target, fsType string, options []string) error
+	FormatAndMount(ctx context.Context, r mount.Request) error
+	Grow(ctx context.Context, device, target, fsType string) error
+	Trim(ctx context.Context, target string) (string, error)
 	Bind(source, target string, readOnly bool) error
 	Unmount(target string) error
 	FileSystemUsage(path string) (mount.Usage, error)
@@ -41,6 +43,7 @@ func (n *node) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequ
 	response := &csi.NodeGetCapabilitiesResponse{}
 	for _, t := range []csi.NodeServiceCapability_RPC_Type{
 		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
+		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
 		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 		csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH,
@@ -96,42 +99,49 @@ func (n *node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 	if err != nil {
 		return nil, err
 	}
-	if staged || a.block {
+	if a.block {
 		return &csi.NodeStageVolumeResponse{}, nil
 	}
+	if !staged {
+		if err := n.mountStaging(ctx, name, staging, a); err != nil {
+			return nil, err
+		}
+	}
+	// A volume that was restored into a larger one has a file system to grow, also if
+	// a call before this one got no further than mounting it.
+	if !a.readOnly {
+		if err := n.mounter.Grow(ctx, n.devices.Path(name), staging, a.fsType); err != nil {
+			return nil, fromMount(err, "stage volume %s", req.GetVolumeId())
+		}
+	}
+	return &csi.NodeStageVolumeResponse{}, nil
+}
+
+// mountStaging mounts the file system of a device at the staging path.
+func (n *node) mountStaging(ctx context.Context, name mount.DeviceName, staging string, a access) error {
 	options := a.options
 	if a.readOnly {
 		options = append(options, "ro")
 	}
 	if err := makeDirectory(staging); err != nil {
-		return nil, status.Errorf(codes.Internal, "make staging path: %v", err)
+		return status.Errorf(codes.Internal, "make staging path: %v", err)
 	}
-	if err := n.mounter.FormatAndMount(ctx, n.devices.Path(name), staging, a.fsType, options); err != nil {
-		return nil, fromMount(err, "stage volume %s", req.GetVolumeId())
+	err := n.mounter.FormatAndMount(ctx, mount.Request{
+		Device: n.devices.Path(name), Target: staging, FSType: a.fsType, Options: options, UUID: name.UUID(),
+	})
+	if err != nil {
+		return fromMount(err, "stage volume %s", name.Volume)
 	}
 	klog.FromContext(ctx).Info("Volume mounted", "path", staging, "attachment", name.Attachment)
-	return &csi.NodeStageVolumeResponse{}, nil
+	return nil
 }
 
 // checkStaged looks at what is mounted before anything is done: it reports whether
-// the volume is mounted at the staging path already, and refuses what belongs to
-// an attachment that has ended. Mounting over that, or going on with it, would let
-// old dirty pages meet a newer volume.
+// the volume is mounted at the staging path already.
 func (n *node) checkStaged(volume *holdfastv1.Volume, staging string, a access) (bool, error) {
-	points, err := n.mountsOf(volume.GetId())
+	points, err := n.mountsNow(volume, "stage")
 	if err != nil {
 		return false, err
-	}
-	var stale []string
-	for _, p := range points {
-		if p.Device.Attachment.String() != volume.GetAttachmentId() {
-			stale = append(stale, p.Path)
-		}
-	}
-	if len(stale) > 0 {
-		return false, failedPrecondition("stage volume %s: still mounted from an attachment that has ended: %s; "+
-			"stop the pods that use it, so that these paths are unpublished and unstaged, and stage it again",
-			volume.GetId(), strings.Join(stale, ", "))
 	}
 	i := slices.IndexFunc(points, func(p mount.Point) bool { return p.Path == staging })
 	if i < 0 {
@@ -142,6 +152,28 @@ func (n *node) checkStaged(volume *holdfastv1.Volume, staging string, a access) 
 			"stage volume %s: mounted at %s already as %s with read-only=%v; unstage it first", volume.GetId(), staging, p.FSType, p.ReadOnly)
 	}
 	return true, nil
+}
+
+// mountsNow lists the mounts of a volume and refuses those that belong to an
+// attachment that has ended. Mounting over them, or going on with them, would let old
+// dirty pages meet a newer volume.
+func (n *node) mountsNow(volume *holdfastv1.Volume, op string) ([]mount.Point, error) {
+	points, err := n.mountsOf(volume.GetId())
+	if err != nil {
+		return nil, err
+	}
+	var stale []string
+	for _, p := range points {
+		if p.Device.Attachment.String() != volume.GetAttachmentId() {
+			stale = append(stale, p.Path)
+		}
+	}
+	if len(stale) > 0 {
+		return nil, failedPrecondition("%s volume %s: still mounted from an attachment that has ended: %s; "+
+			"stop the pods that use it, so that these paths are unpublished and unstaged, and stage it again",
+			op, volume.GetId(), strings.Join(stale, ", "))
+	}
+	return points, nil
 }
 
 // checkFree refuses a path at which something else is mounted.

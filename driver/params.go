@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -11,15 +12,23 @@ import (
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 )
 
-// maxReplicas is the largest replica count that a volume may have.
-const maxReplicas = 5
+const (
+	// maxReplicas is the largest replica count that a volume may have.
+	maxReplicas = 5
+	// defaultSnapshots is how many snapshots a volume may have unless its class says
+	// otherwise, maxSnapshots the most that it can say.
+	defaultSnapshots = 250
+	maxSnapshots     = 10_000
+)
 
 // parameter is one key of a StorageClass. The table of them is the only place
 // where they are known: requests are read by it and docs/parameters.md is written
 // from it.
 type parameter struct {
 	name, values, preset, meaning string
-	set                           func(p *holdfastv1.VolumeParameters, value string) error
+	// mutable: it may be changed later.
+	mutable bool
+	set     func(p *holdfastv1.VolumeParameters, value string) error
 }
 
 // parameters is the table.
@@ -69,6 +78,23 @@ func parameters() []parameter {
 				return err
 			},
 		},
+		{
+			name: "maxSnapshots", values: "1 to 10000", preset: "250",
+			meaning: "Snapshots that the volume may have at a time.",
+			set: func(p *holdfastv1.VolumeParameters, value string) (err error) {
+				p.MaxSnapshots, err = parseCount(value, maxSnapshots)
+				return err
+			},
+		},
+		{
+			name: "maxSnapshotSpace", values: "a size such as `20Gi`, 1% to 1000% of the volume, or `none`", preset: "none", mutable: true,
+			meaning: "What snapshots of the volume may hold that it does not have any more. Once they hold as much, " +
+				"no further one is taken until some are deleted.",
+			set: func(p *holdfastv1.VolumeParameters, value string) (err error) {
+				p.MaxSnapshotSpace, err = parseLimit(value)
+				return err
+			},
+		},
 	}
 }
 
@@ -100,9 +126,11 @@ func parseParameters(given map[string]string) (*holdfastv1.VolumeParameters, err
 	return p, nil
 }
 
-func knownParameters() string {
+func knownParameters() string { return namesOf(parameters()) }
+
+func namesOf(table []parameter) string {
 	var names []string
-	for _, p := range parameters() {
+	for _, p := range table {
 		names = append(names, p.name)
 	}
 	return strings.Join(names, ", ")
@@ -135,8 +163,9 @@ func sameParameters(a, b *holdfastv1.VolumeParameters) bool {
 	sameSet := func(x, y []string) bool {
 		return slices.Equal(slices.Sorted(slices.Values(x)), slices.Sorted(slices.Values(y)))
 	}
-	return a.GetReplicas() == b.GetReplicas() && a.GetMinInSync() == b.GetMinInSync() &&
-		a.GetDiskClass() == b.GetDiskClass() &&
+	snapshots := func(p *holdfastv1.VolumeParameters) int32 { return cmp.Or(p.GetMaxSnapshots(), defaultSnapshots) }
+	return a.GetReplicas() == b.GetReplicas() && a.GetMinInSync() == b.GetMinInSync() && snapshots(a) == snapshots(b) &&
+		a.GetDiskClass() == b.GetDiskClass() && sameLimit(a.GetMaxSnapshotSpace(), b.GetMaxSnapshotSpace()) &&
 		sameSet(a.GetDiskTags(), b.GetDiskTags()) && sameSet(a.GetNodeTags(), b.GetNodeTags())
 }
 
@@ -150,12 +179,18 @@ func WriteParameters(w io.Writer) error {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", p.name, p.values, p.preset, p.meaning)
 	}
 	b.WriteString("\nAny other parameter is refused, so that a misspelt one cannot go unnoticed. " +
-		"Parameters are fixed when a volume is created.\n\n" +
-		"The file system is chosen by `csi.storage.k8s.io/fstype`: `ext4`, which is also the default. " +
-		"`volumeMode: Block` gives the device itself.\n\n" +
+		"Parameters are fixed when a volume is created, but for `maxSnapshotSpace`, which a VolumeAttributesClass " +
+		"(or `holdfast volume set`) changes at any time.\n\n" +
+		"The file system is chosen by `csi.storage.k8s.io/fstype`: `ext4`, which is also the default, " +
+		"or `xfs`, whose volumes have 300 MiB at least. `volumeMode: Block` gives the device itself.\n\n" +
+		"A VolumeSnapshotClass takes no parameters.\n\n" +
 		"```yaml\n" +
 		"apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata:\n  name: holdfast-fast\n" +
 		"provisioner: " + Name + "\nparameters:\n  replicas: \"3\"\n  minInSync: \"2\"\n  diskClass: nvme\n" +
+		"```\n\n" +
+		"```yaml\n" +
+		"apiVersion: storage.k8s.io/v1\nkind: VolumeAttributesClass\nmetadata:\n  name: holdfast-half-for-snapshots\n" +
+		"driverName: " + Name + "\nparameters:\n  maxSnapshotSpace: 50%\n" +
 		"```\n")
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -25,11 +25,13 @@ func TestParseParameters(t *testing.T) {
 		"all": {
 			map[string]string{
 				"replicas": "5", "minInSync": "2", "diskClass": "nvme",
-				"diskTags": "b, a,b", "nodeTags": "rack1",
+				"diskTags": "b, a,b", "nodeTags": "rack1", "maxSnapshots": "1000",
+				"maxSnapshotSpace": "50%",
 			},
 			&holdfastv1.VolumeParameters{
 				Replicas: 5, MinInSync: 2, DiskClass: "nvme",
-				DiskTags: []string{"a", "b"}, NodeTags: []string{"rack1"},
+				DiskTags: []string{"a", "b"}, NodeTags: []string{"rack1"}, MaxSnapshots: 1000,
+				MaxSnapshotSpace: &holdfastv1.SpaceLimit{Percent: 50},
 			},
 		},
 		"those of the provisioner": {
@@ -49,9 +51,22 @@ func TestParseParameters(t *testing.T) {
 	}
 }
 
+// TestDefaultsAreTheSameParameters: the daemon shows what it takes for granted as 0.
+func TestDefaultsAreTheSameParameters(t *testing.T) {
+	asked, err := parseParameters(map[string]string{"maxSnapshots": "250"})
+	if shown := (&holdfastv1.VolumeParameters{Replicas: 3, MinInSync: 1}); err != nil || !sameParameters(asked, shown) {
+		t.Errorf("%v is not %v, %v", asked, shown, err)
+	}
+	if other, err := parseParameters(map[string]string{"maxSnapshots": "251"}); err != nil || sameParameters(asked, other) {
+		t.Errorf("%v is %v, %v", asked, other, err)
+	}
+}
+
 func TestRefusedParameters(t *testing.T) {
 	for _, test := range []struct{ key, value, message string }{
-		{"replica", "3", `unknown parameter "replica"; known are replicas, minInSync, diskClass, diskTags, nodeTags`},
+		{"replica", "3", `unknown parameter "replica"; known are replicas, minInSync, diskClass, diskTags, nodeTags, maxSnapshots, maxSnapshotSpace`},
+		{"maxSnapshots", "0", "from 1 to 10000"},
+		{"maxSnapshots", "10001", "from 1 to 10000"},
 		{"Replicas", "3", "unknown parameter"},
 		{"replicas", "0", `parameter replicas: "0" is not a number from 1 to 5`},
 		{"replicas", "6", "from 1 to 5"},

@@ -11,7 +11,9 @@
 //
 // A Host owns the engines and devices of a node: it stages and unstages volumes,
 // takes the devices of a previous daemon over when it starts, and starts an
-// engine again, at a new epoch of the same attachment, when one stops by itself.
+// engine again, at a new epoch of the same attachment, when one stops by itself. For a
+// snapshot, the growth or the revert of a volume that nobody has attached it borrows the
+// volume: an engine without a frontend, at an epoch of its own, does that and ends.
 //
 // # Invariants
 //
@@ -24,6 +26,8 @@
 //     engine ended by itself.
 //   - A device is made after its attachment is in Raft, and removed, in use or not,
 //     when Raft no longer shows the attachment here (rule 2).
+//   - A device is never larger than the committed size of its volume, and follows it.
+//   - What Raft shows as borrowed by this node is being used by the Host, or is ended.
 //
 // # Errors that a client may see
 //
@@ -54,6 +58,7 @@
 // Engine.Run owns one for each link being made, each proposal and each link that
 // is ending, and joins them, the goroutines of the links and the timer.
 // Host.Run owns one for each staged volume, which runs the volume's keeper and,
-// in a second one, its engine; and one that removes devices that are left over.
-// Run joins them all.
+// in others, its engine and what fits its device; one that removes devices that are
+// left over; and one for each borrowed attachment that is left over. Run joins them all.
+// The engine of a borrowed volume belongs to the call that borrowed it.
 package engine

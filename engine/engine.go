@@ -40,6 +40,8 @@ type Config struct {
 	Logger   *slog.Logger
 	// Metrics may be nil.
 	Metrics *Metrics
+	// Reverting is that of Started.
+	Reverting block.SnapshotID
 }
 
 // Validate reports what is missing; core.New checks the rest.
@@ -58,6 +60,13 @@ type Engine struct {
 	table  table
 	chores chores
 	timer  timer
+	cuts   cuts
+	extent extent
+	leaver leaver
+	// watched is what was verified and found.
+	watched watched
+	// revert is how far a revert is.
+	revert revertProgress
 
 	serving chan struct{} // closed when the core serves
 	stopped chan struct{} // closed when the core has ended and every request is answered
@@ -107,6 +116,9 @@ func New(config Config) (*Engine, error) {
 	e.links.init()
 	e.table.init(config.Core.Limits.Requests)
 	e.chores.init()
+	e.cuts.init()
+	e.extent.init(config.Core.View.Size)
+	e.watched.init()
 	e.timer.init(config.Clock, e.tick)
 	config.Metrics.starts.Inc()
 	return e, nil
@@ -280,6 +292,13 @@ func (e *Engine) perform(effect core.Effect) {
 		e.end(effect.Err)
 	case core.EffectNotice:
 		e.report(effect.Notice)
+	case core.EffectCut:
+		e.cuts.end(effect.Snapshot, effect.Err)
+	case core.EffectResized:
+		e.extent.set(effect.Size)
+	case core.EffectScrubbed:
+		e.config.Metrics.scrubbed(effect.Scrubbed)
+		e.watched.progress(effect.Scrubbed)
 	default:
 		invariant.Assert(false, "unknown effect %d", effect.Kind)
 	}

@@ -22,10 +22,26 @@ type Truth interface {
 	// A zero attachment asks for a fresh one. start makes a repeated call
 	// harmless.
 	StartEngine(ctx context.Context, volume block.VolumeID, attachment block.AttachmentID, start block.StartID) (Started, error)
+	// BorrowVolume raises the epoch of a volume that is published to nobody, for an
+	// engine without a frontend. start makes a repeated call harmless. If it yields, a
+	// publication ends the attachment without a question.
+	BorrowVolume(ctx context.Context, volume block.VolumeID, start block.StartID, yields bool) (Started, error)
+	// EndRevert says that the engine of an epoch has made a volume what a snapshot was,
+	// durably (rule 26). It may be repeated. block.ErrConflict: that engine is gone.
+	EndRevert(ctx context.Context, volume block.VolumeID, snapshot block.SnapshotID, epoch block.Epoch) error
 	// EndAttachment ends an attachment; ending one that is over succeeds.
 	EndAttachment(ctx context.Context, volume block.VolumeID, attachment block.AttachmentID) error
-	// Attachments are those that Raft shows on this node now.
+	// Attachments are those that Raft shows on this node now, borrowed ones apart.
 	Attachments(ctx context.Context) ([]Attachment, error)
+	// Borrowed are the views of volumes that this node has borrowed, as far as it is
+	// known here.
+	Borrowed() []block.View
+	// Growing is the size that a volume is to get, 0 if it has it, as far as it is known
+	// here.
+	Growing(volume block.VolumeID) int64
+	// Retiring is a replica that is to leave the in-sync set because next has taken its
+	// place, zero if there is none, as far as it is known here.
+	Retiring(volume block.VolumeID) (old, next block.ReplicaID)
 	// View is the newest view of a volume known here.
 	View(volume block.VolumeID) (block.View, bool)
 	// Changed returns a channel that is closed when views may have changed.
@@ -36,6 +52,9 @@ type Truth interface {
 type Started struct {
 	View      block.View
 	MinInSync int
+	// Reverting is the snapshot that the volume is to be reverted to, as Raft had it at
+	// the start; zero if it is not, or if what it was is still to be kept.
+	Reverting block.SnapshotID
 }
 
 // Attachment names a staged device of a volume.
@@ -71,6 +90,8 @@ type HostConfig struct {
 	Logger  *slog.Logger
 	// Metrics may be nil.
 	Metrics *Metrics
+	// Scrubs may be nil: then no volume is verified in the background.
+	Scrubs Scrubs
 }
 
 // Validate reports what is missing.
@@ -90,6 +111,12 @@ type Host struct {
 	adopted chan struct{} // closed when the devices of an earlier daemon are known
 	closing chan struct{} // closed when Run ends
 	born    chan *keeper  // those that Run is to run
+	// borrowers are the engines of volumes that nobody has attached; left holds a token
+	// when one has left and Run is to look for what it left behind.
+	borrowers borrowers
+	left      chan struct{}
+	// scrubbing holds a token while a volume is verified because it is time to.
+	scrubbing chan struct{}
 
 	mu      sync.Mutex
 	keepers map[block.VolumeID]*keeper
@@ -111,13 +138,18 @@ func NewHost(config HostConfig) (*Host, error) {
 	if config.Metrics == nil {
 		config.Metrics = newMetrics()
 	}
-	return &Host{
+	h := &Host{
 		config:  config,
 		adopted: make(chan struct{}),
 		closing: make(chan struct{}),
 		born:    make(chan *keeper),
+		left:    make(chan struct{}, 1),
 		keepers: make(map[block.VolumeID]*keeper),
-	}, nil
+
+		scrubbing: make(chan struct{}, 1),
+	}
+	h.borrowers.init()
+	return h, nil
 }
 
 // Run takes over the devices of an earlier daemon, then follows Raft's state
@@ -134,6 +166,9 @@ func (h *Host) Run(ctx context.Context) error {
 	if !clean {
 		work.Go(func() { h.sweepUntilClean(ctx) })
 	}
+	for _, asked := range []bool{true, false} {
+		work.Go(func() { h.scrubDetached(ctx, asked) })
+	}
 	for _, a := range attachments {
 		h.config.Logger.Info("attachment taken over", "volume", a.Volume.String(), "attachment", a.ID.String())
 		if k, fresh, err := h.keeper(a.Volume, a.ID); err == nil && fresh {
@@ -144,8 +179,12 @@ func (h *Host) Run(ctx context.Context) error {
 	for {
 		changed := h.config.Truth.Changed()
 		h.observe()
+		for _, stray := range h.borrowers.strays(h.config.Truth.Borrowed()) {
+			work.Go(func() { h.endStray(ctx, stray) })
+		}
 		select {
 		case <-changed:
+		case <-h.left:
 		case k := <-h.born:
 			work.Go(func() { h.keep(ctx, k) })
 		case <-ctx.Done():
@@ -169,16 +208,28 @@ func (h *Host) takeStock(ctx context.Context) (attachments []Attachment, clean b
 	}
 }
 
-// sweep removes devices whose attachment Raft does not show here: an old mount's
+func (h *Host) sweep(ctx context.Context) (attachments []Attachment, clean bool, err error) {
+	return Sweep(ctx, h.config.Devices, h.config.Truth.Attachments, h.config.Logger)
+}
+
+// Leftovers are devices that an earlier daemon has left.
+type Leftovers interface {
+	List(ctx context.Context) ([]frontend.Identity, error)
+	Remove(ctx context.Context, id frontend.Identity) error
+}
+
+// Sweep removes devices whose attachment Raft does not show here: an old mount's
 // dirty pages must not reach a newer attachment (rule 2). The devices are listed
 // first: an attachment is in Raft before its device is made, and IDs are never
-// used again, so what is missing now was ended.
-func (h *Host) sweep(ctx context.Context) (attachments []Attachment, clean bool, err error) {
-	devices, listErr := h.config.Devices.List(ctx)
+// used again, so what is missing now was ended. It returns what Raft shows, and
+// whether no other device is left.
+func Sweep(ctx context.Context, left Leftovers, shown func(context.Context) ([]Attachment, error),
+	logger *slog.Logger) (attachments []Attachment, clean bool, err error) {
+	devices, listErr := left.List(ctx)
 	if listErr != nil {
-		h.config.Logger.Warn("devices of this machine cannot be listed", "err", listErr)
+		logger.Warn("devices of this machine cannot be listed", "err", listErr)
 	}
-	attachments, err = h.config.Truth.Attachments(ctx)
+	attachments, err = shown(ctx)
 	if err != nil {
 		return nil, false, err
 	}
@@ -187,8 +238,8 @@ func (h *Host) sweep(ctx context.Context) (attachments []Attachment, clean bool,
 		if slices.Contains(attachments, Attachment{Volume: id.Volume, ID: id.Attachment}) {
 			continue
 		}
-		log := h.config.Logger.With("volume", id.Volume.String(), "attachment", id.Attachment.String())
-		if err := h.config.Devices.Remove(ctx, id); err != nil {
+		log := logger.With("volume", id.Volume.String(), "attachment", id.Attachment.String())
+		if err := left.Remove(ctx, id); err != nil {
 			log.Error("device of an ended attachment cannot be removed", "err", err)
 			clean = false
 			continue
@@ -220,6 +271,7 @@ func (h *Host) observe() {
 			k.observe(view)
 		}
 	}
+	h.observeBorrowed()
 }
 
 // keeper returns the keeper of a volume, made if there was none: then fresh is
@@ -242,9 +294,18 @@ func (h *Host) keeper(volume block.VolumeID, attachment block.AttachmentID) (k *
 // that is not staged.
 func (h *Host) close() {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.closed = true
 	close(h.closing)
+	h.mu.Unlock()
+	for _, e := range h.borrowers.engines() {
+		e.Abort()
+	}
+}
+
+func (h *Host) isClosed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.closed
 }
 
 // keep runs a keeper to its end and forgets it.
@@ -337,16 +398,24 @@ func (h *Host) Unstage(ctx context.Context, volume block.VolumeID) error {
 	return nil
 }
 
-func (h *Host) unstage(ctx context.Context, volume block.VolumeID) error {
+// keeperOf is that of a volume that is staged here, nil for any other.
+func (h *Host) keeperOf(ctx context.Context, volume block.VolumeID) (*keeper, error) {
 	if err := h.known(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	h.mu.Lock()
-	k, closed := h.keepers[volume], h.closed
-	h.mu.Unlock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, errClosing
+	}
+	return h.keepers[volume], nil
+}
+
+func (h *Host) unstage(ctx context.Context, volume block.VolumeID) error {
+	k, err := h.keeperOf(ctx, volume)
 	switch {
-	case closed:
-		return errClosing
+	case err != nil:
+		return err
 	case k == nil:
 		return h.endLeftover(ctx, volume)
 	}
@@ -380,11 +449,15 @@ func (h *Host) ownsUnseen(volume block.VolumeID) bool {
 	return ok && !view.Attachment.IsZero() && view.Owner == h.config.Node
 }
 
-// Status describes a staged volume and its device.
+// Status describes a staged volume and its device, or one that is borrowed.
 func (h *Host) Status(ctx context.Context, volume block.VolumeID) (core.Status, string, error) {
 	h.mu.Lock()
 	k := h.keepers[volume]
 	h.mu.Unlock()
+	if e := h.borrowers.engine(volume); k == nil && e != nil {
+		status, err := e.Status(ctx)
+		return status, "", err
+	}
 	if k == nil {
 		return core.Status{}, "", fmt.Errorf("engine of volume %s: %w", volume, block.ErrNotFound)
 	}

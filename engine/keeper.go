@@ -44,6 +44,7 @@ type keeper struct {
 	ready chan struct{} // closed when the device is there
 	gone  chan struct{} // closed when the keeper has ended
 	wake  chan struct{} // holds a token after askEnd
+	shown shown         // what users of the device see
 
 	// These are used only by the goroutine that runs the keeper.
 	start block.StartID // of the start that is not answered yet
@@ -63,7 +64,7 @@ type keeper struct {
 }
 
 func newKeeper(h *Host, volume block.VolumeID, attachment block.AttachmentID) *keeper {
-	return &keeper{
+	k := &keeper{
 		host:       h,
 		volume:     volume,
 		log:        h.config.Logger.With("volume", volume.String()),
@@ -74,6 +75,8 @@ func newKeeper(h *Host, volume block.VolumeID, attachment block.AttachmentID) *k
 		wake:       make(chan struct{}, 1),
 		waiting:    fmt.Errorf("its engine does not serve yet: %w", block.ErrUnavailable),
 	}
+	k.shown.init()
+	return k
 }
 
 // run serves engine after engine and returns why it serves no more.
@@ -118,6 +121,7 @@ func (k *keeper) serve(ctx context.Context) (over bool, err error) {
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	running.Go(func() { _ = e.Run(own) }) // why it ended is told by Err
+	running.Go(func() { k.host.scrub(own, e, k.started) })
 	over, err = k.attend(ctx, e)
 	k.setEngine(nil)
 	cancel()
@@ -144,21 +148,7 @@ func (k *keeper) raise(ctx context.Context) (*Engine, error) {
 		return nil, fmt.Errorf("start engine: %w", err)
 	}
 	k.start = block.StartID{}
-	e, err := New(Config{
-		Core: core.Config{
-			Node:      config.Node,
-			Cluster:   config.Cluster,
-			View:      started.View,
-			MinInSync: started.MinInSync,
-			Timing:    config.Timing,
-			Limits:    config.Limits,
-		},
-		Dialer:   config.Dialer,
-		Proposer: config.Truth,
-		Clock:    config.Clock,
-		Logger:   config.Logger,
-		Metrics:  config.Metrics,
-	})
+	e, err := k.host.newEngine(started)
 	k.mu.Lock()
 	k.attachment = started.View.Attachment
 	k.started = started.View
@@ -249,10 +239,11 @@ func servesSoon(ctx context.Context, e *Engine) bool {
 
 // open gives the engine its device.
 func (k *keeper) open(ctx context.Context, e *Engine) (frontend.Device, error) {
+	size, _ := e.Size()
 	spec := frontend.Spec{
 		Volume:     k.volume,
 		Attachment: k.started.Attachment,
-		Size:       k.started.Size,
+		Size:       size,
 		Backend:    backend{e},
 	}
 	open := k.host.config.Devices.Attach
@@ -266,6 +257,7 @@ func (k *keeper) open(ctx context.Context, e *Engine) (frontend.Device, error) {
 		return nil, fmt.Errorf("open device: %w", err)
 	}
 	k.adopt = true
+	k.shown.set(size, nil)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.path = device.Path()
@@ -278,6 +270,11 @@ func (k *keeper) open(ctx context.Context, e *Engine) (frontend.Device, error) {
 
 // watch waits for what ends this engine's service.
 func (k *keeper) watch(ctx context.Context, e *Engine, device frontend.Device) (over bool, err error) {
+	fitting, cancel := context.WithCancel(ctx)
+	var fits sync.WaitGroup
+	fits.Go(func() { k.fit(fitting, e, device) })
+	defer fits.Wait()
+	defer cancel()
 	for {
 		select {
 		case <-e.Stopped():
@@ -322,6 +319,16 @@ func (k *keeper) afterStop(ctx context.Context, e *Engine, device frontend.Devic
 // observe ends the engine when Raft shows that its attachment is over, and
 // shows it newer views.
 func (k *keeper) observe(view block.View) {
+	k.mu.Lock()
+	serving := k.engine
+	k.mu.Unlock()
+	if serving == nil {
+		return
+	}
+	// An intent once begun is finished by whoever serves the volume (rule 27), and so is
+	// a replacement.
+	serving.AskGrowth(k.host.config.Truth.Growing(k.volume))
+	serving.AskRetire(k.host.config.Truth.Retiring(k.volume))
 	k.mu.Lock()
 	e, started := k.engine, k.started
 	if e == nil || view.Revision <= started.Revision {

@@ -39,6 +39,22 @@ type device struct {
 
 	mu     sync.Mutex
 	server *deviceServer
+	size   int64 // what its users see
+}
+
+// show makes it at least so large.
+func (d *device) show(size int64) {
+	d.client.Grow(size)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.size = max(d.size, size)
+}
+
+// shows is what its users see.
+func (d *device) shows() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.size
 }
 
 // deviceServer is the daemon's side of a device.
@@ -184,6 +200,7 @@ func (d *device) serve(spec frontend.Spec) (*deviceServer, error) {
 		cancel()
 		return nil, err
 	}
+	d.show(spec.Size)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.server = s
@@ -231,6 +248,7 @@ func (s *deviceServer) connect() (net.Conn, error) {
 		}
 		s.mu.Lock()
 		s.conn = conn
+		conn.Grow(s.spec.Size) // it may have been negotiated before the device grew
 		closing = s.closing
 		s.mu.Unlock()
 		if closing {
@@ -245,6 +263,8 @@ func (s *deviceServer) connect() (net.Conn, error) {
 func (s *deviceServer) List(context.Context) []string { return []string{"device"} }
 
 func (s *deviceServer) Open(context.Context, string) (nbd.Export, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return deviceExport{Backend: s.spec.Backend, info: s.spec.Export()}, nil
 }
 
@@ -257,6 +277,25 @@ func (e deviceExport) Info() nbd.ExportInfo { return e.info }
 func (e deviceExport) Close() error         { return nil }
 
 func (s *deviceServer) Path() string { return "/dev/" + s.device.id.Attachment.Short() }
+
+// Resize is refused as long as the machine refuses.
+func (s *deviceServer) Resize(_ context.Context, size int64) error {
+	m := s.device.machine
+	m.mu.Lock()
+	refuse := m.refuse
+	m.mu.Unlock()
+	if refuse != nil {
+		return refuse
+	}
+	s.mu.Lock()
+	s.spec.Size = max(s.spec.Size, size)
+	if s.conn != nil {
+		s.conn.Grow(size)
+	}
+	s.mu.Unlock()
+	s.device.show(size)
+	return nil
+}
 
 func (s *deviceServer) Close(ctx context.Context) error {
 	s.device.mu.Lock()

@@ -14,12 +14,15 @@ import (
 // Metrics are what the engines of a node count.
 type Metrics struct {
 	events        [core.NoticeUnreadable + 1]prometheus.Counter
-	duration      [core.FlushRequest + 1]prometheus.Observer
-	failures      [core.FlushRequest + 1]prometheus.Counter
-	bytes         [core.FlushRequest + 1]prometheus.Counter
+	duration      [core.ChangedRequest + 1]prometheus.Observer
+	failures      [core.ChangedRequest + 1]prometheus.Counter
+	bytes         [core.ChangedRequest + 1]prometheus.Counter
 	repairedBytes prometheus.Counter
 	copiedBytes   prometheus.Counter
 	starts        prometheus.Counter
+	scrubbedBytes prometheus.Counter
+	// damaged counts blocks by disk and by what became of them.
+	damaged *prometheus.CounterVec
 	// all are the collectors behind the fields.
 	all []prometheus.Collector
 }
@@ -30,6 +33,7 @@ func eventNames() map[core.NoticeKind]string {
 		core.NoticeMemberLost:     "member_lost",
 		core.NoticeResyncStarted:  "resync_started",
 		core.NoticeResyncProgress: "resync_progress",
+		core.NoticeNoRoom:         "no_room",
 		core.NoticeAdmitted:       "admitted",
 		core.NoticeRepaired:       "repaired",
 		core.NoticeFrozen:         "frozen",
@@ -42,10 +46,11 @@ func eventNames() map[core.NoticeKind]string {
 // operationNames are the values of the label "operation".
 func operationNames() map[core.RequestKind]string {
 	return map[core.RequestKind]string{
-		core.ReadRequest:  "read",
-		core.WriteRequest: "write",
-		core.ZeroRequest:  "zero",
-		core.FlushRequest: "flush",
+		core.ReadRequest:    "read",
+		core.WriteRequest:   "write",
+		core.ZeroRequest:    "zero",
+		core.FlushRequest:   "flush",
+		core.ChangedRequest: "changed",
 	}
 }
 
@@ -85,6 +90,11 @@ func newMetrics() *Metrics {
 		repairedBytes: counter("repaired_bytes_total", "Bytes of replicas that were repaired from a peer."),
 		copiedBytes:   counter("resync_copied_bytes_total", "Bytes copied to replicas by resyncs that were admitted."),
 		starts:        counter("starts_total", "Engine starts, each one epoch of a volume."),
+		scrubbedBytes: counter("scrubbed_bytes_total", "Bytes of volumes that scrubs have read on every in-sync replica."),
+		damaged: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "holdfast_disk_damaged_blocks_total",
+			Help: "Blocks of 4 KiB that engines of this node found damaged, by disk and outcome: repaired from a peer, or lost, each time one is found.",
+		}, []string{"disk", "outcome"}),
 	}
 	// Looked up once: a request pays no search by label.
 	for kind, name := range eventNames() {
@@ -95,7 +105,7 @@ func newMetrics() *Metrics {
 		m.failures[kind] = failures.WithLabelValues(name)
 		m.bytes[kind] = bytes.WithLabelValues(name)
 	}
-	m.all = []prometheus.Collector{events, failures, bytes, duration, m.repairedBytes, m.copiedBytes, m.starts}
+	m.all = []prometheus.Collector{events, failures, bytes, duration, m.repairedBytes, m.copiedBytes, m.starts, m.scrubbedBytes, m.damaged}
 	return m
 }
 
@@ -115,10 +125,25 @@ func (m *Metrics) request(s *slot, took time.Duration, err error) {
 
 func (m *Metrics) notice(n core.Notice) {
 	m.events[n.Kind].Inc()
+	blocks := float64((n.Bytes + block.BlockSize - 1) / block.BlockSize)
 	switch n.Kind {
 	case core.NoticeRepaired:
 		m.repairedBytes.Add(float64(n.Bytes))
+		if n.Err != nil {
+			m.damaged.WithLabelValues(n.Disk.String(), "repaired").Add(blocks)
+		}
+	case core.NoticeUnreadable:
+		m.damaged.WithLabelValues(n.Disk.String(), "lost").Add(blocks)
 	case core.NoticeAdmitted:
 		m.copiedBytes.Add(float64(n.Copied))
 	}
 }
+
+// DiskRepaired counts damage on a disk of this node, in bytes, that was repaired from a
+// peer for whom no engine was needed: that of a snapshot being read.
+func (m *Metrics) DiskRepaired(disk block.DiskID, bytes int64) {
+	m.repairedBytes.Add(float64(bytes))
+	m.damaged.WithLabelValues(disk.String(), "repaired").Add(float64((bytes + block.BlockSize - 1) / block.BlockSize))
+}
+
+func (m *Metrics) scrubbed(s core.Scrubbed) { m.scrubbedBytes.Add(float64(s.Bytes)) }

@@ -118,6 +118,9 @@ func TestRotIsRepairedAndReported(t *testing.T) {
 	if line := lines.find("ERROR", "no in-sync replica has these bytes intact"); line == nil || line["offset"] != float64(offset) {
 		t.Errorf("reported as %v", line)
 	}
+	if repaired, lost := damagedBlocks(t, registry, mine.disk, "repaired"), damagedBlocks(t, registry, mine.disk, "lost"); repaired != 1 || lost != 1 {
+		t.Errorf("%v blocks of the disk were counted as repaired, %v as lost", repaired, lost)
+	}
 	if view := w.view(id); view.InSync() != 3 {
 		t.Error("a member was removed")
 	}

@@ -124,7 +124,7 @@ func (t *table) close(refused error) []Completer {
 func (e *Engine) Submit(r core.Request, done Completer) {
 	var tagged bool
 	err := block.ErrInvalid
-	if r.Kind >= core.ReadRequest && r.Kind <= core.FlushRequest {
+	if r.Kind >= core.ReadRequest && r.Kind <= core.ChangedRequest {
 		tagged, err = e.table.take(&r, done)
 	}
 	switch {

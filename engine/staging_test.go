@@ -158,12 +158,14 @@ func TestStagingStorm(t *testing.T) {
 	d := w.startDaemon(m)
 	var staged, unstaged atomic.Int64
 	var callers sync.WaitGroup
+	limit := within(t)
 	for caller := range 6 {
 		callers.Go(func() {
-			for n := range 15 {
+			// A stage beside an unstage is refused at once, so that all of few may be.
+			for n := 0; n < 15 || staged.Load() == 0 && limit.Err() == nil; n++ {
 				ctx, cancel := within(t), func() {}
 				if (caller+n)%5 == 0 {
-					ctx, cancel = context.WithTimeout(ctx, time.Duration(n)*time.Millisecond)
+					ctx, cancel = context.WithTimeout(ctx, time.Duration(n%15)*time.Millisecond)
 				}
 				var err error
 				if caller%2 == 0 {

@@ -140,7 +140,19 @@ func (r nodeTruth) StartEngine(_ context.Context, volume block.VolumeID, attachm
 	}
 	v, _ := r.now().Volume(volume)
 	c := state.StartEngine{Volume: volume, Node: r.node, Start: start, Epoch: v.View.Epoch, Attachment: attachment}
-	if attachment.IsZero() {
+	return r.start(c)
+}
+
+func (r nodeTruth) BorrowVolume(_ context.Context, volume block.VolumeID, start block.StartID, yields bool) (Started, error) {
+	if err := r.isDown(); err != nil {
+		return Started{}, err
+	}
+	v, _ := r.now().Volume(volume)
+	return r.start(state.StartEngine{Volume: volume, Node: r.node, Start: start, Epoch: v.View.Epoch, Borrow: true, Yield: yields})
+}
+
+func (r nodeTruth) start(c state.StartEngine) (Started, error) {
+	if c.Attachment.IsZero() {
 		id, err := block.NewID(rand.Reader)
 		if err != nil {
 			return Started{}, err
@@ -154,7 +166,22 @@ func (r nodeTruth) StartEngine(_ context.Context, volume block.VolumeID, attachm
 	if result.Err != nil {
 		return Started{}, result.Err
 	}
-	return Started{View: result.View(), MinInSync: 1}, nil
+	started := Started{View: result.View(), MinInSync: 1}
+	if result.Volume.RevertBegun() {
+		started.Reverting = result.Volume.Revert.To
+	}
+	return started, nil
+}
+
+func (r nodeTruth) EndRevert(_ context.Context, volume block.VolumeID, snapshot block.SnapshotID, epoch block.Epoch) error {
+	if err := r.isDown(); err != nil {
+		return err
+	}
+	err := r.apply(state.EndRevert{Volume: volume, Snapshot: snapshot, Epoch: epoch}).Err
+	if r.losing() {
+		return block.ErrUnknown
+	}
+	return err
 }
 
 func (r nodeTruth) EndAttachment(_ context.Context, volume block.VolumeID, attachment block.AttachmentID) error {
@@ -174,11 +201,32 @@ func (r nodeTruth) Attachments(context.Context) ([]Attachment, error) {
 	}
 	var all []Attachment
 	for v := range r.now().Volumes() {
-		if v.View.Owner == r.node && !v.View.Attachment.IsZero() {
+		if v.View.Owner == r.node && !v.View.Attachment.IsZero() && !v.Borrowed() {
 			all = append(all, Attachment{Volume: v.ID, ID: v.View.Attachment})
 		}
 	}
 	return all, nil
+}
+
+func (r nodeTruth) Borrowed() []block.View {
+	var all []block.View
+	for v := range r.now().Volumes() {
+		if v.View.Owner == r.node && v.Borrowed() {
+			all = append(all, v.View)
+		}
+	}
+	return all
+}
+
+func (r nodeTruth) Growing(volume block.VolumeID) int64 {
+	v, _ := r.now().Volume(volume)
+	return v.GrowTo
+}
+
+func (r nodeTruth) Retiring(volume block.VolumeID) (old, next block.ReplicaID) {
+	v, _ := r.now().Volume(volume)
+	leaving, _ := v.Retiring()
+	return leaving.Old, leaving.New.Replica
 }
 
 func (r nodeTruth) View(volume block.VolumeID) (block.View, bool) {

@@ -36,7 +36,8 @@ func testTiming() core.Timing {
 	return core.Timing{
 		PingInterval: 100 * ms, Lease: 1000 * ms, LeaseMargin: 100 * ms, PingDeadline: 2500 * ms, ReplicaDeadline: 2500 * ms,
 		AttachGrace: 500 * ms, AttachWait: 1000 * ms,
-		ConnectRetry: 50 * ms, ProposeRetry: 50 * ms, NoSpaceRetry: 100 * ms, LogIdle: 500 * ms,
+		ConnectRetry: 50 * ms, ProposeRetry: 50 * ms, NoSpaceRetry: 100 * ms, LogIdle: 500 * ms, CutHold: 500 * ms,
+		NumberGap: 200 * ms,
 	}
 }
 

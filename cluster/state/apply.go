@@ -34,12 +34,34 @@ func (s *State) dispatch(index uint64, c Command) (*State, Result) {
 		return s.setNode(c)
 	case AddDisk:
 		return s.addDisk(c)
+	case CordonDisk:
+		return s.cordonDisk(c)
+	case RemoveDisk:
+		return s.removeDisk(index, c)
+	case SetSettings:
+		return s.setSettings(c)
+	case DrainDisk:
+		return s.drainDisk(c)
+	default:
+		return s.dispatchVolume(index, c)
+	}
+}
+
+// dispatchVolume is dispatch for what is about one volume.
+func (s *State) dispatchVolume(index uint64, c Command) (*State, Result) {
+	switch c := c.(type) {
 	case CreateVolume:
 		return s.createVolume(c)
 	case ReplicaReady:
-		return s.replicaReady(c)
+		return s.replicaReady(index, c)
 	case DeleteVolume:
-		return s.deleteVolume(c)
+		return s.deleteVolume(index, c)
+	case SetVolume:
+		return s.setVolume(c)
+	case RestoreVolume:
+		return s.restoreVolume(c)
+	case PurgeVolume:
+		return s.purgeVolume(index, c)
 	case ReplicaGone:
 		return s.replicaGone(index, c)
 	case Publish:
@@ -52,6 +74,24 @@ func (s *State) dispatch(index uint64, c Command) (*State, Result) {
 		return s.propose(c.Proposal)
 	case EndAttachment:
 		return s.endAttachment(c)
+	case CreateSnapshot:
+		return s.createSnapshot(c)
+	case DeleteSnapshot:
+		return s.deleteSnapshot(index, c)
+	case GrowVolume:
+		return s.growVolume(c)
+	case RevertVolume:
+		return s.revertVolume(c)
+	case EndRevert:
+		return s.endRevert(index, c)
+	case RequestScrub:
+		return s.requestScrub(c)
+	case RecordScrub:
+		return s.recordScrub(c)
+	case ReplaceReplica:
+		return s.replaceReplica(c)
+	case AbandonReplacement:
+		return s.abandonReplacement(c)
 	default:
 		return s.refuse(fmt.Errorf("apply %s: %w", c.Kind(), block.ErrVersion))
 	}
@@ -97,7 +137,7 @@ func (s *State) addDisk(c AddDisk) (*State, Result) {
 		if old.Node != d.Node && (c.From.IsZero() || c.From != old.Node) {
 			return s.refuse(fmt.Errorf("add disk %s: node %s has a disk of this ID: %w", d.ID, old.Node, block.ErrExists))
 		}
-		d.Class, d.Tags = old.Class, old.Tags
+		d.Class, d.Tags, d.Cordoned, d.Draining, d.Successor = old.Class, old.Tags, old.Cordoned, old.Draining, old.Successor
 		if old.Node != d.Node {
 			moved, err := s.moveReplicas(d.ID, d.Node)
 			if err != nil {
@@ -115,23 +155,42 @@ func (s *State) addDisk(c AddDisk) (*State, Result) {
 func (s *State) moveReplicas(disk block.DiskID, node block.NodeID) (*State, error) {
 	next := s
 	for v := range s.Volumes() {
-		i := slices.IndexFunc(v.View.Replicas, func(m block.Member) bool { return m.Disk == disk })
-		if i < 0 {
+		v = v.clone()
+		if !v.moveDisk(disk, node) {
 			continue
 		}
-		if slices.ContainsFunc(v.View.Replicas, func(m block.Member) bool { return m.Node == node }) {
-			return nil, fmt.Errorf("move disk %s to node %s: it has another replica of volume %s: %w", disk, node, v.ID, block.ErrInUse)
-		}
-		v = v.clone()
-		v.View.Replicas[i].Node = node
 		next = next.commit(&v)
+		if v.checkSpread() != nil {
+			return nil, fmt.Errorf("move disk %s to node %s: it has another replica of volume %q (%s): %w", disk, node, v.Name, v.ID, block.ErrInUse)
+		}
 	}
 	return next, nil
+}
+
+// moveDisk puts everything of a volume on a disk, or meant for it, on another node, and
+// reports whether there is anything.
+func (v *Volume) moveDisk(disk block.DiskID, node block.NodeID) (moved bool) {
+	move := func(on block.DiskID, of *block.NodeID) {
+		if on == disk {
+			*of, moved = node, true
+		}
+	}
+	for i := range v.View.Replicas {
+		move(v.View.Replicas[i].Disk, &v.View.Replicas[i].Node)
+	}
+	for i := range v.Replacing {
+		move(v.Replacing[i].New.Disk, &v.Replacing[i].New.Node)
+	}
+	for i := range v.Retired {
+		move(v.Retired[i].Disk, &v.Retired[i].Node)
+	}
+	return moved
 }
 
 // commit raises the revision of v and is the state that holds it.
 func (s *State) commit(v *Volume) *State {
 	v.View.Revision++
+	v.Yields = v.Yields && v.Borrowed()
 	v.View.Cluster = s.incarnation
 	return s.withVolume(*v)
 }

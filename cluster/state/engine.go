@@ -24,11 +24,15 @@ func (s *State) startEngine(c StartEngine) (*State, Result) {
 		return s, result
 	}
 	v = v.clone()
+	if !v.Reverting() {
+		v.Revert = nil
+	}
 	v.View.Epoch++
 	v.View.Owner = c.Node
 	v.View.Start = c.Start
 	if c.Attachment.IsZero() {
 		v.View.Attachment = c.NewAttachment
+		v.Yields = c.Borrow && c.Yield
 	}
 	return s.commit(&v), volumeResult(v)
 }
@@ -45,9 +49,15 @@ func mayStart(v *Volume, c StartEngine) error {
 	switch {
 	case !v.Ready():
 		return fmt.Errorf("%d replicas are still being made: %w", len(v.Pending), block.ErrUnavailable)
+	case c.Borrow && !v.Published.IsZero():
+		return fmt.Errorf("it is published to node %s: %w", v.Published, block.ErrInUse)
+	case c.Borrow && !fresh:
+		return fmt.Errorf("attachment %s cannot be borrowed again: %w", c.Attachment, block.ErrDetached)
+	case fresh && v.Published.IsZero() && v.Borrowed():
+		return fmt.Errorf("node %s has borrowed it: %w", v.View.Owner, block.ErrInUse)
 	case fresh && v.Published != c.Node && !v.Published.IsZero():
 		return fmt.Errorf("it is published to node %s: %w", v.Published, block.ErrInUse)
-	case v.Published != c.Node:
+	case v.Published != c.Node && !c.Borrow:
 		return fmt.Errorf("it is not published there: %w", block.ErrDetached)
 	case fresh && !v.View.Attachment.IsZero():
 		return fmt.Errorf("attachment %s is alive: %w", v.View.Attachment, block.ErrInUse)
@@ -69,13 +79,21 @@ func (s *State) propose(p block.Proposal) (*State, Result) {
 	if !current(&v.View, p) {
 		return s, conflict
 	}
-	if err := checkProposal(&v, p); err != nil {
+	err := checkProposal(&v, p)
+	if err == nil {
+		err = s.checkTaken(&v, p.Snapshot)
+	}
+	if err != nil {
 		conflict.Err = fmt.Errorf("propose view of volume %s: %w", p.Volume, err)
 		return s, conflict
 	}
 	v = v.clone()
 	amend(&v.View, p)
-	next := s.commit(&v)
+	v.retire()
+	if v.View.Size >= v.GrowTo {
+		v.GrowTo = 0
+	}
+	next := s.taken(&v, p.Snapshot).commit(&v)
 	result := volumeResult(v)
 	result.Verdict = block.Committed
 	return next, result
@@ -109,6 +127,12 @@ func amend(view *block.View, p block.Proposal) {
 	if p.WaitedOut {
 		view.NotWaitedOut = false
 	}
+	if p.Snapshot != nil {
+		view.Snapshots = append(view.Snapshots, *p.Snapshot)
+	}
+	if p.Size != 0 {
+		view.Size = p.Size
+	}
 	if p.EndAttachment {
 		detach(view)
 	}
@@ -132,6 +156,11 @@ func checkProposal(v *Volume, p block.Proposal) error {
 		if v.View.Member(i.Replica) == nil {
 			return fmt.Errorf("record incarnation of replica %s, which is unknown: %w", i.Replica, block.ErrInvalid)
 		}
+	}
+	// The intent comes first (rule 27), so that an engine that dies after some members
+	// have grown leaves behind what the next one has to finish.
+	if p.Size != 0 && (p.Size <= v.View.Size || p.Size > v.GrowTo || p.Size%block.BlockSize != 0) {
+		return fmt.Errorf("grow from %d to %d bytes, asked for are %d: %w", v.View.Size, p.Size, v.GrowTo, block.ErrInvalid)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"encoding/binary"
+	"fmt"
 	"testing"
 
 	"github.com/holdfast-io/holdfast/internal/block"
@@ -19,6 +20,7 @@ func nodeID(n uint64) block.NodeID             { return block.NodeID{ID: id('n',
 func diskID(n uint64) block.DiskID             { return block.DiskID{ID: id('d', n)} }
 func volumeID(n uint64) block.VolumeID         { return block.VolumeID{ID: id('v', n)} }
 func replicaID(n uint64) block.ReplicaID       { return block.ReplicaID{ID: id('r', n)} }
+func snapshotID(n uint64) block.SnapshotID     { return block.SnapshotID{ID: id('p', n)} }
 func attachmentID(n uint64) block.AttachmentID { return block.AttachmentID{ID: id('a', n)} }
 func startID(n uint64) block.StartID           { return block.StartID{ID: id('s', n)} }
 
@@ -101,5 +103,19 @@ func (m *machine) start() block.View {
 	m.must(Publish{Volume: volumeID(1), Node: nodeID(1)})
 	v, _ := m.Volume(volumeID(1))
 	r := m.must(StartEngine{Volume: volumeID(1), Node: nodeID(1), Start: startID(1), Epoch: v.View.Epoch, NewAttachment: attachmentID(1)})
+	return r.View()
+}
+
+// take reserves snapshot n of a volume and adds it to the view, as the engine of its
+// epoch does.
+func (m *machine) take(volume, n uint64) block.View {
+	m.t.Helper()
+	m.must(CreateSnapshot{Snapshot: snapshotID(n), Name: fmt.Sprintf("snapshot-%d", n), Volume: volumeID(volume), Created: int64(n), DecidedAt: m.Index()})
+	v, _ := m.Volume(volumeID(volume))
+	r := m.must(Propose{Proposal: block.Proposal{Volume: v.ID, Epoch: v.View.Epoch, Revision: v.View.Revision,
+		Snapshot: &block.Snapshot{ID: snapshotID(n), Size: v.View.Size, Created: int64(n)}}})
+	if r.Verdict != block.Committed {
+		m.t.Fatalf("snapshot %d of volume %d: %+v", n, volume, r)
+	}
 	return r.View()
 }

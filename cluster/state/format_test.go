@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,7 +35,7 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
-// examples is one command of each kind with every field set.
+// examples is one command of each kind with every field of version 1 set.
 func examples() []Command {
 	return []Command{
 		Bootstrap{Cluster: block.ClusterID{ID: id('c', 1)}, Incarnation: 1},
@@ -55,9 +56,37 @@ func examples() []Command {
 	}
 }
 
+// examples2 is what version 2 added.
+func examples2() []Command {
+	return []Command{
+		CreateVolume{Volume: volumeID(1), Name: "volume", Size: 1 << 30, Parameters: Parameters{Replicas: 2, MinInSync: 1},
+			Replicas:  []Placement{{Replica: replicaID(1), Node: nodeID(1), Disk: diskID(1)}, {Replica: replicaID(2), Node: nodeID(2), Disk: diskID(2), Absent: true}},
+			DecidedAt: 3, Source: &Source{Snapshot: snapshotID(1), Volume: volumeID(2), Clone: true}},
+		CreateVolume{Volume: volumeID(1), Name: "volume", Size: 1 << 30, Parameters: Parameters{Replicas: 1, MinInSync: 1, SnapshotsMax: 10000},
+			Replicas: []Placement{{Replica: replicaID(1), Node: nodeID(1), Disk: diskID(1)}}, DecidedAt: 3},
+		StartEngine{Volume: volumeID(1), Node: nodeID(1), Start: startID(1), Epoch: 5, NewAttachment: attachmentID(2), Borrow: true},
+		Propose{Proposal: block.Proposal{Volume: volumeID(1), Epoch: 6, Revision: 7, Snapshot: &block.Snapshot{ID: snapshotID(1), Size: 1 << 30, Created: 1700000000000}}},
+		Propose{Proposal: block.Proposal{Volume: volumeID(1), Epoch: 6, Revision: 7, Size: 1 << 31}},
+		CreateSnapshot{Snapshot: snapshotID(1), Name: "monday", Volume: volumeID(1), Created: 1700000000000, DecidedAt: 4},
+		DeleteSnapshot{Snapshot: snapshotID(1)},
+		DeleteSnapshot{Snapshot: snapshotID(1), Untaken: true},
+		GrowVolume{Volume: volumeID(1), Size: 1 << 31},
+		SetSettings{ScrubInterval: number(86400), ScrubRate: number(1 << 20)},
+		RequestScrub{Volume: volumeID(1), At: 1700000000000},
+		RecordScrub{Volume: volumeID(1), Epoch: 6, At: 1700000000001, Began: 1700000000000, Offset: 1 << 20, Covered: []block.ReplicaID{replicaID(1)}, Ended: true,
+			Found: Found{Repaired: 4096, Lost: 8192, Differing: 65536}, Findings: []Finding{finding(1)}},
+	}
+}
+
 func TestCommandFormat(t *testing.T) {
+	checkCommands(t, "commands_v1.jsonl", examples())
+	checkCommands(t, "commands_v2.jsonl", examples2())
+}
+
+func checkCommands(t *testing.T, file string, examples []Command) {
+	t.Helper()
 	var all bytes.Buffer
-	for _, c := range examples() {
+	for _, c := range examples {
 		data, err := Encode(c)
 		if err != nil {
 			t.Fatal(err)
@@ -71,14 +100,15 @@ func TestCommandFormat(t *testing.T) {
 			t.Fatalf("decoded %+v, want %+v", back, c)
 		}
 	}
-	golden(t, "commands_v1.jsonl", all.Bytes())
+	golden(t, file, all.Bytes())
 }
 
 func TestDecodeRefuses(t *testing.T) {
 	for data, want := range map[string]error{
 		"":                                 block.ErrInvalid,
 		"{}":                               block.ErrVersion,
-		`{"version":2,"kind":"bootstrap"}`: block.ErrVersion,
+		`{"version":3,"kind":"bootstrap"}`: block.ErrVersion,
+		`{"version":0,"kind":"bootstrap"}`: block.ErrVersion,
 		`{"version":1,"kind":"make-tea"}`:  block.ErrVersion,
 		`{"version":1,"kind":"bootstrap"}`: block.ErrInvalid,
 		`{"version":1,"kind":"publish","command":{"Volume":"zz"}}`:    block.ErrInvalid,
@@ -104,24 +134,54 @@ func exampleState(t *testing.T) *State {
 	return m.State
 }
 
-func TestSnapshotFormat(t *testing.T) {
-	s := exampleState(t)
-	data, err := s.Snapshot()
+// exampleState2 has everything that version 2 added.
+func exampleState2(t *testing.T) *State {
+	m := newMachine(t)
+	m.ready(1)
+	m.ready(2)
+	view := m.start()
+	m.take(1, 1)
+	m.take(1, 2)
+	m.must(DeleteSnapshot{Snapshot: snapshotID(2)})
+	m.must(CreateSnapshot{Snapshot: snapshotID(3), Name: "snapshot-3", Volume: volumeID(1), Created: 3, DecidedAt: m.Index()})
+	v, _ := m.Volume(volumeID(1))
+	m.must(Propose{Proposal: block.Proposal{Volume: v.ID, Epoch: view.Epoch, Revision: v.View.Revision, Remove: []block.ReplicaID{replicaID(12)}}})
+	m.must(GrowVolume{Volume: volumeID(1), Size: 1 << 31})
+	m.must(StartEngine{Volume: volumeID(2), Node: nodeID(2), Start: startID(2), NewAttachment: attachmentID(2), Borrow: true})
+	c := m.creation(3)
+	c.Source, c.Replicas[1].Absent = &Source{Snapshot: snapshotID(1), Volume: volumeID(1)}, true
+	c.Parameters.SnapshotsMax = 7
+	m.must(c)
+	m.must(RecordScrub{Volume: v.ID, Epoch: view.Epoch, At: 9, Began: 8, Offset: 1 << 30, Covered: everyReplica(v), Ended: true, Findings: []Finding{finding(1)}})
+	m.must(RecordScrub{Volume: v.ID, Epoch: view.Epoch, At: 12, Began: 11, Offset: 1 << 20, Covered: everyReplica(v), Found: Found{Repaired: 1, Lost: 2, Differing: 3}})
+	m.must(RequestScrub{Volume: volumeID(2), At: 13})
+	m.must(SetSettings{ScrubInterval: number(7), ScrubRate: number(8)})
+	return m.State
+}
+
+func TestStateFormat(t *testing.T) {
+	checkState(t, "snapshot_v1.json", exampleState(t))
+	checkState(t, "snapshot_v2.json", exampleState2(t))
+}
+
+func checkState(t *testing.T, file string, s *State) {
+	t.Helper()
+	data, err := s.Save()
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "snapshot_v1.json", data)
+	golden(t, file, data)
 	restored, err := Restore(data)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := restored.Snapshot(); err != nil || !bytes.Equal(again, data) || !sameVolumes(restored, s) {
+	if again, err := restored.Save(); err != nil || !bytes.Equal(again, data) || !sameVolumes(restored, s) {
 		t.Fatalf("restored %s, %v, want %s", again, err, data)
 	}
 }
 
 func TestRestoreRefuses(t *testing.T) {
-	good, err := exampleState(t).Snapshot()
+	good, err := exampleState2(t).Save()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,9 +191,11 @@ func TestRestoreRefuses(t *testing.T) {
 	}{
 		"empty":      {"", block.ErrCorrupt},
 		"truncated":  {string(good[:len(good)/2]), block.ErrCorrupt},
-		"version":    {strings.Replace(string(good), `"version":1`, `"version":2`, 1), block.ErrVersion},
+		"version":    {strings.Replace(string(good), `"version":2`, `"version":3`, 1), block.ErrVersion},
 		"unknown":    {strings.Replace(string(good), `"index"`, `"outdex"`, 1), block.ErrCorrupt},
 		"lost disks": {strings.Replace(string(good), `"disks":[`, `"disks":[],"volumes":[`, 1), block.ErrCorrupt},
+		"no records": {strings.Replace(string(good), `"snapshots":[`, `"snapshots":[],"volumes":[`, 1), block.ErrCorrupt},
+		"twice":      {strings.Replace(string(good), snapshotID(3).String(), snapshotID(1).String(), 1), block.ErrCorrupt},
 		"all out":    {strings.ReplaceAll(string(good), `"InSync":true`, `"InSync":false`), block.ErrCorrupt},
 	} {
 		if _, err := Restore([]byte(c.data)); !errors.Is(err, c.want) {
@@ -154,6 +216,16 @@ func TestResultFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "result_v1.json", data)
+	if back, err := DecodeResult(data); err != nil || !reflect.DeepEqual(back, full) {
+		t.Fatalf("decoded %+v, %v", back, err)
+	}
+	v.GrowTo = 1 << 31
+	r := Snapshot{ID: snapshotID(1), Name: "snapshot", Volume: v.ID, Created: 5, Size: 1 << 30}
+	full = Result{Volume: &v, Snapshot: &r}
+	if data, err = EncodeResult(full); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "result_v2.json", data)
 	if back, err := DecodeResult(data); err != nil || !reflect.DeepEqual(back, full) {
 		t.Fatalf("decoded %+v, %v", back, err)
 	}
@@ -190,7 +262,7 @@ func TestResultFormat(t *testing.T) {
 
 // FuzzDecode applies whatever decodes to a state with volumes in it.
 func FuzzDecode(f *testing.F) {
-	for _, c := range examples() {
+	for _, c := range slices.Concat(examples(), examples2(), replaceExamples()) {
 		data, err := Encode(c)
 		if err != nil {
 			f.Fatal(err)
@@ -199,7 +271,9 @@ func FuzzDecode(f *testing.F) {
 	}
 	m := newMachine(&testing.T{})
 	m.ready(1)
+	m.ready(2)
 	m.start()
+	m.take(1, 1)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := Decode(data)
 		if err != nil {
@@ -220,11 +294,13 @@ func FuzzDecode(f *testing.F) {
 
 // FuzzRestore checks that what is restored can be saved and restored again.
 func FuzzRestore(f *testing.F) {
-	data, err := os.ReadFile(filepath.Join("testdata", "snapshot_v1.json"))
-	if err != nil {
-		f.Fatal(err)
+	for _, file := range []string{"snapshot_v1.json", "snapshot_v2.json", "snapshot_replacing.json"} {
+		data, err := os.ReadFile(filepath.Join("testdata", file))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
 	}
-	f.Add(data)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := Restore(data)
 		if err != nil {
@@ -233,7 +309,7 @@ func FuzzRestore(f *testing.F) {
 			}
 			return
 		}
-		saved, err := s.Snapshot()
+		saved, err := s.Save()
 		if err != nil {
 			t.Fatal(err)
 		}

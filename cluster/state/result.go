@@ -19,9 +19,10 @@ type Result struct {
 	// Volume is the volume after the command, or as it was found; nil if the
 	// command names none that exists. Its view is a copy.
 	Volume *Volume
-	// Disk belongs to AddDisk, Node to SetNode.
-	Disk *Disk
-	Node *Node
+	// Disk belongs to the commands of disks, Node to SetNode, Snapshot to CreateSnapshot.
+	Disk     *Disk
+	Node     *Node
+	Snapshot *Snapshot
 }
 
 // View is that of the volume of the result, zero if there is none.
@@ -100,18 +101,22 @@ func sentinelOf(code string) error {
 }
 
 type encodedResult struct {
-	Version int           `json:"version"`
-	Code    string        `json:"code,omitempty"`
-	Message string        `json:"message,omitempty"`
-	Verdict block.Verdict `json:"verdict,omitempty"`
-	Volume  *Volume       `json:"volume,omitempty"`
-	Disk    *Disk         `json:"disk,omitempty"`
-	Node    *Node         `json:"node,omitempty"`
+	Version  int           `json:"version"`
+	Code     string        `json:"code,omitempty"`
+	Message  string        `json:"message,omitempty"`
+	Verdict  block.Verdict `json:"verdict,omitempty"`
+	Volume   *Volume       `json:"volume,omitempty"`
+	Disk     *Disk         `json:"disk,omitempty"`
+	Node     *Node         `json:"node,omitempty"`
+	Snapshot *Snapshot     `json:"snapshot,omitempty"`
 }
 
 // EncodeResult is the form in which the leader answers a follower.
 func EncodeResult(r Result) ([]byte, error) {
-	e := encodedResult{Version: version, Verdict: r.Verdict, Volume: r.Volume, Disk: r.Disk, Node: r.Node}
+	e := encodedResult{Version: version1, Verdict: r.Verdict, Volume: r.Volume, Disk: r.Disk, Node: r.Node, Snapshot: r.Snapshot}
+	if r.Snapshot != nil || r.Disk != nil && r.Disk.Cordoned || r.Volume != nil && r.Volume.version() > version1 {
+		e.Version = version2
+	}
 	if r.Err != nil {
 		e.Code, e.Message = codeOf(r.Err), r.Err.Error()
 		if e.Code == "" {
@@ -134,8 +139,8 @@ func DecodeResult(data []byte) (Result, error) {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return Result{}, fmt.Errorf("decode result: %w: %w", err, block.ErrProtocol)
 	}
-	if head.Version != version {
-		return Result{}, fmt.Errorf("decode result: version %d, this build knows %d: %w", head.Version, version, block.ErrVersion)
+	if err := checkVersion(head.Version); err != nil {
+		return Result{}, fmt.Errorf("decode result: %w", err)
 	}
 	var e encodedResult
 	if err := strict(data, &e); err != nil {
@@ -144,7 +149,7 @@ func DecodeResult(data []byte) (Result, error) {
 	if e.Verdict > block.Conflict {
 		return Result{}, fmt.Errorf("decode result: verdict %d: %w", e.Verdict, block.ErrProtocol)
 	}
-	r := Result{Verdict: e.Verdict, Volume: e.Volume, Disk: e.Disk, Node: e.Node}
+	r := Result{Verdict: e.Verdict, Volume: e.Volume, Disk: e.Disk, Node: e.Node, Snapshot: e.Snapshot}
 	if e.Code != "" {
 		sentinel := sentinelOf(e.Code)
 		if sentinel == nil {

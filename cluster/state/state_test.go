@@ -285,7 +285,7 @@ func TestStatesAreImmutable(t *testing.T) {
 	var states []*State
 	var snapshots [][]byte
 	keep := func() {
-		data, err := m.Snapshot()
+		data, err := m.Save()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -301,7 +301,7 @@ func TestStatesAreImmutable(t *testing.T) {
 	keep()
 	m.must(ReplicaGone{Replica: replicaID(11)})
 	for i, s := range states {
-		if data, _ := s.Snapshot(); !slices.Equal(data, snapshots[i]) {
+		if data, _ := s.Save(); !slices.Equal(data, snapshots[i]) {
 			t.Fatalf("state %d changed from\n%s\nto\n%s", i, snapshots[i], data)
 		}
 	}
@@ -340,6 +340,37 @@ func TestCheckCatches(t *testing.T) {
 				v.View.Replicas[i].InSync = false
 			}
 		},
+		"snapshot without record": func(_ *State, v *Volume) {
+			v.View.Snapshots = append(v.View.Snapshots, block.Snapshot{ID: snapshotID(9), Size: 1 << 20})
+		},
+		"snapshot twice": func(_ *State, v *Volume) { v.View.Snapshots = append(v.View.Snapshots, v.View.Snapshots[0]) },
+		"snapshot lost":  func(_ *State, v *Volume) { v.View.Snapshots = nil },
+		"snapshot of nothing": func(s *State, _ *Volume) {
+			*s = *s.withSnapshot(Snapshot{ID: snapshotID(9), Name: "x", Volume: volumeID(9)})
+		},
+		"snapshot name taken": func(s *State, v *Volume) {
+			*s = *s.withSnapshot(Snapshot{ID: snapshotID(9), Name: "snapshot-1", Volume: v.ID})
+		},
+		"snapshot too large": func(s *State, v *Volume) {
+			v.View.Snapshots[0].Size *= 2
+			r, _ := s.Snapshot(snapshotID(1))
+			r.Size *= 2
+			*s = *s.withSnapshot(r)
+		},
+		"borrowed unindexed": func(s *State, v *Volume) { s.borrowed = s.borrowed.with(v.ID.ID, v.ID) },
+		"making unindexed":   func(s *State, v *Volume) { s.making = s.making.with(v.ID.ID, v.ID) },
+		"reserved unindexed": func(s *State, _ *Volume) { s.reserved = s.reserved.with(snapshotID(1).ID, snapshotID(1)) },
+		"growing backwards":  func(_ *State, v *Volume) { v.GrowTo = v.View.Size },
+		"absent when ready":  func(_ *State, v *Volume) { v.Absent = []block.ReplicaID{replicaID(11)} },
+		"made of nothing": func(_ *State, v *Volume) {
+			v.Published = block.NodeID{}
+			detach(&v.View)
+			v.Pending, v.View.Replicas[0].InSync = []block.ReplicaID{replicaID(11)}, false
+			v.Source = &Source{Snapshot: snapshotID(9), Volume: volumeID(1)}
+		},
+		"borrowed pending": func(_ *State, v *Volume) {
+			v.Published, v.View.Replicas[0].InSync, v.Pending = block.NodeID{}, false, []block.ReplicaID{replicaID(11)}
+		},
 		"node lost":         func(s *State, _ *Volume) { s.nodes = s.nodes.without(nodeID(1).ID) },
 		"dropped in future": func(s *State, _ *Volume) { s.collected = s.index + 1 },
 	} {
@@ -347,6 +378,7 @@ func TestCheckCatches(t *testing.T) {
 			m := newMachine(t)
 			m.ready(1)
 			m.start()
+			m.take(1, 1)
 			broken := *m.State
 			v, _ := broken.Volume(volumeID(1))
 			v = v.clone()

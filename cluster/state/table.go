@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"iter"
 	"slices"
+	"sort"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 )
@@ -21,10 +22,12 @@ type row[V any] struct {
 	value V
 }
 
+// find looks at rows where they are: a row may be half a kilobyte, and is not copied to
+// be compared.
 func (t table[V]) find(id block.ID) (int, bool) {
-	return slices.BinarySearchFunc(t.buckets[id[0]], id, func(r row[V], id block.ID) int {
-		return bytes.Compare(r.id[:], id[:])
-	})
+	bucket := t.buckets[id[0]]
+	i := sort.Search(len(bucket), func(i int) bool { return bytes.Compare(bucket[i].id[:], id[:]) >= 0 })
+	return i, i < len(bucket) && bucket[i].id == id
 }
 
 func (t table[V]) get(id block.ID) (V, bool) {
@@ -75,6 +78,18 @@ func (t table[V]) without(id block.ID) table[V] {
 	return table[V]{buckets: root, count: t.count - 1}
 }
 
+// mark is the table in which id has the value, or is lacking.
+func (t table[V]) mark(id block.ID, value V, on bool) table[V] {
+	switch {
+	case !on:
+		return t.without(id)
+	case t.has(id):
+		return t
+	default:
+		return t.with(id, value)
+	}
+}
+
 // after yields the values of all IDs above id, by rising ID.
 func (t table[V]) after(id block.ID) iter.Seq[V] {
 	return func(yield func(V) bool) {
@@ -86,8 +101,8 @@ func (t table[V]) after(id block.ID) iter.Seq[V] {
 			first++
 		}
 		for b := int(id[0]); b < len(t.buckets); b++ {
-			for _, r := range t.buckets[b][first:] {
-				if !yield(r.value) {
+			for i := first; i < len(t.buckets[b]); i++ {
+				if !yield(t.buckets[b][i].value) {
 					return
 				}
 			}
@@ -103,8 +118,8 @@ func (t table[V]) all() iter.Seq[V] {
 			return
 		}
 		for b := range t.buckets {
-			for _, r := range t.buckets[b] {
-				if !yield(r.value) {
+			for i := range t.buckets[b] {
+				if !yield(t.buckets[b][i].value) {
 					return
 				}
 			}

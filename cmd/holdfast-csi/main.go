@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -29,7 +30,9 @@ attacher), with --mode controller, and on every node next to kubelet, with
 machine for everything; they keep no state and can be restarted at any time.
 
 The node plugin mounts: it needs root, the host's /dev, mount propagation, and
-the programs of util-linux and e2fsprogs.`
+the programs of util-linux, e2fsprogs and xfsprogs. It also trims what it has
+mounted, so that deleted files give their space back to the disks; see
+--trim-interval.`
 
 const example = `  # Next to kubelet:
   holdfast-csi --mode node --endpoint unix:///csi/csi.sock
@@ -39,6 +42,9 @@ const example = `  # Next to kubelet:
 
   # All services in one process, for trying out:
   holdfast-csi --endpoint unix:///tmp/csi.sock`
+
+// weekly is how often Linux systems trim by themselves.
+const weekly = 7 * 24 * time.Hour
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
@@ -53,6 +59,8 @@ func main() {
 // flags are what the command line sets.
 type flags struct {
 	endpoint, server, mode, deviceDir, logLevel, logFormat string
+
+	trimInterval time.Duration
 }
 
 func command() *cobra.Command {
@@ -73,6 +81,7 @@ func command() *cobra.Command {
 	cmd.Flags().StringVar(&f.server, "server", control.DefaultServer(), "control address of the local holdfastd: unix:///path or host:port (env HOLDFAST_SERVER)")
 	cmd.Flags().StringVar(&f.mode, "mode", string(driver.ModeAll), "services to offer: all, controller or node")
 	cmd.Flags().StringVar(&f.deviceDir, "device-dir", string(mount.DefaultDevices), "where the devices of staged volumes get their names; must be on a file system that allows devices")
+	cmd.Flags().DurationVar(&f.trimInterval, "trim-interval", weekly, "how often the file systems of this node are trimmed, one at a time, so that volumes give back what was deleted; 0 for never")
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "debug (every call with its request), info, warn or error")
 	cmd.Flags().StringVar(&f.logFormat, "log-format", "text", "text or json, on standard error")
 	return cmd
@@ -94,7 +103,7 @@ func run(ctx context.Context, f flags) error {
 	defer closeConn(conn)
 	plugin, err := driver.New(driver.Options{
 		Endpoint: f.endpoint, Daemon: conn, Mode: driver.Mode(f.mode), Version: version.String(),
-		Devices: mount.Devices(filepath.Clean(f.deviceDir)),
+		Devices: mount.Devices(filepath.Clean(f.deviceDir)), TrimInterval: f.trimInterval,
 	})
 	if err != nil {
 		return err

@@ -28,7 +28,11 @@ type clusterView struct {
 }
 
 func (a *app) clusterCommand() *cobra.Command {
-	return group("cluster", "Look at the cluster", &cobra.Command{
+	return group("cluster", "Look at the cluster and its settings", a.clusterStatusCommand(), a.clusterSettingsCommand())
+}
+
+func (a *app) clusterStatusCommand() *cobra.Command {
+	return &cobra.Command{
 		Use:   "status",
 		Short: "Show the cluster at a glance",
 		Long: `Show how many nodes and disks work, what space there is, and who leads. Without a
@@ -45,7 +49,7 @@ leader nothing can be changed; volumes that are attached go on.`,
 				return a.print(view, view)
 			})
 		},
-	})
+	}
 }
 
 func (s *session) clusterStatus(ctx context.Context) (clusterView, error) {

@@ -25,6 +25,14 @@ type cannedCluster struct {
 	disks   []*holdfastv1.Disk
 	volumes []*holdfastv1.Volume
 	made    int
+	// snapshots are those there are, by rising ID; cut is how many were ever made.
+	snapshots []*holdfastv1.Snapshot
+	cut       int
+	// settings are those of the cluster; now is its clock, in seconds.
+	settings *holdfastv1.Settings
+	now      int64
+	// instant: a scrub that is asked for ends at once.
+	instant string
 }
 
 // id is 32 digits that a reader recognises.
@@ -35,6 +43,7 @@ func id(kind string, n int) string {
 // cannedDaemon is one daemon of the cluster.
 type cannedDaemon struct {
 	holdfastv1.UnimplementedVolumesServer
+	holdfastv1.UnimplementedSnapshotsServer
 	holdfastv1.UnimplementedClusterServer
 	holdfastv1.UnimplementedNodeAgentServer
 	*cannedCluster
@@ -76,6 +85,7 @@ func serveDaemon(t *testing.T, listener net.Listener, d *cannedDaemon) {
 	t.Helper()
 	server := grpc.NewServer()
 	holdfastv1.RegisterVolumesServer(server, d)
+	holdfastv1.RegisterSnapshotsServer(server, d)
 	holdfastv1.RegisterClusterServer(server, d)
 	holdfastv1.RegisterNodeAgentServer(server, d)
 	var serving sync.WaitGroup
@@ -134,8 +144,41 @@ func (d *cannedDaemon) AddDisk(_ context.Context, req *holdfastv1.AddDiskRequest
 	if disk.NodeId == "" {
 		disk.NodeId = d.self.Id
 	}
+	if strings.HasPrefix(req.Path, "/dev/") {
+		disk.Device, disk.Path = req.Path, "/var/lib/holdfast/disks/0b5e2d3c-1a8f-4b3e-9d67-5c2f8e1a7b40"
+	}
 	d.disks = append(d.disks, disk)
 	return disk, nil
+}
+
+func (d *cannedDaemon) CordonDisk(_ context.Context, req *holdfastv1.CordonDiskRequest) (*holdfastv1.Disk, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, disk := range d.disks {
+		if disk.Id == req.DiskId {
+			if disk.Cordoned = req.Cordoned; !disk.Cordoned {
+				disk.Draining, disk.Moves = false, nil
+			}
+			return disk, nil
+		}
+	}
+	return nil, status.Error(codes.NotFound, "cordon disk: not found")
+}
+
+func (d *cannedDaemon) RemoveDisk(_ context.Context, req *holdfastv1.RemoveDiskRequest) (*holdfastv1.RemoveDiskResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i, disk := range d.disks {
+		switch {
+		case disk.Id != req.DiskId:
+		case disk.ReplicaCount > 0 && !req.Lost:
+			return nil, status.Errorf(codes.FailedPrecondition, "remove disk %s: it has replica 72000000 of volume \"db\" (in sync, as are 2 others): in use", disk.Id)
+		default:
+			d.disks = slices.Delete(d.disks, i, i+1)
+			return &holdfastv1.RemoveDiskResponse{}, nil
+		}
+	}
+	return nil, status.Error(codes.NotFound, "remove disk: not found")
 }
 
 func (d *cannedDaemon) CreateVolume(_ context.Context, req *holdfastv1.CreateVolumeRequest) (*holdfastv1.Volume, error) {
@@ -144,7 +187,7 @@ func (d *cannedDaemon) CreateVolume(_ context.Context, req *holdfastv1.CreateVol
 	if req.SizeBytes > 100<<30 {
 		return nil, status.Errorf(codes.ResourceExhausted, "create volume %q: not enough capacity", req.Name)
 	}
-	if v, err := d.find(func(v *holdfastv1.Volume) bool { return v.Name == req.Name }); err == nil {
+	if v, err := d.byName(req.Name); err == nil {
 		if v.SizeBytes == req.SizeBytes {
 			return v, nil
 		}
@@ -153,7 +196,8 @@ func (d *cannedDaemon) CreateVolume(_ context.Context, req *holdfastv1.CreateVol
 	d.made++
 	v := &holdfastv1.Volume{
 		Id: id("v", d.made), Name: req.Name, SizeBytes: req.SizeBytes, Parameters: req.Parameters,
-		State: holdfastv1.Volume_READY, Revision: 1,
+		MaxSnapshotSpace: req.Parameters.GetMaxSnapshotSpace(),
+		State:            holdfastv1.Volume_READY, Revision: 1, SourceSnapshotId: req.SourceSnapshotId, SourceVolumeId: req.SourceVolumeId,
 	}
 	for i := range int(req.Parameters.Replicas) {
 		v.Replicas = append(v.Replicas, &holdfastv1.Replica{
@@ -167,27 +211,45 @@ func (d *cannedDaemon) CreateVolume(_ context.Context, req *holdfastv1.CreateVol
 func (d *cannedDaemon) GetVolume(_ context.Context, req *holdfastv1.GetVolumeRequest) (*holdfastv1.Volume, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	v, err := d.byName(req.Name)
 	if req.Id != "" {
-		return d.byID(req.Id)
+		v, err = d.byID(req.Id)
 	}
-	return d.find(func(v *holdfastv1.Volume) bool { return v.Name == req.Name })
+	return weighed(v, req.WithUsage), err
 }
 
 // ListVolumes answers one volume a page, so that paging is seen to work.
 func (d *cannedDaemon) ListVolumes(_ context.Context, req *holdfastv1.ListVolumesRequest) (*holdfastv1.ListVolumesResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	next := slices.IndexFunc(d.volumes, func(v *holdfastv1.Volume) bool { return v.Id > req.StartingToken })
-	if next < 0 {
+	v, err := d.find(func(v *holdfastv1.Volume) bool { return v.Id > req.StartingToken && inTrash(v) == req.Trash })
+	if err != nil {
 		return &holdfastv1.ListVolumesResponse{}, nil
 	}
-	return &holdfastv1.ListVolumesResponse{Volumes: d.volumes[next : next+1], NextToken: d.volumes[next].Id}, nil
+	return &holdfastv1.ListVolumesResponse{Volumes: []*holdfastv1.Volume{weighed(v, req.WithUsage)}, NextToken: v.Id}, nil
+}
+
+func (d *cannedDaemon) ExpandVolume(_ context.Context, req *holdfastv1.ExpandVolumeRequest) (*holdfastv1.Volume, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	v, err := d.byID(req.Id)
+	switch {
+	case err != nil:
+		return nil, err
+	case req.SizeBytes > 100<<30:
+		return nil, status.Errorf(codes.ResourceExhausted, "expand volume %s: not enough capacity", v.Name)
+	}
+	v.SizeBytes = req.SizeBytes
+	return v, nil
 }
 
 func (d *cannedDaemon) DeleteVolume(_ context.Context, req *holdfastv1.DeleteVolumeRequest) (*holdfastv1.DeleteVolumeResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.volumes = slices.DeleteFunc(d.volumes, func(v *holdfastv1.Volume) bool { return v.Id == req.Id })
+	if keep := d.settings.GetTrashKeepSeconds(); keep > 0 && !req.Purge {
+		return d.discard(req.Id, keep)
+	}
+	d.bury(req.Id)
 	return &holdfastv1.DeleteVolumeResponse{}, nil
 }
 
@@ -244,6 +306,24 @@ func (c *cannedCluster) degrade(name string) {
 		last.InSync = false
 		v.Engine.Resyncs = []*holdfastv1.ResyncStatus{{ReplicaId: last.Id, RemainingBytes: 96 << 20, CopiedBytes: 32 << 20}}
 	})
+}
+
+// starve lets the resync of a degraded volume find its disk full.
+func (c *cannedCluster) starve(name string) {
+	c.change(name, func(v *holdfastv1.Volume) {
+		v.Engine.Resyncs[0].Waits = "its disk has no room for what it lacks: no space"
+	})
+}
+
+// fill leaves little room on the disk of a node.
+func (c *cannedCluster) fill(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, node := range c.nodes {
+		if node.Name == name {
+			c.disks[i].FreeBytes, c.disks[i].Warning = 8<<30, "nearly full: 8% is free"
+		}
+	}
 }
 
 // lose makes the node of a volume one that does not answer.

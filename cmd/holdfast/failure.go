@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -26,6 +28,22 @@ func (f failure) Error() string { return f.message }
 
 // GRPCStatus makes a failure count like one that a daemon answered.
 func (f failure) GRPCStatus() *status.Status { return status.New(f.code, f.message) }
+
+// advised is an error with the next step, which its command knows better.
+type advised struct {
+	error
+	hint string
+}
+
+func (e advised) Unwrap() error { return e.error }
+
+// advise adds the next step to an error of a code.
+func advise(err error, of codes.Code, hint string) error {
+	if err == nil || code(err) != of {
+		return err
+	}
+	return advised{err, hint}
+}
 
 // exitCode is what the help of the root command promises.
 func exitCode(err error) int {
@@ -65,22 +83,27 @@ func code(err error) codes.Code {
 	return codes.Internal
 }
 
-// describe is the message of an error and, where there is one, the next step.
-func describe(err error, server string) string {
-	message, hint := err.Error(), ""
+// describe is the message of an error and, where there is one, the next step. Daemons
+// speak of IDs; what the command line names is called so.
+func (a *app) describe(err error) string {
+	message, hint := err.Error(), nextStep(code(err), a.server)
 	var found failure
 	var answered interface{ GRPCStatus() *status.Status }
 	switch {
 	case errors.As(err, &found):
 		hint = found.hint
 	case errors.As(err, &answered):
-		// gRPC's own prefix ("rpc error: code = ...") says nothing to people.
+		// gRPC's own prefixes ("rpc error: code = ...") say nothing to people.
 		if inner, ok := answered.(error); ok {
-			message = strings.Replace(message, inner.Error(), answered.GRPCStatus().Message(), 1)
+			message = strings.Replace(message, inner.Error(), plain(answered.GRPCStatus().Message()), 1)
 		}
-		hint = nextStep(code(err), server)
-	default:
-		hint = nextStep(code(err), server)
+	}
+	var told advised
+	if errors.As(err, &told) {
+		hint = told.hint
+	}
+	for id, name := range a.named {
+		message = strings.ReplaceAll(message, id, name)
 	}
 	if hint == "" {
 		return message
@@ -88,11 +111,33 @@ func describe(err error, server string) string {
 	return message + "\n  " + hint
 }
 
+// plain is a message of gRPC without the words around what the system said.
+func plain(message string) string {
+	inner, wrapped := strings.CutPrefix(message, `connection error: desc = "`)
+	if !wrapped {
+		return message
+	}
+	return strings.TrimPrefix(strings.TrimSuffix(inner, `"`), "transport: Error while dialing: ")
+}
+
+// reach says what to look at when a daemon does not answer.
+func reach(server string) string {
+	if socket, local := strings.CutPrefix(server, "unix://"); local {
+		switch err := unix.Access(socket, unix.W_OK); {
+		case errors.Is(err, fs.ErrNotExist):
+			return "holdfastd does not run on this machine, or has another --run-dir. Start it, or name another daemon with --server"
+		case errors.Is(err, fs.ErrPermission):
+			return "only root may use the socket: try it with sudo, or name another daemon with --server"
+		}
+	}
+	return fmt.Sprintf("is holdfastd running, and is it reached by %s? Name another daemon with --server", server)
+}
+
 // nextStep is advice that holds for every error of a code.
 func nextStep(code codes.Code, server string) string {
 	switch code {
 	case codes.Unavailable:
-		return fmt.Sprintf("is holdfastd running, and is it reached by %s? Name another daemon with --server", server)
+		return reach(server)
 	case codes.DeadlineExceeded:
 		return "it may still happen: look before you try again, or wait longer with --timeout"
 	case codes.Unknown:

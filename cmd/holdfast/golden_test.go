@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,7 +20,12 @@ var update = flag.Bool("update", false, "write the golden files anew")
 //	$ holdfast ...      a command line; what follows is its output
 //	! ...               what it wrote to standard error
 //	[exit N]            its exit code, if not 0
-//	@ degrade NAME      something that happens to the cluster
+//	@ degrade NAME      something that happens to the cluster or to this machine:
+//	                    degrade, starve and lose a volume, make an image, be without programs,
+//	                    moves of replicas go a step on [away: their node is down],
+//	                    reverting NAME, scrubs NAME, scrubbed NAME clean|damaged|partly
+//
+// The commands run in an empty folder.
 //
 // -update writes the files anew; read the diff.
 func TestGolden(t *testing.T) {
@@ -29,6 +35,10 @@ func TestGolden(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			file, err := filepath.Abs(file)
+			if err != nil {
+				t.Fatal(err)
+			}
 			want, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -41,7 +51,7 @@ func TestGolden(t *testing.T) {
 				return
 			}
 			if got != string(want) {
-				t.Errorf("%s differs (go test -update writes it anew): %s", file, firstDifference(string(want), got))
+				t.Errorf("%s differs (go test -update writes it anew): %s", filepath.Base(file), firstDifference(string(want), got))
 			}
 		})
 	}
@@ -62,6 +72,7 @@ func firstDifference(want, got string) string {
 func replay(t *testing.T, script string) string {
 	t.Helper()
 	cluster := newCannedCluster(t)
+	t.Chdir(t.TempDir())
 	var b strings.Builder
 	for _, line := range strings.Split(strings.TrimRight(script, "\n"), "\n") {
 		switch {
@@ -73,8 +84,24 @@ func replay(t *testing.T, script string) string {
 			switch event[0] {
 			case "degrade":
 				cluster.degrade(event[1])
+			case "fill":
+				cluster.fill(event[1])
 			case "lose":
 				cluster.lose(event[1])
+			case "without":
+				t.Setenv("PATH", "")
+			case "image":
+				makeImage(t, event[1:])
+			case "reverting":
+				cluster.reverting(event[1])
+			case "starve":
+				cluster.starve(event[1])
+			case "moves":
+				cluster.moves(len(event) > 1 && event[1] == "away")
+			case "scrubs":
+				cluster.scrubs(event[1])
+			case "scrubbed":
+				cluster.scrubbed(event[1], event[2])
 			default:
 				t.Fatalf("unknown event %q", line)
 			}
@@ -83,6 +110,14 @@ func replay(t *testing.T, script string) string {
 		}
 	}
 	return b.String()
+}
+
+// makeImage runs qemu-img create, of the folder's own files.
+func makeImage(t *testing.T, args []string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "qemu-img", append([]string{"create", "-q"}, args...)...).CombinedOutput(); err != nil {
+		t.Fatalf("qemu-img create %v: %v: %s", args, err, out)
+	}
 }
 
 func runLine(t *testing.T, cluster *cannedCluster, args []string) string {
@@ -98,9 +133,12 @@ func runLine(t *testing.T, cluster *cannedCluster, args []string) string {
 		b.WriteString("[exit " + string(rune('0'+code)) + "]\n")
 	}
 	b.WriteString("\n")
-	// The ports differ from run to run. (So would the width of a table that shows
+	// The ports and the folder differ from run to run. (So would the width of a table that shows
 	// them: tables with addresses are tested in table_test.go.)
 	text := b.String()
+	if dir, err := os.Getwd(); err == nil {
+		text = strings.ReplaceAll(text, dir+"/", "")
+	}
 	for _, node := range cluster.nodes {
 		text = strings.ReplaceAll(text, node.ControlAddress, node.Name+":control")
 	}

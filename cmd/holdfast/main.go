@@ -2,8 +2,8 @@
 // kubectl-holdfast it is a kubectl plugin. It holds flags and output only: what it
 // does is the control API of the daemons (proto/holdfast/v1).
 //
-// One file has one subject: cluster.go, node.go, disk.go, volume.go, attach.go and
-// wait.go are the commands, session.go the connection, table.go the output,
+// A file has one subject: one command or a few of a kind each, and session.go the
+// connection, wait.go the waiting, qemu.go the program qemu-img, table.go the output,
 // size.go the units, progress.go the bars, failure.go errors and exit codes.
 package main
 

@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/holdfast-io/holdfast/internal/control"
 	"github.com/holdfast-io/holdfast/internal/version"
@@ -38,6 +42,10 @@ const example = `  # A three-node cluster at a glance:
   holdfast volume create db --size 100GiB --replicas 3
   holdfast volume attach db
 
+  # Keep it as it is now, and use that beside it:
+  holdfast snapshot create db before-upgrade
+  holdfast volume create db-test --from-snapshot before-upgrade
+
   # For scripts:
   holdfast volume list -o json | jq '.[] | select(.inSync < .replicas) | .name'`
 
@@ -48,30 +56,36 @@ type app struct {
 	server  string
 	output  string
 	timeout time.Duration
+
+	// named leads from the IDs of what was found to what it is called on the command line.
+	named map[string]string
 }
 
 // run executes one command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	a := &app{stdout: stdout, stderr: stderr}
+	a := &app{stdout: stdout, stderr: stderr, named: map[string]string{}}
 	root := a.command()
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err != nil {
-		fmt.Fprintf(stderr, "holdfast: %s\n", describe(err, a.server))
+		fmt.Fprintf(stderr, "holdfast: %s\n", a.describe(err))
 	}
 	return exitCode(err)
 }
 
 func (a *app) command() *cobra.Command {
 	root := group("holdfast", "The command line of Holdfast",
-		a.clusterCommand(), a.nodeCommand(), a.diskCommand(), a.volumeCommand(), a.versionCommand())
+		a.clusterCommand(), a.nodeCommand(), a.diskCommand(), a.volumeCommand(), a.snapshotCommand(), a.trashCommand(), a.versionCommand())
 	root.Long, root.Example = long, example
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.Version = version.String()
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetHelpCommand(helpCommand(root))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+		return usageError{fmt.Errorf("%w; see %s --help", readable(err), cmd.CommandPath())}
 	})
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.server, "server", control.DefaultServer(), "control address of a daemon: unix:///path or host:port (env "+control.ServerVariable+")")
@@ -93,7 +107,7 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 		Short: short,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown command %q; see %s --help", args[0], cmd.CommandPath())}
+				return unknownCommand(cmd, args[0])
 			}
 			return nil
 		},
@@ -101,6 +115,58 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	}
 	cmd.AddCommand(commands...)
 	return cmd
+}
+
+// helpCommand is help that says so when there is no such command.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Help about any command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil {
+				return usageError{err}
+			}
+			if len(rest) > 0 && cmd.HasSubCommands() {
+				return unknownCommand(cmd, rest[0])
+			}
+			cmd.InitDefaultHelpFlag()
+			return cmd.Help()
+		},
+	}
+}
+
+// unknownCommand names those that may have been meant.
+func unknownCommand(parent *cobra.Command, name string) error {
+	parent.SuggestionsMinimumDistance = 2
+	meant := ""
+	if like := parent.SuggestionsFor(name); len(like) > 0 {
+		meant = " (is it " + strings.Join(like, " or ") + "?)"
+	}
+	return usageError{fmt.Errorf("unknown command %q%s; see %s --help", name, meant, parent.CommandPath())}
+}
+
+// readable says what is wrong with the value of a flag, where the standard library
+// names but its function.
+func readable(err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	want := ""
+	switch kind := invalid.GetFlag().Value.Type(); {
+	case errors.Is(err, strconv.ErrRange):
+		want = "it is out of range"
+	case strings.HasPrefix(kind, "int"):
+		want = "want a whole number"
+	case kind == "duration" && invalid.GetFlag().Name == "timeout":
+		want = "want a duration with its unit, such as 30s or 5m"
+	case kind == "bool":
+		want = "want true or false"
+	default:
+		return err
+	}
+	return fmt.Errorf("--%s %s: %s", invalid.GetFlag().Name, invalid.GetValue(), want)
 }
 
 // args wants these arguments, by name.

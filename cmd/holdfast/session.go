@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -16,10 +17,13 @@ import (
 
 // session is a connection to one daemon.
 type session struct {
-	conn    *grpc.ClientConn
-	volumes holdfastv1.VolumesClient
-	cluster holdfastv1.ClusterClient
-	agent   holdfastv1.NodeAgentClient
+	conn      *grpc.ClientConn
+	volumes   holdfastv1.VolumesClient
+	snapshots holdfastv1.SnapshotsClient
+	cluster   holdfastv1.ClusterClient
+	agent     holdfastv1.NodeAgentClient
+	// named is that of the app.
+	named map[string]string
 }
 
 func dial(address string) (*session, error) {
@@ -28,10 +32,12 @@ func dial(address string) (*session, error) {
 		return nil, usageError{err}
 	}
 	return &session{
-		conn:    conn,
-		volumes: holdfastv1.NewVolumesClient(conn),
-		cluster: holdfastv1.NewClusterClient(conn),
-		agent:   holdfastv1.NewNodeAgentClient(conn),
+		conn:      conn,
+		volumes:   holdfastv1.NewVolumesClient(conn),
+		snapshots: holdfastv1.NewSnapshotsClient(conn),
+		cluster:   holdfastv1.NewClusterClient(conn),
+		agent:     holdfastv1.NewNodeAgentClient(conn),
+		named:     map[string]string{},
 	}, nil
 }
 
@@ -42,31 +48,56 @@ func (s *session) close() { io.Closer(s.conn).Close() }
 func (a *app) with(ctx context.Context, do func(ctx context.Context, s *session) error) error {
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	return a.withoutDeadline(ctx, do)
+	return a.connected(ctx, do)
 }
 
-// withoutDeadline is with for what may take as long as it takes.
-func (a *app) withoutDeadline(ctx context.Context, do func(ctx context.Context, s *session) error) error {
+// patiently is with for what takes as long as it takes, unless --timeout was given.
+func (a *app) patiently(cmd *cobra.Command, do func(ctx context.Context, s *session) error) error {
+	if cmd.Flags().Changed("timeout") {
+		return a.with(cmd.Context(), do)
+	}
+	return a.connected(cmd.Context(), do)
+}
+
+// connected runs do with a connection to --server.
+func (a *app) connected(ctx context.Context, do func(ctx context.Context, s *session) error) error {
 	s, err := dial(a.server)
 	if err != nil {
 		return err
 	}
 	defer s.close()
+	s.named = a.named
 	return do(ctx, s)
 }
 
 // findVolume finds a volume by name or, if it is no name, by ID.
 func (s *session) findVolume(ctx context.Context, name string) (*holdfastv1.Volume, error) {
 	volume, err := s.volumes.GetVolume(ctx, &holdfastv1.GetVolumeRequest{Name: name})
+	if _, badID := block.ParseID(name); status.Code(err) == codes.NotFound && badID == nil {
+		volume, err = s.volumes.GetVolume(ctx, &holdfastv1.GetVolumeRequest{Id: name})
+	}
+	if err == nil {
+		s.named[volume.GetId()] = volume.GetName()
+	}
 	if status.Code(err) != codes.NotFound {
 		return volume, err
 	}
-	if _, badID := block.ParseID(name); badID == nil {
-		if volume, err := s.volumes.GetVolume(ctx, &holdfastv1.GetVolumeRequest{Id: name}); status.Code(err) != codes.NotFound {
-			return volume, err
-		}
-	}
 	return nil, failure{code: codes.NotFound, message: fmt.Sprintf("volume %q does not exist", name), hint: "holdfast volume list shows the volumes"}
+}
+
+// findSnapshot finds a snapshot by name or, if it is no name, by ID.
+func (s *session) findSnapshot(ctx context.Context, name string, withUsage bool) (*holdfastv1.Snapshot, error) {
+	snapshot, err := s.snapshots.GetSnapshot(ctx, &holdfastv1.GetSnapshotRequest{Name: name, WithUsage: withUsage})
+	if _, badID := block.ParseID(name); status.Code(err) == codes.NotFound && badID == nil {
+		snapshot, err = s.snapshots.GetSnapshot(ctx, &holdfastv1.GetSnapshotRequest{Id: name, WithUsage: withUsage})
+	}
+	if err == nil {
+		s.named[snapshot.GetId()] = snapshot.GetName()
+	}
+	if status.Code(err) != codes.NotFound {
+		return snapshot, err
+	}
+	return nil, failure{code: codes.NotFound, message: fmt.Sprintf("snapshot %q does not exist", name), hint: "holdfast snapshot list shows the snapshots"}
 }
 
 // nodes are the nodes of the cluster.

@@ -222,6 +222,10 @@ func testWrongFlags(t *testing.T, programs programs) {
 		"one address twice":    {[]string{"--listen-raft", p.data}, `--listen-data and --listen-raft are both`},
 		"join without port":    {[]string{"--join", "n2"}, `--join "n2": want host:port`},
 		"join without host":    {[]string{"--join", ":7420"}, `--join ":7420": want host:port`},
+		"over-provisioning":    {[]string{"--over-provisioning", "0"}, `--over-provisioning 0: want 0.1 to 100`},
+		"disk-io":              {[]string{"--disk-io", "aio"}, `--disk-io "aio": want auto, io_uring or threads`},
+		"disk-memory":          {[]string{"--disk-memory", "31"}, `--disk-memory 31: want 0, or 32 to 1048576`},
+		"disk-memory unit":     {[]string{"--disk-memory", "1GiB"}, `invalid argument "1GiB" for "--disk-memory"`},
 		"frontend":             {[]string{"--frontend", "iscsi"}, `--frontend "iscsi": want auto, nbd, fuse or socket`},
 		"log level":            {[]string{"--log-level", "loud"}, `--log-level "loud": want debug, info, warn or error`},
 		"log format":           {[]string{"--log-format", "xml"}, `--log-format "xml": want text or json`},
@@ -475,7 +479,8 @@ func testUnusableDisks(t *testing.T, programs programs) {
 		says string
 	}{
 		{"no such directory", []string{p.path("nowhere")}, 3, `no such directory`},
-		{"a file", []string{p.path("full/letter")}, 0, `not a directory`},
+		{"a file", []string{p.path("full/letter")}, 2, `neither a directory nor a block device`},
+		{"a device that is no block device", []string{"/dev/null"}, 2, `neither a directory nor a block device`},
 		{"not empty", []string{p.path("full")}, 4, `the directory is not empty: it has letter`},
 		{"relative", []string{"full"}, 2, `must be absolute`},
 		{"unknown class", []string{p.path("fresh"), "--class", "tape"}, 2, `disk class "tape" is not one of nvme, ssd, hdd`},

@@ -10,7 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-io/holdfast/cluster"
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/vfs"
+	"github.com/holdfast-io/holdfast/replica/store"
 )
 
 // config is what the flags say.
@@ -28,9 +31,15 @@ type config struct {
 	join          []string
 	tags          []string
 	frontend      string
+	overProvision float64
+	diskIO        string
+	diskMemory    int64 // in MiB
 	logLevel      string
 	logFormat     string
 }
+
+// diskMemoryMax is the most that --disk-memory may be: 1 TiB, in MiB.
+const diskMemoryMax = 1 << 20
 
 // Frontends that are not simply one of several that might do.
 const (
@@ -117,6 +126,9 @@ func newCommand() *cobra.Command {
 	f.StringSliceVar(&c.join, "join", nil, "control addresses of members of the cluster to join")
 	f.StringSliceVar(&c.tags, "tag", nil, "tags of the node, for placement")
 	f.StringVar(&c.frontend, "frontend", frontendAuto, "how volumes are shown: nbd (the kernel's client), fuse (where the kernel has none), auto (the first of these that works), or socket (an NBD URI, for tools that speak NBD; not for mounting)")
+	f.Float64Var(&c.overProvision, "over-provisioning", cluster.DefaultOverProvisioning, "how often the space of a disk may be promised to volumes, which are thin; 1 promises nothing twice; give every node the same")
+	f.StringVar(&c.diskIO, "disk-io", string(vfs.EngineAuto), "how disks are read and written: io_uring, threads, or auto (io_uring where the kernel allows it)")
+	f.Int64Var(&c.diskMemory, "disk-memory", 0, "MiB of memory for the maps and tables of each disk, at least 32; 0 for 64 for each TiB in use, and 64 at least")
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.logFormat, "log-format", "text", "text or json")
 	root.AddCommand(newFuseDeviceCommand(), newVersionCommand())
@@ -156,6 +168,15 @@ func (c *config) validate() error {
 	case frontendAuto, "nbd", "fuse", frontendSocket:
 	default:
 		return fmt.Errorf("--frontend %q: want auto, nbd, fuse or socket", c.frontend)
+	}
+	if !(c.overProvision >= 0.1 && c.overProvision <= 100) {
+		return fmt.Errorf("--over-provisioning %g: want 0.1 to 100", c.overProvision)
+	}
+	if _, err := vfs.ParseEngine(c.diskIO); err != nil {
+		return fmt.Errorf("--disk-io %w", err)
+	}
+	if m := c.diskMemory; m != 0 && (m < store.LeastMemory>>20 || m > diskMemoryMax) {
+		return fmt.Errorf("--disk-memory %d: want 0, or %d to %d", m, store.LeastMemory>>20, diskMemoryMax)
 	}
 	return nil
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/holdfast-io/holdfast/engine/frontend/socket"
 	"github.com/holdfast-io/holdfast/internal/clock"
 	"github.com/holdfast-io/holdfast/internal/iopath"
+	"github.com/holdfast-io/holdfast/internal/vfs"
 	"github.com/holdfast-io/holdfast/internal/wire"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 	"github.com/holdfast-io/holdfast/replica/server"
@@ -56,9 +57,10 @@ func runDaemon(ctx context.Context, c config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer d.reserved.release()
-	d.disks = newDisks(c.dataDir, log)
+	d.disks = newDisks(c.dataDir, vfs.Engine(c.diskIO), c.diskMemory<<20, log)
 	defer func() { err = errors.Join(err, d.disks.close()) }()
-	if _, err := d.disks.list(); err != nil {
+	d.registry.MustRegister(d.disks)
+	if _, err := d.disks.list.read(); err != nil {
 		return err
 	}
 	if err := d.openCluster(); err != nil {
@@ -89,6 +91,8 @@ func (d *daemon) openCluster() (err error) {
 		Registerer:     d.registry,
 		Clock:          clock.System{},
 		Random:         rand.Reader,
+
+		OverProvisioning: d.config.overProvision,
 	})
 	if err != nil {
 		return err
@@ -166,7 +170,7 @@ func (d *daemon) serveVolumes(ctx, outer context.Context, agent *nodeAgent,
 	if err != nil {
 		return err
 	}
-	if err := d.disks.open(d.cluster.ClusterID(), host); err != nil {
+	if err := d.disks.open(ctx, d.cluster.ClusterID(), host); err != nil {
 		return err
 	}
 	data, err := wire.NewServer(wire.ServerConfig{
@@ -184,7 +188,7 @@ func (d *daemon) serveVolumes(ctx, outer context.Context, agent *nodeAgent,
 	if err != nil {
 		return err
 	}
-	agent.serve(engines, host)
+	agent.serve(&volumes{engines: engines, replicas: host, disks: d.disks})
 	d.log.Info("node is a member", "node", d.cluster.NodeID().String(), "cluster", d.cluster.ClusterID().String())
 	return d.runEngines(ctx, engines, failed)
 }
@@ -203,6 +207,7 @@ func (d *daemon) newEngines(host *server.Host) (*engine.Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
+	host.SetElsewhere(elsewhere{cluster: d.cluster, metrics: metrics, log: d.log})
 	return engine.NewHost(engine.HostConfig{
 		Node:    d.cluster.NodeID(),
 		Cluster: d.cluster.ClusterID(),
@@ -214,6 +219,7 @@ func (d *daemon) newEngines(host *server.Host) (*engine.Host, error) {
 		Clock:   clock.System{},
 		Logger:  d.log,
 		Metrics: metrics,
+		Scrubs:  scrubs{d.cluster},
 	})
 }
 

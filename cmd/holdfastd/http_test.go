@@ -46,7 +46,7 @@ func TestServeHTTPEndsWithItsContext(t *testing.T) {
 
 func TestFrontendFlag(t *testing.T) {
 	for frontend, why := range map[string]string{"auto": "", "nbd": "", "fuse": "", "socket": "", "iscsi": "want auto, nbd, fuse or socket"} {
-		c := config{name: "n", dataDir: "d", runDir: "r", frontend: frontend, listenControl: "127.0.0.1:1", listenData: "127.0.0.1:2", listenRaft: "127.0.0.1:3"}
+		c := config{name: "n", dataDir: "d", runDir: "r", frontend: frontend, listenControl: "127.0.0.1:1", listenData: "127.0.0.1:2", listenRaft: "127.0.0.1:3", overProvision: 1, diskIO: "auto"}
 		err := c.validate()
 		if (err == nil) != (why == "") || err != nil && !strings.Contains(err.Error(), why) {
 			t.Errorf("--frontend %s: %v", frontend, err)

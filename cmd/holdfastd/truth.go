@@ -24,6 +24,32 @@ func (t truth) StartEngine(ctx context.Context, volume block.VolumeID, attachmen
 	return engine.Started{View: v.View, MinInSync: v.Parameters.MinInSync}, nil
 }
 
+// BorrowVolume implements engine.Truth.
+func (t truth) BorrowVolume(ctx context.Context, volume block.VolumeID, start block.StartID, yields bool) (engine.Started, error) {
+	v, err := t.Cluster.BorrowVolume(ctx, volume, start, yields)
+	if err != nil {
+		return engine.Started{}, err
+	}
+	started := engine.Started{View: v.View, MinInSync: v.Parameters.MinInSync}
+	if v.RevertBegun() {
+		started.Reverting = v.Revert.To
+	}
+	return started, nil
+}
+
+// Growing implements engine.Truth.
+func (t truth) Growing(volume block.VolumeID) int64 {
+	v, _ := t.State().Volume(volume)
+	return v.GrowTo
+}
+
+// Retiring implements engine.Truth.
+func (t truth) Retiring(volume block.VolumeID) (old, next block.ReplicaID) {
+	v, _ := t.State().Volume(volume)
+	leaving, _ := v.Retiring()
+	return leaving.Old, leaving.New.Replica
+}
+
 // Attachments implements engine.Truth.
 func (t truth) Attachments(ctx context.Context) ([]engine.Attachment, error) {
 	volumes, err := t.Attached(ctx)

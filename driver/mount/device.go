@@ -31,6 +31,12 @@ type DeviceName struct {
 // String is the name of the device node.
 func (n DeviceName) String() string { return n.Volume.String() + "-" + n.Attachment.String() }
 
+// UUID is the ID of the volume in the form of a UUID.
+func (n DeviceName) UUID() string {
+	id := n.Volume.String()
+	return id[:8] + "-" + id[8:12] + "-" + id[12:16] + "-" + id[16:20] + "-" + id[20:]
+}
+
 // parseDeviceName reads what String prints.
 func parseDeviceName(s string) (DeviceName, bool) {
 	volume, attachment, found := strings.Cut(s, "-")

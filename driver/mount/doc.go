@@ -23,6 +23,26 @@
 // be read and holds nothing but zeros: neither an unreadable device nor raw data
 // is ever taken for a new volume.
 //
+// # An XFS is called after its volume
+//
+// The kernel mounts no two XFS of one UUID, and a snapshot or a clone has that of its
+// source. So the UUID of an XFS is the ID of its volume: mkfs gives it to a new one,
+// and any other is renamed by xfs_admin before it is mounted. That asks nobody where
+// the bytes came from, and can be done again after it was interrupted anywhere:
+//
+//   - xfs_admin refuses a file system with a dirty log, as every snapshot of a mounted
+//     one is, and exits with 0 all the same; so the UUID is read back. Mounting it
+//     with "nouuid" and unmounting it writes the log back, and it is tried again.
+//   - Interrupted between log and superblock, the two have different UUIDs, and the
+//     kernel mounts that no more; xfs_admin, tried first, makes it whole.
+//
+// Read-only, nothing is changed: a UUID that may be another's is mounted "nouuid".
+//
+// # Growing
+//
+// A file system that is smaller than its device is grown while it is mounted. The
+// tools look at both sizes themselves, so growing again does nothing.
+//
 // # Deadlines
 //
 // mkfs, fsck and blkid end with the context. A mount or unmount system call that

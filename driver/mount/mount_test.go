@@ -14,18 +14,26 @@ import (
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
+const mib = 1 << 20
+
 // loopDevice makes a block device of 64 MiB whose bytes are in file.
 func loopDevice(t *testing.T) (device, file string) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root, which make test has")
-	}
 	file = filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(file, 64<<20); err != nil {
+	if err := os.Truncate(file, 64*mib); err != nil {
 		t.Fatal(err)
+	}
+	return loopOver(t, file), file
+}
+
+// loopOver makes a block device of a file.
+func loopOver(t *testing.T, file string) (device string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root, which make test has")
 	}
 	out, err := exec.CommandContext(t.Context(), "losetup", "--find", "--show", file).CombinedOutput()
 	if err != nil {
@@ -37,7 +45,7 @@ func loopDevice(t *testing.T) (device, file string) {
 			t.Errorf("losetup --detach: %v: %s", err, out)
 		}
 	})
-	return device, file
+	return device
 }
 
 // testDevices is a directory of device nodes of this test's own. It is in /dev,
@@ -76,7 +84,7 @@ func linked(t *testing.T) (Devices, DeviceName, string) {
 	return devices, name, devices.Path(name)
 }
 
-func target(t *testing.T, m *Mounter) string {
+func mountPoint(t *testing.T, m *Mounter) string {
 	t.Helper()
 	dir := Resolve(t.TempDir())
 	t.Cleanup(func() {
@@ -95,8 +103,8 @@ func TestFormatMountAndRead(t *testing.T) {
 	if err := m.Check(); err != nil {
 		t.Fatal(err)
 	}
-	staging, published := target(t, m), target(t, m)
-	if err := m.FormatAndMount(t.Context(), node, staging, "ext4", []string{"noatime"}); err != nil {
+	staging, published := mountPoint(t, m), mountPoint(t, m)
+	if err := m.FormatAndMount(t.Context(), Request{Device: node, Target: staging, FSType: "ext4", Options: []string{"noatime"}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(staging, "row"), []byte("kept"), 0o600); err != nil {
@@ -149,7 +157,7 @@ func TestFormatMountAndRead(t *testing.T) {
 	}
 
 	// Mounted again it is checked, not formatted.
-	if err := m.FormatAndMount(t.Context(), node, staging, "ext4", nil); err != nil {
+	if err := m.FormatAndMount(t.Context(), Request{Device: node, Target: staging, FSType: "ext4"}); err != nil {
 		t.Fatal(err)
 	}
 	if row, err := os.ReadFile(filepath.Join(staging, "row")); err != nil || string(row) != "kept" {
@@ -161,8 +169,8 @@ func TestFormatMountAndRead(t *testing.T) {
 func TestSmallVolumeHasLargeBlocks(t *testing.T) {
 	m := New()
 	_, _, node := linked(t)
-	staging := target(t, m)
-	if err := m.FormatAndMount(t.Context(), node, staging, "ext4", nil); err != nil {
+	staging := mountPoint(t, m)
+	if err := m.FormatAndMount(t.Context(), Request{Device: node, Target: staging, FSType: "ext4"}); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.CommandContext(t.Context(), "stat", "-f", "-c", "%S", staging).Output()
@@ -205,7 +213,7 @@ func TestNeverFormatsData(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = m.FormatAndMount(t.Context(), device, target(t, m), "ext4", content.options)
+			err = m.FormatAndMount(t.Context(), Request{Device: device, Target: mountPoint(t, m), FSType: "ext4", Options: content.options})
 			if !errors.Is(err, content.want) {
 				t.Errorf("mounting answers %v, want %v", err, content.want)
 			}
@@ -231,7 +239,7 @@ func TestMountHonoursItsContext(t *testing.T) {
 	device, _ := loopDevice(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := m.FormatAndMount(ctx, device, target(t, m), "ext4", nil); !errors.Is(err, context.Canceled) {
+	if err := m.FormatAndMount(ctx, Request{Device: device, Target: mountPoint(t, m), FSType: "ext4"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("mounting under an ended context answers %v", err)
 	}
 }
@@ -251,7 +259,7 @@ func TestBindOfTheDeviceItself(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if size, err := m.DeviceSize(file); err != nil || size != 64<<20 {
+	if size, err := m.DeviceSize(file); err != nil || size != 64*mib {
 		t.Errorf("size is %d, %v", size, err)
 	}
 	for _, removed := range []bool{false, true} {

@@ -45,55 +45,79 @@ func New() *Mounter {
 // Check reports which of the tools that mounting needs are missing.
 func (m *Mounter) Check() error {
 	var missing []string
-	for _, tool := range []string{"mount", "umount", "blkid", "fsck", "mkfs.ext4"} {
+	for _, tool := range []string{
+		"mount", "umount", "blkid", "fsck", "fstrim", "mkfs.ext4", "resize2fs", "mkfs.xfs", "xfs_admin", "xfs_growfs",
+	} {
 		if _, err := m.exec.LookPath(tool); errors.Is(err, exec.ErrNotFound) {
 			missing = append(missing, tool)
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("programs not found: %v; install util-linux and e2fsprogs", missing)
+		return fmt.Errorf("programs not found: %v; install util-linux, e2fsprogs and xfsprogs", missing)
 	}
 	return nil
 }
 
-// FormatAndMount mounts device at target, an existing directory, as fsType. A
-// device that is empty is formatted first, any other is checked by fsck first;
-// neither happens with the option "ro". It fails with ErrForeignData,
-// ErrUnformatted or ErrDamaged and changes nothing then.
-func (m *Mounter) FormatAndMount(ctx context.Context, device, target, fsType string, options []string) error {
+// Request is a file system that is to be mounted.
+type Request struct {
+	// Device is the block device, Target an existing directory.
+	Device, Target string
+	// FSType is "ext4" or "xfs".
+	FSType string
+	// Options are those of mount(8).
+	Options []string
+	// UUID is what an XFS is to be called, which is no other's name (see the package
+	// comment). An ext4 keeps its own.
+	UUID string
+}
+
+func (r Request) readOnly() bool { return slices.Contains(r.Options, "ro") }
+
+// FormatAndMount mounts a file system. A device that is empty is formatted first,
+// any other is checked first, and an XFS given its UUID; none of that happens with
+// the option "ro". It fails with ErrForeignData, ErrUnformatted or ErrDamaged and
+// changes nothing then.
+func (m *Mounter) FormatAndMount(ctx context.Context, r Request) error {
 	formatter := mountutils.NewSafeFormatAndMount(m.mounter, m.boundBy(ctx))
-	if err := checkContent(formatter, device, fsType, slices.Contains(options, "ro")); err != nil {
-		return fmt.Errorf("look at device %s: %w", device, err)
+	formatted, err := checkContent(formatter, r)
+	if err != nil {
+		return fmt.Errorf("look at device %s: %w", r.Device, err)
 	}
-	err := formatter.FormatAndMountSensitiveWithFormatOptions(device, target, fsType, options, nil, formatOptions(fsType))
+	options := r.Options
+	if formatted && r.FSType == xfs {
+		if options, err = m.identify(ctx, r); err != nil {
+			return fmt.Errorf("give the file system on %s its UUID: %w", r.Device, err)
+		}
+	}
+	err = formatter.FormatAndMountSensitiveWithFormatOptions(r.Device, r.Target, r.FSType, options, nil, formatOptions(r))
 	if err == nil {
 		return nil
 	}
 	var mountErr mountutils.MountError
 	if errors.As(err, &mountErr) && mountErr.Type == mountutils.HasFilesystemErrors {
-		return fmt.Errorf("check device %s: %s: %w", device, mountErr.Message, ErrDamaged)
+		return fmt.Errorf("check device %s: %s: %w", r.Device, mountErr.Message, ErrDamaged)
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("mount %s at %s: %w", device, target, ctx.Err())
+		return fmt.Errorf("mount %s at %s: %w", r.Device, r.Target, ctx.Err())
 	}
-	return fmt.Errorf("mount %s at %s: %w", device, target, err)
+	return fmt.Errorf("mount %s at %s: %w", r.Device, r.Target, err)
 }
 
-// checkContent refuses a device that formatting would hurt, or that holds
-// another file system.
-func checkContent(formatter *mountutils.SafeFormatAndMount, device, fsType string, readOnly bool) error {
-	found, err := formatter.GetDiskFormat(device)
+// checkContent refuses a device that formatting would hurt, or that holds another
+// file system. It reports whether the right one is there already.
+func checkContent(formatter *mountutils.SafeFormatAndMount, r Request) (formatted bool, err error) {
+	found, err := formatter.GetDiskFormat(r.Device)
 	switch {
 	case err != nil:
-		return fmt.Errorf("ask blkid: %w", err)
-	case found == fsType:
-		return nil
+		return false, fmt.Errorf("ask blkid: %w", err)
+	case found == r.FSType:
+		return true, nil
 	case found != "":
-		return fmt.Errorf("found %s where %s was asked for: %w", found, fsType, ErrForeignData)
-	case readOnly:
-		return ErrUnformatted
+		return false, fmt.Errorf("found %s where %s was asked for: %w", found, r.FSType, ErrForeignData)
+	case r.readOnly():
+		return false, ErrUnformatted
 	}
-	return checkEmpty(device)
+	return false, checkEmpty(r.Device)
 }
 
 // checkEmpty fails unless the beginning of the device reads as zeros. blkid alone
@@ -114,12 +138,16 @@ func checkEmpty(device string) error {
 	return nil
 }
 
-// formatOptions are the options of mkfs. Blocks of 4 KiB match the volume's unit
-// of checksums, also below 512 MiB, where mke2fs would choose 1 KiB; the volume is
-// thin already, so that discarding all of it first would be idle work.
-func formatOptions(fsType string) []string {
-	if fsType != "ext4" {
-		return nil
+// formatOptions are the options of mkfs. The volume is thin already, so that
+// discarding all of it first would be idle work. Blocks of 4 KiB match the volume's
+// unit of checksums; mke2fs would choose 1 KiB below 512 MiB.
+func formatOptions(r Request) []string {
+	if r.FSType == xfs {
+		options := []string{"-K"}
+		if r.UUID != "" {
+			options = append(options, "-m", "uuid="+r.UUID)
+		}
+		return options
 	}
 	return []string{"-b", "4096", "-E", "nodiscard"}
 }

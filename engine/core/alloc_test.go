@@ -15,18 +15,21 @@ import (
 // links may hold it for long.
 func TestAllocations(t *testing.T) {
 	for _, c := range []struct {
-		name string
-		kind RequestKind
-		max  float64
+		name      string
+		kind      RequestKind
+		snapshots int
+		max       float64
 	}{
-		{"write", WriteRequest, 0},
-		{"read", ReadRequest, 0},
-		{"zero", ZeroRequest, 0},
-		{"flush", FlushRequest, 1},
+		{"write", WriteRequest, 0, 0},
+		{"read", ReadRequest, 0, 0},
+		{"zero", ZeroRequest, 0, 0},
+		{"flush", FlushRequest, 0, 1},
+		{"write of a volume with snapshots", WriteRequest, 250, 0},
+		{"flush of a volume with snapshots", FlushRequest, 250, 1},
 	} {
 		for _, members := range []int{1, 3} {
 			t.Run(fmt.Sprintf("%s/replicas=%d", c.name, members), func(t *testing.T) {
-				s := newBench(t, members)
+				s := newBench(t, members, c.snapshots)
 				for range 2048 {
 					s.run(c.kind)
 				}

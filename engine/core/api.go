@@ -41,6 +41,12 @@ type Timing struct {
 	ProposeRetry int64
 	NoSpaceRetry int64
 	LogIdle      int64
+	// CutHold is how long a cut may keep clients waiting before it is given up
+	// (rule 24).
+	CutHold int64
+	// NumberGap is how long flushes may carry one number (rule 10); with 0 each has a
+	// number of its own.
+	NumberGap int64
 	// JobGap is the longest time between the beginnings of two jobs that are slowed
 	// down for the sake of clients; 0 slows none down.
 	JobGap int64
@@ -84,20 +90,43 @@ const (
 	EventDetach
 	// EventAbort: end now; all pending I/O fails with block.ErrDetached.
 	EventAbort
+	// EventCut: take Snapshot of the volume, whose ID and Created are set; its Size
+	// is that of the view. One at a time: another one, and one whose snapshot the view
+	// has, are answered at once; the same again waits for the same end. EffectCut tells
+	// it. What the cut has to wait for before it may begin, it waits for.
+	EventCut
+	// EventGrow: make the volume Size bytes large, whole sectors and the intent of
+	// Raft (rule 27). It is tried until it is done; repeated, it raises the size that
+	// is aimed at. EffectResized tells of every committed size; one that the view has
+	// already is answered at once.
+	EventGrow
+	// EventScrub: verify the volume as Scrub says, instead of what an earlier one has
+	// asked for; nil ends that.
+	EventScrub
+	// EventRetire: Replica is to leave the in-sync set because Successor has taken its
+	// place, instead of what an earlier one has asked for; zero IDs ask for nobody. It is
+	// proposed once Successor is in sync and nothing speaks against it. Raft tells when
+	// it has happened.
+	EventRetire
 )
 
 // Event is one input of the core.
 type Event struct {
-	Kind     EventKind
-	Now      block.Instant
-	Request  Request
-	Replica  block.ReplicaID
-	Session  block.Session
-	Reply    block.Reply
-	Err      error
-	Proposal block.Proposal
-	Verdict  block.Verdict
-	View     block.View
+	Kind    EventKind
+	Now     block.Instant
+	Request Request
+	Replica block.ReplicaID
+	Session block.Session
+	Reply   block.Reply
+	// Successor belongs to EventRetire.
+	Successor block.ReplicaID
+	Err       error
+	Proposal  block.Proposal
+	Verdict   block.Verdict
+	View      block.View
+	Snapshot  block.Snapshot
+	Size      int64
+	Scrub     *Scrub
 }
 
 // RequestKind is what a client asks.
@@ -112,6 +141,9 @@ const (
 	ZeroRequest
 	// FlushRequest makes everything acknowledged before it durable.
 	FlushRequest
+	// ChangedRequest tells which extents of the span may differ between Snapshot and
+	// the head, as block.OpChanged does. It is no client's.
+	ChangedRequest
 )
 
 // Request is one client request. Spans are whole sectors within the volume; the
@@ -123,6 +155,10 @@ type Request struct {
 	ForceUnitAccess bool
 	Offset          int64
 	Length          int64
+	// Snapshot, unless zero, is read instead of the head by a ReadRequest, or is what a
+	// ChangedRequest compares the head with. One that the view does not have, or that
+	// no member holds whole, is block.ErrInvalid.
+	Snapshot block.SnapshotID
 	// Buf is the payload of a write; the core takes over one reference.
 	Buf *block.Buffer
 }
@@ -141,8 +177,8 @@ const (
 	EffectSend
 	// EffectPropose: hand Proposal to Raft; its outcome comes as EventOutcome.
 	EffectPropose
-	// EffectComplete: the client request Tag has ended with Err; a read's bytes
-	// are Buf, of which one reference goes along.
+	// EffectComplete: the client request Tag has ended with Err; a read's bytes, or
+	// what has changed, are Buf, of which one reference goes along.
 	EffectComplete
 	// EffectServing: the core serves from now on.
 	EffectServing
@@ -151,6 +187,19 @@ const (
 	EffectStopped
 	// EffectNotice: something an operator wants to know.
 	EffectNotice
+	// EffectCut: the cut of Snapshot has ended with Err. Nil: Raft has committed the
+	// snapshot, and every member has stored that view. block.ErrUnavailable: the cut
+	// was given up, or another one is under way. block.ErrConflict: Raft wants no such
+	// snapshot, or somebody holds a cut of that ID. block.ErrDetached: the core ended
+	// first; whether the snapshot is committed is for Raft to tell. After each error
+	// but for that a cut may be asked for again, under an ID that was never used: a
+	// replica that was away may hold what was given up (rule 1).
+	EffectCut
+	// EffectResized: Raft has committed Size as that of the volume, and every member
+	// has it durably; what was added reads as zeros.
+	EffectResized
+	// EffectScrubbed: a scrub has come as far as Scrubbed says, or has ended.
+	EffectScrubbed
 )
 
 // Effect is one output of the core, to be carried out in order.
@@ -163,18 +212,25 @@ type Effect struct {
 	Err      error
 	Buf      *block.Buffer
 	Notice   Notice
+	Snapshot block.SnapshotID
+	Size     int64
+	Scrubbed Scrubbed
 }
 
 // NoticeKind is what a Notice reports.
 type NoticeKind uint8
 
 const (
-	// NoticeMemberLost: Replica left the in-sync set; Err says why.
+	// NoticeMemberLost: Replica left the in-sync set; Err says why, block.ErrDetached if
+	// another one has taken its place.
 	NoticeMemberLost NoticeKind = iota + 1
 	// NoticeResyncStarted: Replica is a target; Bytes is what may differ.
 	NoticeResyncStarted
 	// NoticeResyncProgress: Bytes remain to be compared, Copied have been copied.
 	NoticeResyncProgress
+	// NoticeNoRoom: the disk of Replica, a target, has no room for what it lacks, at most
+	// Bytes; that is tried again.
+	NoticeNoRoom
 	// NoticeAdmitted: Replica is in sync again; Copied bytes were copied.
 	NoticeAdmitted
 	// NoticeRepaired: Replica, on Disk of Node, had Bytes from Offset on, within one
@@ -184,11 +240,13 @@ const (
 	// NoticeFrozen: I/O waits; Err says for what. NoticeThawed ends it.
 	NoticeFrozen
 	NoticeThawed
-	// NoticeDiffer: replicas differ with good checksums (rule 30).
+	// NoticeDiffer: Replica, on Disk of Node, has other Bytes from Offset on than
+	// another in-sync replica, and the checksums of both are good (rule 30). If Err is
+	// block.ErrChecksum, it has them damaged, and they cannot be copied.
 	NoticeDiffer
-	// NoticeUnreadable: a request for Bytes from Offset on fails, because neither
-	// Replica, on Disk of Node, nor any other in-sync replica has them intact; there
-	// is one for each.
+	// NoticeUnreadable: neither Replica, on Disk of Node, nor any other in-sync replica
+	// has Bytes from Offset on intact, as a request that fails for it or a scrub has
+	// found; there is one for each.
 	NoticeUnreadable
 )
 
@@ -198,10 +256,13 @@ type Notice struct {
 	Replica block.ReplicaID
 	Node    block.NodeID
 	Disk    block.DiskID
-	Err     error
-	Bytes   int64
-	Copied  int64
-	Offset  int64
+	// Snapshot is the one whose bytes they are, zero for the head. Younger ones that
+	// have them from it, and the head, are not told of.
+	Snapshot block.SnapshotID
+	Err      error
+	Bytes    int64
+	Copied   int64
+	Offset   int64
 }
 
 // Status is a snapshot of a core for people.
@@ -218,6 +279,8 @@ type Status struct {
 	Targets []TargetStatus
 	// LogRegions is the number of regions in the intent logs.
 	LogRegions int
+	// Scrub is how far the scrub under way is; its zero value if there is none.
+	Scrub ScrubStatus
 	// Guards is how often each of the rules' guards has decided something.
 	Guards [Guards]uint64
 	Usage  Usage
@@ -275,4 +338,7 @@ type TargetStatus struct {
 	Remaining int64
 	Copied    int64
 	Counts    bool
+	// Waits is nil while it goes on, else what holds it up: block.ErrNoSpace if its disk
+	// had no room of late.
+	Waits error
 }

@@ -58,7 +58,8 @@ func (c *Core) driveAttach() {
 // the founders alone. If there is none, the attachment ends (rule 17).
 func (c *Core) founders() (kept set, decided bool) {
 	open, healthy := c.openMembers(), c.healthy()
-	waits := open != c.iss && c.now < c.attachUntil() && (healthy == 0 || c.now < c.graceUntil())
+	lacking := healthy == 0 || c.peers[healthy.first()].partial
+	waits := open != c.iss && c.now < c.attachUntil() && (lacking || c.now < c.graceUntil())
 	return healthy, open != 0 && !waits
 }
 
@@ -117,6 +118,10 @@ func (c *Core) noteRolledBack(doomed set) {
 			c.guarded(GuardRolledBack)
 			c.peers[i].needAll = true
 		}
+		if p := &c.peers[i]; p.partial {
+			c.guarded(GuardPartial)
+			p.needAll = true
+		}
 	}
 }
 
@@ -144,6 +149,7 @@ func (c *Core) serve() {
 	invariant.Assert(c.healthy() == c.iss, "serving without every member")
 	invariant.Assert(!c.view.NotWaitedOut, "serving before older leases ended")
 	invariant.Assert(!c.meta.viewOwed && !c.meta.active, "serving before the view is stored")
+	c.meta.gated = false
 	for i := range c.iss.all() {
 		invariant.Assert(c.peers[i].acknowledged, "member %s did not acknowledge the epoch", c.peers[i].id)
 	}

@@ -16,17 +16,35 @@ type bench struct {
 	buf     *block.Buffer
 	tag     uint64
 	done    int
+	// offset is where the blocks lie that are read and written.
+	offset int64
+	// away is a replica that does not answer. Nobody answers with hashes, so that one
+	// that is not away goes on lacking everything.
+	away block.ReplicaID
 }
 
-func newBench(tb testing.TB, members int) *bench {
+func newBench(tb testing.TB, members, snapshots int) *bench {
 	tb.Helper()
-	b := &bench{now: hour, buf: block.NewBuffer(4096)}
+	return newLargeBench(tb, 64*mib, members, 0, snapshots)
+}
+
+// newLargeBench has a volume of some size, which is used at its end, and replicas that
+// are not in sync.
+func newLargeBench(tb testing.TB, size int64, members, absent, snapshots int) *bench {
+	tb.Helper()
+	b := &bench{now: hour, buf: block.NewBuffer(4096), offset: size - 1024*4096}
 	cfg := Config{
 		Node: nodeID(0), MinInSync: 1, Timing: Timing{}.Default(), Limits: Limits{}.Default(),
-		View: block.View{Epoch: 5, Revision: 20, Size: 64 * mib},
+		View: block.View{Start: block.StartID{ID: block.ID{1}}, Epoch: 5, Revision: 20, Size: size},
 	}
 	for i := range members {
 		cfg.View.Replicas = append(cfg.View.Replicas, block.Member{ID: replicaID(i), Node: nodeID(i), InSync: true})
+	}
+	for i := members; i < members+absent; i++ {
+		cfg.View.Replicas = append(cfg.View.Replicas, block.Member{ID: replicaID(i), Node: nodeID(i), Removed: 10})
+	}
+	for n := range snapshots {
+		cfg.View.Snapshots = append(cfg.View.Snapshots, block.Snapshot{ID: snapshotID(byte(n)), Size: cfg.View.Size})
 	}
 	core, err := New(cfg, b.now)
 	if err != nil {
@@ -44,7 +62,7 @@ func newBench(tb testing.TB, members int) *bench {
 func (b *bench) run(kind RequestKind) {
 	q := Request{Tag: b.tag, Kind: kind}
 	if kind != FlushRequest {
-		q.Offset, q.Length = int64(b.tag%1024)*4096, 4096
+		q.Offset, q.Length = b.offset+int64(b.tag%1024)*4096, 4096
 	}
 	if kind == WriteRequest {
 		q.Buf = b.buf.Retain()
@@ -76,7 +94,11 @@ func (b *bench) collect() {
 		e := &effects[i]
 		switch e.Kind {
 		case EffectConnect, EffectSend:
-			b.replies = append(b.replies, b.reply(e))
+			if e.Replica != b.away && e.Request.Op != block.OpHash {
+				b.replies = append(b.replies, b.reply(e))
+			}
+		case EffectPropose:
+			b.replies = append(b.replies, b.committed(&e.Proposal))
 		case EffectComplete:
 			e.Buf.Release()
 			b.done++
@@ -89,7 +111,10 @@ func (b *bench) reply(e *Effect) Event {
 	rep := block.Reply{Op: r.Op, Epoch: r.Epoch, Session: r.Session, Seq: r.Seq, Free: 1 << 40}
 	switch r.Op {
 	case block.OpOpen:
-		rep.Opened = &block.Opened{}
+		rep.Opened = &block.Opened{Size: b.core.view.Size}
+		for _, s := range b.core.view.Snapshots {
+			rep.Opened.Cuts = append(rep.Opened.Cuts, block.Cut{Snapshot: s.ID, Valid: true})
+		}
 	case block.OpRead:
 		rep.Buf = b.buf.Retain()
 	case block.OpWrite:
@@ -98,10 +123,20 @@ func (b *bench) reply(e *Effect) Event {
 	return Event{Kind: EventReply, Now: b.now, Replica: e.Replica, Reply: rep}
 }
 
+// committed is the outcome of a proposal.
+func (b *bench) committed(p *block.Proposal) Event {
+	v := b.core.view.Clone()
+	v.Revision++
+	if p.Snapshot != nil {
+		v.Snapshots = append(v.Snapshots, *p.Snapshot)
+	}
+	return Event{Kind: EventOutcome, Now: b.now, Proposal: *p, Verdict: block.Committed, View: v}
+}
+
 func benchmark(b *testing.B, kind RequestKind) {
 	for _, members := range []int{1, 3} {
 		b.Run(fmt.Sprintf("replicas=%d", members), func(b *testing.B) {
-			s := newBench(b, members)
+			s := newBench(b, members, 0)
 			for range 2048 {
 				s.run(kind)
 			}
@@ -122,7 +157,7 @@ func BenchmarkFlush(b *testing.B)   { benchmark(b, FlushRequest) }
 func BenchmarkWrite4KAtDepth(b *testing.B) {
 	for _, depth := range []int{32, 256} {
 		b.Run(fmt.Sprintf("depth=%d", depth), func(b *testing.B) {
-			s := newBench(b, 3)
+			s := newBench(b, 3, 0)
 			burst := func() {
 				for range depth {
 					s.now += 1000

@@ -40,7 +40,7 @@ func TestDivergenceAgainstNaiveReference(t *testing.T) {
 				var regions block.Regions
 				r := block.Region(random.IntN(6)) // one past the end
 				regions.Add(r)
-				d.add(size, regions)
+				d.addRegions(size, regions)
 				for k := int64(r) * block.ChunksPerRegion; k < min(chunks, int64(r+1)*block.ChunksPerRegion); k++ {
 					naive[k] = true
 				}
@@ -94,7 +94,7 @@ func compareDivergence(t *testing.T, d *divergence, naive map[int64]bool, random
 // The chunks that a target lacks: taken once, back when missed, all of them seen.
 func TestTargetChunks(t *testing.T) {
 	const size = 40 * mib
-	tg := &target{todo: make([]uint16, block.RegionCount(size))}
+	tg := &target{}
 	all := block.AllRegions(size)
 	for r := range all.All() {
 		for k := range int64(block.ChunksPerRegion) {
@@ -104,8 +104,8 @@ func TestTargetChunks(t *testing.T) {
 			}
 		}
 	}
-	if tg.left != 40 || tg.remaining() != size || !tg.missing.Contains(all) {
-		t.Fatalf("left %d, remaining %d, missing %v", tg.left, tg.remaining(), tg.missing)
+	if tg.todo.count != 40 || tg.remaining() != size || !tg.missing.Contains(all) {
+		t.Fatalf("left %d, remaining %d, missing %v", tg.todo.count, tg.remaining(), tg.missing)
 	}
 	seen := map[int64]bool{}
 	for {
@@ -114,10 +114,10 @@ func TestTargetChunks(t *testing.T) {
 			break
 		}
 		seen[chunk] = true
-		tg.takeChunk(chunk)
+		tg.todo.remove(chunk)
 	}
-	if len(seen) != 40 || tg.left != 0 {
-		t.Fatalf("saw %d chunks, %d are left", len(seen), tg.left)
+	if len(seen) != 40 || tg.todo.count != 0 {
+		t.Fatalf("saw %d chunks, %d are left", len(seen), tg.todo.count)
 	}
 }
 
@@ -131,10 +131,10 @@ func TestTargetMissesARegionOnItsWay(t *testing.T) {
 	}
 	for name, stage := range stages {
 		t.Run(name, func(t *testing.T) {
-			tg := &target{todo: make([]uint16, 2)}
+			tg := &target{}
 			stage(tg).Add(1)
 			tg.missChunk(16)
-			if stage(tg).Has(1) || !tg.missing.Has(1) || tg.left != 1 {
+			if stage(tg).Has(1) || !tg.missing.Has(1) || tg.todo.count != 1 {
 				t.Errorf("target %+v", tg)
 			}
 		})

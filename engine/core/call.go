@@ -14,7 +14,7 @@ const (
 	forRead
 	// forWrite: the mirrored write in slot index.
 	forWrite
-	// forFlush: the flush numbered stamp.
+	// forFlush: the flush of that count.
 	forFlush
 	// forMeta: the update under way.
 	forMeta
@@ -187,6 +187,11 @@ func (c *Core) mayGo(p *peer, at int32) bool {
 	if p.target == nil || e.purpose != forWrite && e.purpose != forFlush {
 		return true
 	}
+	if p.target.cutting != 0 && e.purpose == forWrite {
+		// It would be in the target's cut, and is in no member's.
+		c.guarded(GuardCutTarget)
+		return false
+	}
 	span := e.req.Span().Blocks()
 	for k := e.prev; k != 0; k = p.calls.slots[k-1].prev {
 		f := &p.calls.slots[k-1]
@@ -237,7 +242,7 @@ func (c *Core) cancelled(i int, e call) {
 			w.full &^= bit(i)
 		}
 	case forFlush:
-		if c.flush.active && c.flush.number.N == e.stamp {
+		if c.flush.active && c.flush.count == e.stamp {
 			c.flush.sent &^= bit(i)
 			c.flush.has &^= bit(i)
 		}

@@ -98,15 +98,13 @@ func (s *changes) extents(chunk int64) (uint16, bool) {
 	return s.regions[at].chunks[chunk%block.ChunksPerRegion], true
 }
 
-// chunks are those of a region in which something may differ.
-func (s *changes) chunks(r block.Region, size int64) uint16 {
-	all := chunksOf(r, size)
-	differ := uint16(0)
-	for k := range int64(block.ChunksPerRegion) {
-		extents, known := s.extents(int64(r)*block.ChunksPerRegion + k)
-		if !known || extents != 0 {
-			differ |= 1 << uint(k)
+// differ has a bit for each chunk of the region in which something may differ.
+func (c *changedRegion) differ() uint16 {
+	chunks := uint16(0)
+	for k, extents := range c.chunks {
+		if extents != 0 {
+			chunks |= 1 << uint(k)
 		}
 	}
-	return all & differ
+	return chunks
 }

@@ -1,6 +1,8 @@
 package core
 
 import (
+	"math/bits"
+	"slices"
 	"testing"
 	"time"
 
@@ -63,12 +65,8 @@ func TestChangesRemember(t *testing.T) {
 			t.Errorf("chunk %d: extents %x, known %v; want %x", want.chunk, got, known, want.extents)
 		}
 	}
-	if got := s.chunks(0, 32*mib); got != 1<<4|1<<5 {
+	if got := s.regions[0].differ(); got != 1<<4|1<<5 {
 		t.Errorf("region 0 differs in chunks %x", got)
-	}
-	s.logged.Add(1)
-	if got := s.chunks(1, 17*mib); got != 1 {
-		t.Errorf("of a logged region of one chunk differ %x", got)
 	}
 	for r := range int64(changedRegionsMax) {
 		s.add(block.Span{Offset: (r + 2) * block.RegionSize, Length: 1})
@@ -76,4 +74,33 @@ func TestChangesRemember(t *testing.T) {
 	if _, known := s.extents(4); known || len(s.regions) > 0 {
 		t.Error("more is remembered than there is room for")
 	}
+}
+
+// TestPlan: of the regions that a target misses, it is compared where something may have
+// changed, in those that its logs have named as a whole, and in the others not at all.
+func TestPlan(t *testing.T) {
+	c := &Core{view: block.View{Size: 65 * mib}, peers: []peer{{target: &target{missing: block.RegionsOf(0, 1, 3, 4)}}}}
+	p := &c.peers[0]
+	p.changed.kept = true
+	p.changed.add(block.Span{Offset: 17 * mib, Length: 2 * mib}) // of region 1
+	p.changed.add(block.Span{Offset: 33 * mib, Length: mib})     // of one that it has
+	p.changed.add(block.Span{Offset: 50 * mib, Length: mib})     // of one that was logged
+	p.changed.logged = block.RegionsOf(2, 3, 4)
+	expect := func(want map[block.Region]uint16, compared ...block.Region) {
+		t.Helper()
+		c.planResync(0)
+		n := 0
+		for r := range block.Region(6) {
+			if got := p.target.todo.in(r); got != want[r] {
+				t.Errorf("of region %d chunks %x are compared, want %x", r, got, want[r])
+			}
+			n += bits.OnesCount16(want[r])
+		}
+		if p.target.todo.count != n || !slices.Equal(p.target.compared, block.RegionsOf(compared...)) {
+			t.Errorf("%d chunks are compared, want %d; regions %v are not", p.target.todo.count, n, p.target.compared)
+		}
+	}
+	expect(map[block.Region]uint16{1: 6, 3: allChunks, 4: 1}, 0)
+	p.changed = changes{}
+	expect(map[block.Region]uint16{0: allChunks, 1: allChunks, 3: allChunks, 4: 1})
 }

@@ -26,6 +26,8 @@ func (Timing) Default() Timing {
 		NoSpaceRetry:    second,
 		JobGap:          50 * millisecond,
 		LogIdle:         30 * second,
+		CutHold:         second,
+		NumberGap:       second,
 	}
 }
 
@@ -33,14 +35,14 @@ func (Timing) Default() Timing {
 func (t Timing) Validate() error {
 	for _, d := range []int64{
 		t.PingInterval, t.Lease, t.LeaseMargin, t.PingDeadline, t.ReplicaDeadline, t.AttachGrace, t.AttachWait,
-		t.ConnectRetry, t.ProposeRetry, t.NoSpaceRetry, t.LogIdle,
+		t.ConnectRetry, t.ProposeRetry, t.NoSpaceRetry, t.LogIdle, t.CutHold,
 	} {
 		if d <= 0 {
 			return fmt.Errorf("timing %+v: every duration must be positive: %w", t, block.ErrInvalid)
 		}
 	}
-	if t.JobGap < 0 {
-		return fmt.Errorf("timing: gap of %d ns between jobs: %w", t.JobGap, block.ErrInvalid)
+	if t.JobGap < 0 || t.NumberGap < 0 {
+		return fmt.Errorf("timing: gaps of %d ns between jobs and %d ns between flush numbers: %w", t.JobGap, t.NumberGap, block.ErrInvalid)
 	}
 	if t.PingInterval*2 > t.Lease {
 		return fmt.Errorf("timing: lease %d ns is shorter than two ping intervals of %d ns: %w",

@@ -4,18 +4,23 @@ import (
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
-// startCopy begins to copy one more chunk to a target that lacks it.
+// startCopy begins to copy one more chunk to a target that lacks it. While the members
+// take a cut, they do not hold what a target that has taken it lacks of it.
 func (c *Core) startCopy() bool {
+	if c.cut.stage == cutTaking {
+		return false
+	}
 	for i := range c.peers {
 		t := c.peers[i].target
-		if t == nil || !t.active || c.peers[i].link != linkOpen || c.now < t.blockedUntil {
+		if t == nil || !t.active || t.cutting != 0 || c.peers[i].link != linkOpen || c.now < t.blockedUntil {
 			continue
 		}
 		chunk := c.nextMissing(i)
 		if chunk < 0 {
-			if t.full != nil {
+			if t.full.count > 0 {
 				// Only what found no room is left: another turn, after a while.
-				t.full = nil
+				t.full, t.crowded = chunkSet{}, true
+				c.kick = true
 				t.blockedUntil = c.now + block.Instant(c.cfg.Timing.NoSpaceRetry)
 			}
 			continue
@@ -24,7 +29,7 @@ func (c *Core) startCopy() bool {
 		if k < 0 {
 			return false
 		}
-		t.takeChunk(chunk)
+		t.todo.remove(chunk)
 		c.jobs[k].state = jobReady
 		c.advanceJob(k)
 		return true
@@ -38,7 +43,7 @@ func (c *Core) startCopy() bool {
 func (c *Core) nextMissing(i int) int64 {
 	t := c.peers[i].target
 	return t.nextChunk(func(chunk int64) bool {
-		return c.divide.has(chunk) || t.isFull(chunk) || c.copyingChunk(i, chunk)
+		return c.divide.has(chunk) || t.full.has(chunk) || c.copyingChunk(i, chunk)
 	})
 }
 
@@ -84,10 +89,82 @@ func (c *Core) hashForCopy(i int) {
 	}
 	j.view = c.stamp
 	c.deliverAgain(j)
-	if extents, known := c.peers[j.target].changed.extents(j.chunk); known && extents != 0 && !c.peers[j.source].acceptSuspect {
+	first := c.layerAfter(j.target, j.span, block.SnapshotID{})
+	if c.peers[j.target].target.layered.has(j.chunk) {
+		first = block.SnapshotID{}
+	}
+	c.enterLayer(j, first)
+	extents, known := c.peers[j.target].changed.extents(j.chunk)
+	if j.layer.IsZero() && known && extents != 0 && !c.peers[j.source].acceptSuspect {
 		c.copyChanged(i, extents)
 		return
 	}
+	c.hash(i, bit(j.source)|bit(j.target))
+}
+
+// layerAfter is the layer of a span at which a copy to a target goes on after another
+// one, zero to begin with and in the end for the head.
+//
+// Rule 25 (layers): a chunk is compared and copied cut by cut, in the order in which
+// the target took them, for a later one inherits what an earlier one is given, and then
+// the head; it is clean when the head is. A valid cut never changes and is left out. A
+// new cut has the chunks that run and the regions that were not cleared yet compared
+// again (compareAgain). No cut of a target is valid before nothing is missing (takeOver).
+func (c *Core) layerAfter(target int, span block.Span, layer block.SnapshotID) block.SnapshotID {
+	found := layer.IsZero()
+	for k := range c.peers[target].cuts {
+		cut := &c.peers[target].cuts[k]
+		if found && !cut.Valid && !cut.Kept && c.layerSize(cut.Snapshot) > span.Offset {
+			return cut.Snapshot
+		}
+		found = found || cut.Snapshot == layer
+	}
+	return block.SnapshotID{}
+}
+
+// layerSize is the size of the volume at a cut, 0 if that is no layer of it.
+func (c *Core) layerSize(id block.SnapshotID) int64 {
+	if c.cut.open() && c.cut.snapshot.ID == id {
+		return c.cut.snapshot.Size
+	}
+	if s := c.view.Snapshot(id); s != nil {
+		return s.Size
+	}
+	return 0
+}
+
+// enterLayer has a copy begin with a layer.
+func (c *Core) enterLayer(j *job, layer block.SnapshotID) {
+	j.layer, j.end = layer, j.span.End()
+	if !layer.IsZero() {
+		c.guarded(GuardLayer)
+		j.end = min(j.end, c.layerSize(layer))
+	}
+	j.slice, j.block, j.changed = block.Span{}, 0, 0
+}
+
+// layerFailed: the layer does not verify at the source, or one of the two does not
+// hold it. Any other member serves as well, for the layer is the same everywhere. One
+// that was given up or deleted is left out the next time, as soon as Raft says so.
+func (c *Core) layerFailed(k, i int, err error) {
+	j := &c.jobs[i]
+	switch {
+	case c.layerSize(j.layer) == 0:
+		c.abortCopy(i)
+		return
+	case k == j.target:
+		c.fail(k, err)
+		return
+	}
+	j.tried |= bit(k)
+	source := c.reader(j.tried)
+	if source < 0 {
+		c.copyBlocked(i)
+		return
+	}
+	j.source = source
+	j.stamp++ // the other one's answer may be on its way
+	c.enterLayer(j, j.layer)
 	c.hash(i, bit(j.source)|bit(j.target))
 }
 
@@ -134,11 +211,15 @@ func (c *Core) copyNext(i int) {
 	j := &c.jobs[i]
 	for ; j.block < block.ExtentsPerChunk*block.BlocksPerExtent; j.block += block.BlocksPerExtent {
 		first := j.span.Offset + int64(j.block)*block.BlockSize
-		if first >= j.span.End() {
+		if first >= j.end {
 			break
 		}
 		e := j.block / block.BlocksPerExtent
 		if !c.mayCopyFrom(j.source, &j.hashes[j.source][e]) {
+			if !j.layer.IsZero() {
+				c.layerFailed(j.source, i, block.ErrChecksum)
+				return
+			}
 			c.copyBlocked(i)
 			return
 		}
@@ -146,7 +227,7 @@ func (c *Core) copyNext(i int) {
 			continue
 		}
 		extents, most := 1, copyRunMax
-		if c.small() {
+		if c.smallCopy(j) {
 			most = 1
 		}
 		for extents < most && e+extents < block.ExtentsPerChunk && j.copiedWith(e+extents) {
@@ -154,7 +235,7 @@ func (c *Core) copyNext(i int) {
 		}
 		j.block += extents * block.BlocksPerExtent
 		j.run = run{provider: j.source, span: block.Span{
-			Offset: first, Length: min(int64(extents)*block.ExtentSize, j.span.End()-first),
+			Offset: first, Length: min(int64(extents)*block.ExtentSize, j.end-first),
 		}}
 		if c.peers[j.source].acceptSuspect {
 			j.run.flags = block.FlagAcceptSuspect
@@ -162,7 +243,7 @@ func (c *Core) copyNext(i int) {
 		j.state = jobReading
 		c.call(j.source, forJob, i, j.stamp, block.Request{
 			Op: block.OpRead, Flags: j.run.flags | block.FlagResync,
-			Offset: j.run.span.Offset, Length: j.run.span.Length,
+			Offset: j.run.span.Offset, Length: j.run.span.Length, Snapshot: j.layer,
 		})
 		return
 	}
@@ -181,7 +262,7 @@ func (j *job) differs(e int) bool {
 // copiedWith reports whether an extent is copied together with the one before it.
 func (j *job) copiedWith(e int) bool {
 	from := &j.hashes[j.source][e]
-	return int64(e)*block.ExtentSize < j.span.Length && j.differs(e) && from.Bad|from.Suspect == 0
+	return j.span.Offset+int64(e)*block.ExtentSize < j.end && j.differs(e) && from.Bad|from.Suspect == 0
 }
 
 // cutRun shortens a run to the extents at its front that are all zero, or all not:
@@ -207,7 +288,7 @@ func (c *Core) copyWrite(i int, buf *block.Buffer) {
 	p := &c.peers[j.target]
 	req := block.Request{
 		Op: block.OpWrite, Flags: block.FlagResync,
-		Offset: j.run.span.Offset, Length: j.run.span.Length, Buf: buf,
+		Offset: j.run.span.Offset, Length: j.run.span.Length, Buf: buf, Snapshot: j.layer,
 	}
 	if allZero(buf.Data) {
 		req.Op, req.Buf = block.OpZero, nil
@@ -223,8 +304,8 @@ func (c *Core) copyWrite(i int, buf *block.Buffer) {
 // pace begins the next step of a copy, after a pause if it is small: the pauses of a
 // chunk that is compared and copied are as long as the gap.
 func (c *Core) pace(i int) {
-	if pause := c.throttle.gap / (2 * block.ExtentsPerChunk); pause > 0 && c.small() {
-		j := &c.jobs[i]
+	j := &c.jobs[i]
+	if pause := c.throttle.gap / (2 * block.ExtentsPerChunk); pause > 0 && c.smallCopy(j) {
 		j.state, j.resume = jobPausing, c.now+block.Instant(pause)
 		return
 	}
@@ -233,20 +314,31 @@ func (c *Core) pace(i int) {
 
 // copyStep compares or copies on.
 func (c *Core) copyStep(i int) {
-	if j := &c.jobs[i]; j.slice.End() < j.span.End() {
+	if j := &c.jobs[i]; j.slice.End() < j.end {
 		c.hashSlice(i)
 		return
 	}
 	c.copyNext(i)
 }
 
-// copied ends a copy; the writes that waited for it go on.
+// copied ends a copy with its last layer, the head; the writes that waited for it go
+// on.
 func (c *Core) copied(i int) {
+	if j := &c.jobs[i]; !j.layer.IsZero() {
+		c.enterLayer(j, c.layerAfter(j.target, j.span, j.layer))
+		if j.layer.IsZero() {
+			c.peers[j.target].target.layered.add(j.chunk)
+		}
+		c.clearHashes(j)
+		j.tried = 0
+		c.pace(i)
+		return
+	}
 	target, chunk := c.jobs[i].target, c.jobs[i].chunk
 	c.endJob(i)
 	t := c.peers[target].target
-	r := block.Region(chunk / block.ChunksPerRegion)
-	if t.todo[r] == 0 && t.missing.Has(r) && !c.copyingRegion(target, r) {
+	r, _ := chunkPlace(chunk)
+	if t.todo.in(r) == 0 && t.missing.Has(r) && !c.copyingRegion(target, r) {
 		t.compared.Add(r)
 	}
 	c.pump(target)
@@ -268,13 +360,10 @@ func (c *Core) copyBlocked(i int) {
 	j := &c.jobs[i]
 	t := c.peers[j.target].target
 	c.guarded(GuardBadSource)
-	if c.iss.count() > 1 {
+	if c.iss.count() > 1 && j.layer.IsZero() {
 		c.suspect(j.span)
 	}
 	t.blockedUntil = c.now + block.Instant(c.cfg.Timing.ConnectRetry)
-	c.emit(Effect{Kind: EffectNotice, Notice: Notice{
-		Kind: NoticeDiffer, Replica: c.peers[j.source].id, Err: block.ErrChecksum,
-		Offset: j.span.Offset, Bytes: j.span.Length,
-	}})
+	c.noteBytes(NoticeDiffer, j.source, j.layer, j.span, block.ErrChecksum)
 	c.abortCopy(i)
 }

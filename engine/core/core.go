@@ -47,6 +47,9 @@ type Core struct {
 	freeRequests, freeWrites []int32
 
 	attach   attachState
+	cut      cutState
+	grow     growState
+	retire   retireState
 	proposal proposalState
 	meta     metaState
 	flush    flushState
@@ -56,6 +59,7 @@ type Core struct {
 	// unsureUntil is when the chunks of unsure are looked at again.
 	unsureUntil block.Instant
 	suspects    []int64
+	scrub       scrubState
 	throttle    throttle
 	detach      detachState
 	ending      endingState
@@ -115,6 +119,7 @@ func New(cfg Config, now block.Instant) (*Core, error) {
 	c.log.next = never
 	c.attach.since = now
 	c.divide.source = -1
+	c.grow.told = c.view.Size
 	c.indexReplicas()
 	c.kick = true
 	c.drive()
@@ -126,7 +131,11 @@ func New(cfg Config, now block.Instant) (*Core, error) {
 func (c *Core) indexReplicas() {
 	c.iss = 0
 	for i := range c.peers {
-		c.peers[i].gone = c.view.Member(c.peers[i].id) == nil
+		gone := c.view.Member(c.peers[i].id) == nil
+		if gone && !c.peers[i].gone {
+			c.meta.dropOwed |= bit(i)
+		}
+		c.peers[i].gone = gone
 	}
 	for i := range c.view.Replicas {
 		m := &c.view.Replicas[i]
@@ -136,6 +145,8 @@ func (c *Core) indexReplicas() {
 			invariant.Assert(at < maxReplicas, "more than %d replicas in one epoch", maxReplicas)
 			c.peers = append(c.peers, newPeer(m, at))
 		}
+		// Its disk may have moved.
+		c.peers[at].node = m.Node
 		if m.InSync {
 			c.iss |= bit(at)
 		}
@@ -200,6 +211,14 @@ func (c *Core) Step(ev Event) {
 		c.beginDetach()
 	case EventAbort:
 		c.stop(block.ErrDetached)
+	case EventCut:
+		c.askCut(&ev.Snapshot)
+	case EventGrow:
+		c.askGrow(ev.Size)
+	case EventScrub:
+		c.beginScrub(ev.Scrub)
+	case EventRetire:
+		c.askRetire(ev.Replica, ev.Successor)
 	}
 	c.drive()
 }
@@ -237,6 +256,8 @@ func (c *Core) drive() {
 		c.driveMembers()
 		c.driveProposals()
 		c.driveMeta()
+		c.driveCut()
+		c.driveGrow()
 		c.driveTargets()
 		c.driveLog()
 		c.driveFlush()
@@ -292,11 +313,12 @@ func (c *Core) release(ticket uint64) {
 	c.kick = c.kick || c.unsure.count > 0 && c.iss.count() > 1
 }
 
-// settled reports that the last view is stored on all members together with the
-// dirty sets that belong to it, so that acknowledgements may rely on it. While
-// it is not, no write is sent and nothing is answered (rule 3, rule 16).
+// settled reports that what acknowledgements rely on is stored on all members: the
+// last view that says another thing of them than the one before, together with the
+// dirty sets that belong to it. While it is not, no write is sent and nothing is
+// answered (rule 3, rule 16).
 func (c *Core) settled() bool {
-	return (c.phase == serving || c.phase == draining) && !c.meta.viewOwed && !c.mustStop
+	return (c.phase == serving || c.phase == draining) && !c.meta.gated && !c.mustStop
 }
 
 // enough reports whether the in-sync set is large enough to acknowledge writes
@@ -363,5 +385,8 @@ func (c *Core) finish() {
 		p.target = nil
 	}
 	c.locks = lockTable{}
+	if c.cut.stage != noCut {
+		c.emit(Effect{Kind: EffectCut, Snapshot: c.cut.snapshot.ID, Err: block.ErrDetached})
+	}
 	c.emit(Effect{Kind: EffectStopped, Err: c.stopping})
 }

@@ -27,7 +27,7 @@ func (c *Core) driveDetach() {
 		return
 	}
 	c.dropTargets()
-	if !c.idle() || !c.settled() || c.failedMembers() != 0 {
+	if !c.idle() || !c.settled() || c.meta.viewOwed || c.failedMembers() != 0 {
 		return
 	}
 	if !c.detach.clearing {

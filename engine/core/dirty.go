@@ -20,6 +20,15 @@ const (
 	metaTakeOver
 	// metaClearLog takes regions out of the intent logs (rule 15).
 	metaClearLog
+	// metaCut takes a cut (rule 24), metaDropCuts forgets cuts.
+	metaCut
+	metaDropCuts
+	// metaPrepare gives a target the cuts and the size that it lacks (rule 25).
+	metaPrepare
+	// metaSpend has a target give up the head that it kept.
+	metaSpend
+	// metaGrow grows replicas (rule 27).
+	metaGrow
 )
 
 // metaState is the one update under way, and what is owed to the members. One at
@@ -38,15 +47,23 @@ type metaState struct {
 	regions block.Regions
 	// sets are the dirty sets of a metaView.
 	sets []heldSet
+	// cuts are those that a metaView, metaDropCuts, metaTakeOver, metaPrepare or metaSpend drops,
+	// and the one that a metaCut takes. size is what it grows to.
+	cuts []block.SnapshotID
+	size int64
+	// asked is what a metaPrepare asks for.
+	asked *block.Update
 
-	// viewOwed: the last view is not yet stored on all members. It closes the
-	// gate of settled().
-	viewOwed bool
+	// viewOwed: the last view is not yet stored on all members. gated: one that
+	// acknowledgements rely on is not, which closes the gate of settled().
+	viewOwed, gated bool
 	// stored: while attaching, all members have the view.
 	stored bool
 	// dirtyOwed are replicas whose dirty set must be made, dropOwed those whose
 	// sets must go.
 	dirtyOwed, dropOwed set
+	// strays: members may hold cuts that must go.
+	strays bool
 }
 
 // heldSet is a dirty set that all members have once the update is done.
@@ -70,6 +87,9 @@ func (c *Core) driveMeta() {
 	if !c.settled() {
 		return
 	}
+	if c.meta.strays = c.meta.strays && c.dropStrays(); c.meta.active || c.cut.holds() {
+		return
+	}
 	for i := range c.absent().all() {
 		p := &c.peers[i]
 		if p.want == nil {
@@ -82,7 +102,7 @@ func (c *Core) driveMeta() {
 		c.addDirty(i)
 		return
 	}
-	if c.clearDirty() || c.takeOver() {
+	if c.prepare() || c.makeRoom() || c.clearDirty() || c.takeOver() {
 		return
 	}
 	c.clearLog()
@@ -91,8 +111,8 @@ func (c *Core) driveMeta() {
 // sendMeta begins an update. The update is never changed afterwards: several
 // links may hold it, for as long as they like.
 func (c *Core) sendMeta(m metaState, update *block.Update) {
-	m.viewOwed, m.stored = c.meta.viewOwed, c.meta.stored
-	m.dirtyOwed, m.dropOwed = c.meta.dirtyOwed, c.meta.dropOwed
+	m.viewOwed, m.gated, m.stored = c.meta.viewOwed, c.meta.gated, c.meta.stored
+	m.dirtyOwed, m.dropOwed, m.strays = c.meta.dirtyOwed, c.meta.dropOwed, c.meta.strays
 	m.active = true
 	m.stamp = c.meta.stamp + 1
 	c.meta = m
@@ -102,14 +122,40 @@ func (c *Core) sendMeta(m metaState, update *block.Update) {
 }
 
 func (c *Core) metaReplied(i int, e *call) {
+	if t := c.peers[i].target; t != nil && t.cutting == e.stamp {
+		t.cutting = 0
+		c.pump(i)
+		c.kick = true
+	}
 	if !c.meta.active || c.meta.stamp != e.stamp {
 		return
 	}
 	c.meta.done |= bit(i)
-	if c.meta.kind == metaClearLog {
-		c.peers[i].log.Subtract(c.meta.regions)
-	}
+	c.noteStored(i)
 	c.kick = true
+}
+
+// noteStored follows the update under way, which a replica has stored.
+func (c *Core) noteStored(i int) {
+	p, m := &c.peers[i], &c.meta
+	switch m.kind {
+	case metaClearLog:
+		p.log.Subtract(m.regions)
+	case metaView, metaDropCuts, metaTakeOver:
+		p.dropCuts(m.cuts)
+	case metaCut:
+		// It may have been given up meanwhile.
+		p.addCut(m.cuts[0], c.view.Epoch, c.view.Size)
+		m.strays = true
+	case metaPrepare:
+		p.dropCuts(m.cuts)
+		c.prepared(i, m.asked)
+	case metaSpend:
+		p.dropCuts(m.cuts)
+		p.whole = false
+	}
+	p.size = max(p.size, m.size)
+	p.partial = p.partial && c.lacksCut(p)
 }
 
 // checkMeta ends the update when everybody who is left has finished it.
@@ -136,6 +182,8 @@ func (c *Core) checkMeta() {
 		}
 	case metaClearLog:
 		c.logCleared()
+	case metaCut:
+		c.cutTaken(m.stamp)
 	}
 }
 
@@ -157,6 +205,14 @@ func (c *Core) storeView() {
 			Replica: c.peers[i].id, Removal: c.member(i).Removed, Regions: regions,
 		})
 		m.sets = append(m.sets, heldSet{peer: i, regions: regions.Clone()})
+	}
+	if c.meta.strays {
+		m.cuts = c.strayCuts()
+		update.DropCuts = m.cuts
+	}
+	if least, most := c.sizes(); least < c.view.Size {
+		m.size = max(most, c.view.Size)
+		update.Grow = m.size
 	}
 	update.DropDirty = c.staleSets()
 	for i := range c.meta.dropOwed.all() {
@@ -249,7 +305,11 @@ func (c *Core) viewStored() {
 	}
 	c.meta.sets = nil
 	c.meta.dirtyOwed, c.meta.dropOwed = 0, 0
-	c.meta.viewOwed, c.meta.stored = false, true
+	c.meta.viewOwed, c.meta.gated, c.meta.stored = false, false, true
+	c.tellSize()
+	if c.cut.stage == cutCommitted {
+		c.endCut(nil)
+	}
 }
 
 // holders are those who must hold every addition to a dirty set: the members,
@@ -318,7 +378,9 @@ func (c *Core) dirtyCleared() {
 //
 // Rule 23 (takeover): before it is proposed it holds the dirty sets of all other
 // absent replicas, each with all that the members' logs name, instead of its own
-// older ones: it may be the only member some day.
+// older ones: it may be the only member some day. It holds every snapshot of the
+// view, valid from now on because all of it was compared (layerAfter), no other one
+// but the head that it kept, and has the size of the volume.
 func (c *Core) takeOver() bool {
 	i := c.counting
 	if i < 0 || !c.peers[i].target.settledFlush || c.peers[i].target.took || c.peers[i].target.taking != 0 {
@@ -344,7 +406,17 @@ func (c *Core) takeOver() bool {
 			update.DropDirty = append(update.DropDirty, s.Replica)
 		}
 	}
-	c.sendMeta(metaState{kind: metaTakeOver, to: bit(i), subject: i}, update)
+	for k := range c.view.Snapshots {
+		// From here on they are equal to the members' and never change.
+		c.peers[i].validCut(c.view.Snapshots[k].ID)
+		update.ValidCuts = append(update.ValidCuts, c.view.Snapshots[k].ID)
+	}
+	for _, id := range c.strayCutsOf(i, nil) {
+		if id != block.KeptHead {
+			update.DropCuts = append(update.DropCuts, id)
+		}
+	}
+	c.sendMeta(metaState{kind: metaTakeOver, to: bit(i), subject: i, cuts: update.DropCuts}, update)
 	c.peers[i].target.taking = c.meta.stamp
 	return true
 }

@@ -28,5 +28,12 @@
 //	log.go      a region leaves the intent logs only when nobody can lack it
 //	            without a durable dirty mark
 //	repair.go   divergent blocks are equal on all members before they are read
+//	scrub.go    nothing is called verified that was not read on every replica it is
+//	            said of; nothing is reported or repaired on the word of hashes that
+//	            were taken while a write was under way
 //	target.go   a target is proposed only when it has everything durably
+//	cut.go      no write is under way while the members take a cut, and it is
+//	            proposed when all of them have it durably
+//	copy.go     a chunk is compared in every layer that is not valid, oldest first
+//	grow.go     nobody is sent a write past the end that he has
 package core

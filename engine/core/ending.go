@@ -42,7 +42,7 @@ func (c *Core) attachmentOver(v *block.View) {
 	c.ending = endingState{until: c.now + block.Instant(c.cfg.Timing.ReplicaDeadline), err: err}
 	c.cancelCalls(i)
 	number := block.FlushNumber{Epoch: c.view.Epoch, N: c.flush.number.N + 1}
-	c.call(i, forFlush, 0, number.N, block.Request{Op: block.OpFlush, Flush: number, Confirmed: c.confirmations()})
+	c.call(i, forFlush, 0, c.flush.count+1, block.Request{Op: block.OpFlush, Flush: number, Confirmed: c.confirmations()})
 }
 
 // driveEnding ends the core when the disk is past what it has lost, or does not

@@ -5,11 +5,19 @@ import (
 )
 
 // flushState is the flush under way and who waits for which one.
-// Flushes are numbered in order; one is in flight, and whoever asks meanwhile
+// Flushes are counted; one is in flight, and whoever asks meanwhile
 // waits for the next, which covers everything acknowledged before it begins.
 type flushState struct {
 	active bool
-	number block.FlushNumber
+	// count is which one it is, or the last one was.
+	count uint64
+	// number is what it carries, and has been carried since numberedAt.
+	number     block.FlushNumber
+	numberedAt block.Instant
+	// entering are the writes under way that took a region into somebody's log; entered:
+	// one has ended since the last number.
+	entering int
+	entered  bool
 	// began is the serial at its begin.
 	began uint64
 	// confirmed goes along with it.
@@ -23,12 +31,28 @@ type flushState struct {
 	clean uint64
 }
 
-// joinFlush is the number of the first flush that covers what was acknowledged
-// up to now.
+// joinFlush says which is the first flush that covers what was acknowledged up to
+// now.
 func (c *Core) joinFlush() uint64 {
 	c.flush.waiters = true
 	c.kick = true
-	return c.flush.number.N + 1
+	return c.flush.count + 1
+}
+
+// renumber gives the flush that begins a number of its own, unless clients alone want
+// it, soon after the last number, and what they wrote since lies in regions that were
+// in everybody's log by then.
+//
+// A replica stores a new number only, and so most flushes are a sync and nothing else.
+// What is given up, and why it is no more, is in docs/adr/0010-flush-numbers.md.
+func (c *Core) renumber() {
+	f := &c.flush
+	soon := f.number.Epoch == c.view.Epoch && c.now-f.numberedAt < block.Instant(c.cfg.Timing.NumberGap)
+	if soon && !f.wanted && !f.entered && f.entering == 0 {
+		return
+	}
+	f.number = block.FlushNumber{Epoch: c.view.Epoch, N: f.number.N + 1}
+	f.numberedAt, f.entered = c.now, false
 }
 
 // driveFlush begins a flush if somebody waits for one and may be answered.
@@ -39,8 +63,9 @@ func (c *Core) driveFlush() {
 	}
 	c.serial++
 	f.active = true
+	f.count++
+	c.renumber()
 	f.wanted, f.waiters = false, false
-	f.number = block.FlushNumber{Epoch: c.view.Epoch, N: f.number.N + 1}
 	f.began = c.serial
 	f.confirmed = c.confirmations()
 	f.sent, f.has = 0, 0
@@ -60,9 +85,9 @@ func (c *Core) sendFlush(i int) {
 	f := &c.flush
 	f.sent |= bit(i)
 	if t := c.peers[i].target; t != nil {
-		t.flushSent(f.number.N, f.began)
+		t.flushSent(f.count, f.began)
 	}
-	c.call(i, forFlush, 0, f.number.N, block.Request{
+	c.call(i, forFlush, 0, f.count, block.Request{
 		Op: block.OpFlush, Flush: f.number, Confirmed: f.confirmed,
 	})
 }
@@ -81,13 +106,12 @@ func (c *Core) confirmations() []block.Confirmed {
 
 func (c *Core) flushReplied(i int, e *call) {
 	p := &c.peers[i]
-	number := block.FlushNumber{Epoch: c.view.Epoch, N: e.stamp}
-	p.confirmed = laterFlush(p.confirmed, number)
-	p.stored = laterFlush(p.stored, number)
+	p.confirmed = laterFlush(p.confirmed, e.req.Flush)
+	p.stored = laterFlush(p.stored, e.req.Flush)
 	if p.target != nil {
 		c.targetFlushed(i, e.stamp)
 	}
-	if c.flush.active && c.flush.number.N == e.stamp {
+	if c.flush.active && c.flush.count == e.stamp {
 		c.flush.has |= bit(i)
 		c.checkFlush()
 	}
@@ -118,7 +142,7 @@ func (c *Core) checkFlush() {
 	held := !c.enough()
 	for i := range c.requests {
 		r := &c.requests[i]
-		if !r.used || r.state != requestFlushing || r.flush > f.number.N {
+		if !r.used || r.state != requestFlushing || r.flush > f.count {
 			continue
 		}
 		if held {

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -53,6 +54,58 @@ func TestFlushTellsWhatOthersConfirmed(t *testing.T) {
 	want.N--
 	if got := s.replica("A").confirmed[replicaID(1)]; got != want {
 		t.Errorf("A knows of B's flush %+v, want %+v", got, want)
+	}
+}
+
+// TestFlushNumbers are new at the first flush of a while, after a write that took a
+// region into a log, also while it is under way, and when the core wants the flush for
+// itself. Flushes are told apart all the same.
+func TestFlushNumbers(t *testing.T) {
+	s := beginServing(t, scene{members: "A B", config: func(cfg *Config) { cfg.Timing.NumberGap = second }})
+	tag := uint64(100)
+	behind := 0
+	flush := func(want string) {
+		t.Helper()
+		s.drop()
+		tag++
+		s.flush(tag)
+		s.expect("A: flush "+want, "B: flush "+want)
+		s.reply(0, behind)
+		s.reply(1, behind)
+		s.expect(fmt.Sprintf("done %d", tag))
+	}
+	flush("1")
+	flush("1")
+	s.write(1, 'w', 0, 4*kib)
+	behind = 1
+	flush("2") // the write may have entered one log and be about to enter the other
+	behind = 0
+	s.answer("A B")
+	flush("3")
+	s.write(2, 'x', 4*kib, 4*kib)
+	s.answer("A B")
+	flush("3") // the region was there
+	s.pass(time.Second)
+	s.settle()
+	flush("4")
+	flush("4")
+	s.core.flush.wanted = true
+	flush("5")
+}
+
+// A region that is in one log already may be new to another.
+func TestFlushNumberOfARegionNewToOneLog(t *testing.T) {
+	s := beginServing(t, scene{members: "A B", config: func(cfg *Config) { cfg.Timing.NumberGap = second }})
+	for tag := range uint64(2) {
+		s.core.peers[1].log.Remove(0) // as if it had just been admitted
+		before := s.replica("B").flush
+		s.write(2*tag, 'w', 0, 4*kib)
+		s.settle()
+		s.flush(2*tag + 1)
+		s.settle()
+		if got := s.replica("B").flush; !before.Less(got) {
+			t.Errorf("B holds flush %+v as before the region entered its log", got)
+		}
 	}
 }
 

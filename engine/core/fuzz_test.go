@@ -43,6 +43,7 @@ func (f *fuzzer) byte() int {
 func FuzzStep(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 40, 1, 7, 40, 0, 3, 0, 0, 0, 0, 0, 0})
+	f.Add([]byte{1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 240, 7, 0, 0, 0, 0, 200, 0, 0, 0, 248, 3, 0, 0, 0, 200, 0, 0})
 	f.Add([]byte{2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 60, 1, 0, 0, 0, 0, 50, 60, 70, 0, 0, 0, 0, 100, 100, 0, 0, 0, 0, 80, 80})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > 4096 {
@@ -137,6 +138,16 @@ func (f *fuzzer) event(kind int) {
 		f.step(Event{Kind: EventView, View: v})
 	case kind == 235:
 		f.step(Event{Kind: EventDetach})
+	case kind < 241:
+		var asked *Scrub
+		if b := f.byte(); b > 20 {
+			asked = &Scrub{From: int64(b%20-1) * mib, To: int64(f.byte()%20-1) * mib, Rate: int64(b) * mib, Covered: []block.ReplicaID{replicaID(b % 5)}}
+		}
+		f.step(Event{Kind: EventScrub, Scrub: asked})
+	case kind < 246:
+		f.step(Event{Kind: EventCut, Snapshot: block.Snapshot{ID: snapshotID(byte(f.byte()))}})
+	case kind < 250:
+		f.step(Event{Kind: EventGrow, Size: f.view.Size + int64(f.byte())*mib})
 	default:
 		f.step(Event{Kind: EventKind(f.byte() % 2 * 99)})
 	}
@@ -207,7 +218,13 @@ func (f *fuzzer) opened(kind int) *block.Opened {
 		o.Confirmed = []block.Confirmed{{Replica: replicaID(b % 3), Flush: block.FlushNumber{N: uint64(b / 32)}}}
 	}
 	if b := f.byte(); b%4 == 0 {
-		o.Dirty = []block.DirtySet{{Replica: replicaID(b / 4 % 4), Removal: block.Revision(b / 128), Regions: block.Regions{uint64(b / 32)}}}
+		o.Dirty = []block.DirtySet{{Replica: replicaID(b / 4 % 4), Removal: block.Revision(b / 128), Regions: fewRegions(b / 32)}}
+	}
+	if b := f.byte(); b%4 == 0 {
+		o.Size = f.view.Size
+		for n := range b / 32 {
+			o.Cuts = append(o.Cuts, block.Cut{Snapshot: snapshotID(byte(n)), Valid: b%8 == 0})
+		}
 	}
 	if f.byte() == 1 {
 		return nil
@@ -244,4 +261,15 @@ func (f *fuzzer) outcome(kind int) {
 		}
 	}
 	f.step(Event{Kind: EventOutcome, Proposal: p, Verdict: verdict, View: f.view.Clone()})
+}
+
+// fewRegions is the set that has a bit for each of the first regions.
+func fewRegions(bits int) block.Regions {
+	var s block.Regions
+	for r := range 8 {
+		if bits>>r&1 != 0 {
+			s.Add(block.Region(r))
+		}
+	}
+	return s
 }

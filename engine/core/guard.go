@@ -58,8 +58,22 @@ const (
 	GuardNoSet
 	// GuardCopy: a write waits at a target for a copy of its chunk (rule 22).
 	GuardCopy
+	// GuardKeptHead: a target gives up the head that it kept, for room (rule 22).
+	GuardKeptHead
 	// GuardTakeOver: a target takes over the dirty set of another (rule 23).
 	GuardTakeOver
+	// GuardCutWaits: a cut waits, for divergent chunks or another change (rule 24).
+	GuardCutWaits
+	// GuardCut: a write waits for a cut (rule 24).
+	GuardCut
+	// GuardCutTarget: a write waits at a target for its cut (rule 24).
+	GuardCutTarget
+	// GuardCutGivenUp: a cut that was begun is given up (rule 24).
+	GuardCutGivenUp
+	// GuardPartial: a member that lacks a snapshot leaves (rule 24).
+	GuardPartial
+	// GuardLayer: a copy goes through a layer below the head (rule 25).
+	GuardLayer
 	// GuardLate: a late reply is dropped (rule 29).
 	GuardLate
 	// GuardBadSource: a copy stops at bytes that do not verify (rule 30).

@@ -33,6 +33,11 @@ type job struct {
 	target int
 	chunk  int64
 	span   block.Span
+	// layer is the cut that a copy is at, zero for the head; end is where the span ends
+	// in it. tried are the members whose layer cannot be copied.
+	layer block.SnapshotID
+	end   int64
+	tried set
 	// verify: only reads what a reopened member has no checksums of.
 	verify bool
 	// divergent: a repair of rule 18, in which the source's bytes win.
@@ -61,6 +66,10 @@ type job struct {
 	// wrong has, for each replica, what a repair has rewritten because it was wrong
 	// there.
 	wrong []wrongBytes
+	// mending are the replicas that have yet to answer the repair of a layer.
+	mending set
+	// scrub is what a step of a scrub needs; zero for other jobs.
+	scrub scrubStep
 }
 
 // attemptsMax bounds how often a repair starts over because a copy that was
@@ -84,6 +93,7 @@ func (c *Core) startJob(target int, chunk int64) int {
 			used: true, stamp: j.stamp + 1, target: target, chunk: chunk,
 			span: c.chunkSpan(chunk), hashes: j.hashes, source: -1,
 		}
+		j.end = j.span.End()
 		return i
 	}
 	return -1
@@ -117,7 +127,7 @@ func (c *Core) driveJobs() {
 		return
 	}
 	for c.mayStartJob() && (c.startRepair(c.divide.next(c.repairing), true) ||
-		c.startVerify() || c.startCopy()) {
+		c.startVerify() || c.startCopy() || c.startScrub()) {
 		c.throttle.begun(c.now)
 	}
 }
@@ -139,9 +149,14 @@ func (c *Core) clientsBusy() bool {
 	return c.frozen == nil && c.throttle.busy(c.now, len(c.freeRequests) < len(c.requests))
 }
 
-// small reports whether copies go extent by extent: while clients are at work, so that
+// small reports whether jobs go extent by extent: while clients are at work, so that
 // no request waits for more than one.
 func (c *Core) small() bool { return c.throttle.usual > 0 && c.clientsBusy() }
+
+// smallCopy reports whether a copy does.
+func (c *Core) smallCopy(j *job) bool {
+	return c.small() && !c.peers[j.target].target.hurried.has(j.chunk)
+}
 
 // jobCount counts the jobs.
 func (c *Core) jobCount() int {
@@ -222,7 +237,7 @@ func (c *Core) jobGranted(i int) {
 // advanceJob carries a job as far as it can go now.
 func (c *Core) advanceJob(i int) {
 	j := &c.jobs[i]
-	if j.state == jobHashing || j.state == jobReading || j.state == jobPausing || j.target >= 0 && j.state == jobWriting {
+	if j.state == jobHashing || j.state == jobReading || j.state == jobPausing || j.state == jobWriting && (j.target >= 0 || !j.layer.IsZero()) {
 		if !j.restart && j.view == c.stamp {
 			if j.state == jobPausing && c.now >= j.resume {
 				c.copyStep(i)
@@ -243,6 +258,9 @@ func (c *Core) advanceJob(i int) {
 		return
 	}
 	if c.healthy() != c.iss {
+		if j.scrub.walk != 0 {
+			c.endJob(i)
+		}
 		return
 	}
 	j.view = c.stamp
@@ -278,8 +296,8 @@ func (c *Core) hashSlice(i int) {
 	j := &c.jobs[i]
 	j.state, j.hashed = jobHashing, 0
 	first := max(j.span.Offset, j.slice.End())
-	j.slice = block.Span{Offset: first, Length: j.span.End() - first}
-	if j.target >= 0 && c.small() {
+	j.slice = block.Span{Offset: first, Length: j.end - first}
+	if j.target >= 0 && c.smallCopy(j) {
 		j.slice.Length = min(j.slice.Length, block.ExtentSize)
 	}
 	for k := range j.asked.all() {
@@ -289,6 +307,7 @@ func (c *Core) hashSlice(i int) {
 		}
 		c.call(k, forJob, i, j.stamp, block.Request{
 			Op: block.OpHash, Flags: flags | block.FlagResync, Offset: j.slice.Offset, Length: j.slice.Length,
+			Snapshot: j.layer, Since: j.since(),
 		})
 	}
 }
@@ -310,17 +329,27 @@ func (c *Core) jobReplied(k int, e *call, rep *block.Reply) {
 		return
 	}
 	switch {
+	case rep.Err != nil && j.scrub.walk != 0 && errors.Is(rep.Err, block.ErrNotFound):
+		rep.Buf.Release()
+		c.putOffScrub(i)
+	case rep.Err != nil && !j.layer.IsZero() && j.target >= 0:
+		rep.Buf.Release()
+		c.layerFailed(k, i, rep.Err)
 	case j.state == jobHashing && e.req.Op == block.OpHash && rep.Err != nil:
 		rep.Buf.Release()
 		c.jobUnreadable(i, rep.Err)
 	case j.state == jobHashing && e.req.Op == block.OpHash:
 		rep.Buf.Release()
+		c.noteNext(k, j, rep.Next)
 		c.hashReplied(k, i, rep.Hashes)
 	case j.state == jobReading && e.req.Op == block.OpRead:
 		c.jobRead(k, i, rep)
 	case j.state == jobWriting && j.target == k:
 		rep.Buf.Release()
 		c.pace(i)
+	case j.state == jobWriting && j.mending.has(k):
+		rep.Buf.Release()
+		c.layerMended(k, i, rep.Err)
 	default:
 		rep.Buf.Release()
 	}
@@ -351,6 +380,10 @@ func (c *Core) hashReplied(k, i int, hashes []block.ExtentHash) {
 		c.verifyNext(i)
 		return
 	}
+	if j.scrub.walk != 0 && j.ticket == 0 {
+		c.scrubHashed(i)
+		return
+	}
 	if !j.divergent {
 		c.reportDifferences(j)
 	}
@@ -369,6 +402,7 @@ func (c *Core) repairNext(i int) {
 	j.state = jobReading
 	c.call(run.provider, forJob, i, j.stamp, block.Request{
 		Op: block.OpRead, Flags: run.flags | block.FlagResync, Offset: run.span.Offset, Length: run.span.Length,
+		Snapshot: j.layer,
 	})
 }
 
@@ -394,6 +428,10 @@ func (c *Core) jobRead(k, i int, rep *block.Reply) {
 	j.state = jobWriting
 	if j.target >= 0 {
 		c.copyWrite(i, rep.Buf)
+		return
+	}
+	if !j.layer.IsZero() {
+		c.mendLayer(i, rep.Buf)
 		return
 	}
 	op := block.OpWrite
@@ -435,7 +473,7 @@ func (c *Core) jobUnreadable(i int, err error) {
 // jobWritten: all members have the run.
 func (c *Core) jobWritten(i int) {
 	j := &c.jobs[i]
-	j.tally()
+	c.tally(j)
 	if j.restart || j.view != c.stamp {
 		c.restartJob(j)
 		c.kick = true
@@ -448,6 +486,10 @@ func (c *Core) jobWritten(i int) {
 // can read it.
 func (c *Core) repaired(i int) {
 	j := &c.jobs[i]
+	if j.scrub.walk != 0 {
+		c.scrubConfirmed(i)
+		return
+	}
 	c.divide.remove(j.chunk)
 	c.sure(j.chunk)
 	c.reportRepaired(j)

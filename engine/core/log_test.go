@@ -119,7 +119,7 @@ func TestLogIsClearedWithATargetThatLacksNothing(t *testing.T) {
 	s.write(1, 'w', 16*mib, 4*kib)
 	s.settle()
 	s.drop()
-	for s.core.flush.number.N < 1 {
+	for s.core.flush.count < 1 {
 		s.pass(time.Second)
 		s.silent = bit(0)
 		s.settle() // the target is the first to finish its flush

@@ -33,7 +33,8 @@ func (c *Core) failedMembers() set {
 	var s set
 	for i := range c.iss.all() {
 		p := &c.peers[i]
-		if p.failed != nil || p.lostMemory || p.link == linkOpen && p.rolledBack() {
+		poorer := p.partial && c.healthy()&^bit(i) != 0 && !c.healthy().has(i)
+		if p.failed != nil || p.lostMemory || p.link == linkOpen && (p.rolledBack() || poorer) {
 			s |= bit(i)
 		}
 	}
@@ -94,15 +95,20 @@ func (c *Core) memberRemoved(i int) {
 	err := p.failed
 	if err == nil {
 		err = block.ErrUnavailable
+		if p.id == c.retire.old {
+			err = errRetired
+		}
 	}
 	p.failed, p.lostMemory, p.readOnly = nil, false, false
 	p.leased = false
 	p.dirtyHeld = false
 	p.want = nil
 	c.beginChanges(i)
-	// Its new set must not go with the one that its admission left to drop.
-	c.meta.dirtyOwed |= bit(i)
-	c.meta.dropOwed &^= bit(i)
+	if !p.gone {
+		// Its new set must not go with the one that its admission left to drop.
+		c.meta.dirtyOwed |= bit(i)
+		c.meta.dropOwed &^= bit(i)
+	}
 	c.disconnect(p)
 	c.cancelCalls(i)
 	p.retryAt = c.now + block.Instant(c.cfg.Timing.ConnectRetry)
@@ -119,6 +125,8 @@ func (c *Core) memberAdmitted(i int) {
 	p.target = nil
 	p.dirty, p.dirtyHeld, p.want, p.needAll, p.heldDirty = nil, false, nil, false, nil
 	p.changed = changes{}
+	invariant.Assert(!c.lacksCut(p), "replica %s is in sync without every snapshot", p.id)
+	c.meta.strays = true
 	c.meta.dropOwed |= bit(i)
 	c.meta.dirtyOwed &^= bit(i)
 	for r := range p.log.All() {

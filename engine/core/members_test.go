@@ -355,7 +355,7 @@ func TestReplicaIsReplaced(t *testing.T) {
 	s.view.Replicas = s.view.Replicas[1:]
 	s.step(Event{Kind: EventView, View: s.view.Clone()})
 	s.settle()
-	s.expectAmong("A: close", "lost A: unavailable", "B: store view 23")
+	s.expectAmong("A: close", "lost A: unavailable", "B: store view 23 drop A")
 	s.read(1, 0, 4*kib)
 	s.settle()
 	s.expectAmong("B: read 0+4K", "done 1 '.'")

@@ -173,7 +173,7 @@ func (c *Core) mendReplied(k int, e *call, rep *block.Reply) {
 	switch {
 	case e.req.Op == block.OpWrite:
 		rep.Buf.Release()
-		c.noteRepaired(m.peer, span, true)
+		c.noteRepaired(m.peer, block.SnapshotID{}, span, true)
 		c.mendEdge(i)
 	case rep.Err != nil:
 		rep.Buf.Release()
@@ -205,7 +205,7 @@ func (c *Core) leaveOut(i int) {
 		return
 	}
 	edge, _ := w.edge(w.mend.edge)
-	c.noteUnreadable(edge)
+	c.noteUnreadable(block.SnapshotID{}, edge)
 	for k := range c.peers {
 		if t := c.peers[k].target; t != nil && t.active && !c.need().has(k) {
 			w.missed |= bit(k)

@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/invariant"
@@ -71,7 +72,9 @@ func (c *Core) outcome(ev *Event) {
 	retryAt := c.now + block.Instant(c.cfg.Timing.ProposeRetry)
 	if sameProposal(&ev.Proposal, &c.proposal.asked) {
 		// It was refused for what it asks, and was handed in only once.
+		refused := c.proposal.asked
 		c.proposal = proposalState{notBefore: retryAt}
+		c.refusedByRaft(&refused)
 		c.dropFailedTargets()
 		c.wake, c.kick = true, true
 		return
@@ -79,11 +82,24 @@ func (c *Core) outcome(ev *Event) {
 	c.proposal.waiting, c.proposal.retryAt = true, retryAt
 }
 
+// refusedByRaft gives up what is nobody's intent any more: a snapshot that was
+// deleted before it was taken, a size that Raft does not want. All else is asked for
+// again.
+func (c *Core) refusedByRaft(p *block.Proposal) {
+	if p.Snapshot != nil && c.cut.stage == cutProposed {
+		c.endCut(block.ErrConflict)
+	}
+	if p.Size != 0 {
+		c.grow.wanted = 0
+	}
+}
+
 // sameProposal tells a proposal from the no-op on the same revision.
 func sameProposal(a, b *block.Proposal) bool {
 	return len(a.Remove) == len(b.Remove) && len(a.Admit) == len(b.Admit) &&
 		len(a.Incarnations) == len(b.Incarnations) &&
-		a.WaitedOut == b.WaitedOut && a.EndAttachment == b.EndAttachment
+		a.WaitedOut == b.WaitedOut && a.EndAttachment == b.EndAttachment &&
+		(a.Snapshot == nil) == (b.Snapshot == nil) && a.Size == b.Size
 }
 
 // seen is a committed view. It reports whether this engine is still the one of
@@ -109,14 +125,24 @@ func (c *Core) seen(v *block.View) bool {
 // adopt makes a newer committed view of this epoch the known one. Whatever was
 // proposed on an older revision has landed in it, or never can.
 func (c *Core) adopt(v *block.View) {
+	if c.tooMany(v) {
+		c.stop(fmt.Errorf("volume %s: more than %d replicas in one epoch: %w", v.Volume, maxReplicas, block.ErrUnavailable))
+		return
+	}
 	old, known := c.iss, len(c.peers)
+	quiet, layers := sameMembers(&c.view, v), sameSnapshots(&c.view, v)
 	c.proposal = proposalState{}
 	c.view = v.Clone()
 	c.indexReplicas()
 	invariant.Assert(c.iss != 0, "committed view %d has no member", v.Revision)
-	c.stamp++
+	if !quiet || !layers {
+		c.stamp++
+	}
 	c.meta.viewOwed, c.meta.stored, c.attach.storing = true, false, false
+	c.meta.gated = c.meta.gated || !quiet
 	c.wake, c.kick = true, true
+	c.cutOutcome()
+	c.judgeCuts()
 	if c.counting >= 0 && c.iss.has(c.counting) {
 		c.counting = -1
 	}
@@ -142,6 +168,16 @@ func (c *Core) adopt(v *block.View) {
 		c.stop(fmt.Errorf("volume %s: attachment %s: %w", v.Volume, c.cfg.View.Attachment, block.ErrDetached))
 	}
 }
+
+// sameMembers reports whether a view says the same as another of all that an
+// acknowledgement relies on: who is in sync and who was removed when, which leases are
+// waited out, how large the volume is.
+func sameMembers(a, b *block.View) bool {
+	return a.NotWaitedOut == b.NotWaitedOut && a.Size == b.Size && a.Attachment == b.Attachment &&
+		slices.Equal(a.Replicas, b.Replicas)
+}
+
+func sameSnapshots(a, b *block.View) bool { return slices.Equal(a.Snapshots, b.Snapshots) }
 
 // dropFailedTargets lets those go that failed while their admission was open,
 // and whose admission did not land.
@@ -171,7 +207,7 @@ func (c *Core) driveProposals() {
 		return
 	}
 	switch {
-	case c.proposeRemoval(), c.proposeIncarnations(), c.proposeAdmission():
+	case c.proposeRemoval(), c.proposeIncarnations(), c.proposeCut(), c.proposeGrow(), c.proposeAdmission(), c.proposeRetirement():
 	}
 }
 

@@ -45,6 +45,11 @@ type storm struct {
 	calm    bool
 	reads   int
 	full    block.Instant
+	// snapshots are all that were asked for, taken how many were told of. intent is the
+	// size that Raft wants.
+	snapshots []*stormSnapshot
+	taken     int
+	intent    int64
 }
 
 type stormNode struct {
@@ -61,6 +66,9 @@ type stormEngine struct {
 	tag       uint64
 	stopped   bool
 	detaching bool
+	// size is that of the volume as its clients know it.
+	size     int64
+	scrubbed Scrubbed
 	// cut are the nodes, and alone says that Raft, too, cannot be reached until
 	// cutUntil.
 	cut      set
@@ -96,6 +104,7 @@ func newStorm(t *testing.T, seed uint64) *storm {
 	w.view = block.View{
 		Volume: block.VolumeID{ID: block.ID{3: 1}}, Cluster: 1, Generation: 1, Epoch: 5, Revision: 20, Size: stormSize,
 	}
+	w.intent = stormSize
 	for i := range 2 + w.random.IntN(2) {
 		r := newReplica(i, stormSize, &w.buffers)
 		w.nodes = append(w.nodes, &stormNode{replica: r})
@@ -133,7 +142,7 @@ func (w *storm) start() {
 	if w.seed%2 == 0 {
 		timing.AttachWait = second // shorter than the leases of others
 	}
-	e := &stormEngine{number: len(w.engines) + 1, ops: map[uint64]*stormOp{}}
+	e := &stormEngine{number: len(w.engines) + 1, ops: map[uint64]*stormOp{}, size: w.view.Size}
 	core, err := New(Config{
 		Node: w.view.Owner, View: w.view, MinInSync: 1, Timing: timing,
 		Limits: Limits{Requests: 32, TargetWindow: 4, Copies: 3, LogRegions: 1},
@@ -144,6 +153,10 @@ func (w *storm) start() {
 	e.core = core
 	w.engines = append(w.engines, e)
 	w.carryOut(e)
+	w.forgetPending(func(*stormSnapshot) bool { return true })
+	if w.intent > w.view.Size {
+		w.step(e, Event{Kind: EventGrow, Size: w.intent})
+	}
 }
 
 func (w *storm) current() *stormEngine { return w.engines[len(w.engines)-1] }
@@ -167,6 +180,7 @@ func (w *storm) carryOut(e *stormEngine) {
 		if e.stopped {
 			w.fatal("effect after the end: %+v", f)
 		}
+		w.scrubSaid(e, &f)
 		i := int(f.Replica.ID[0]) - 1
 		switch f.Kind {
 		case EffectConnect:
@@ -187,6 +201,10 @@ func (w *storm) carryOut(e *stormEngine) {
 			}
 		case EffectComplete:
 			w.complete(e, &f)
+		case EffectCut:
+			w.cutEnded(e, &f)
+		case EffectResized:
+			e.size = f.Size
 		case EffectStopped:
 			e.stopped = true
 			if len(e.ops) != 0 {
@@ -244,7 +262,11 @@ func (w *storm) ask(e *stormEngine) {
 	if e.stopped || e.detaching || len(e.ops) >= e.core.cfg.Limits.Requests {
 		return
 	}
-	place := stormPlaces[w.random.IntN(len(stormPlaces))] + block.SectorSize*w.random.Int64N(24)
+	place := stormPlaces[w.random.IntN(len(stormPlaces))]
+	if w.random.IntN(8) == 0 {
+		place = e.size - 32*kib
+	}
+	place += block.SectorSize * w.random.Int64N(24)
 	span := block.Span{Offset: place, Length: block.SectorSize * (1 + w.random.Int64N(20))}
 	e.tag++
 	q := Request{Tag: e.tag, Offset: span.Offset, Length: span.Length}
@@ -273,192 +295,6 @@ func (w *storm) ask(e *stormEngine) {
 	w.step(e, Event{Kind: EventRequest, Request: q})
 }
 
-// network lets one thing happen on one link.
-func (w *storm) network() bool {
-	w.links = slices.DeleteFunc(w.links, func(l *stormLink) bool {
-		return !l.up && len(l.inbox)+len(l.running)+len(l.replies) == 0
-	})
-	if len(w.links) == 0 {
-		return false
-	}
-	for range 4 {
-		if w.linkStep(w.links[w.random.IntN(len(w.links))]) {
-			return true
-		}
-	}
-	return false
-}
-
-func (w *storm) linkStep(l *stormLink) bool {
-	node := w.nodes[l.node]
-	if w.now < l.engine.cutUntil && l.engine.cut.has(l.node) {
-		return false
-	}
-	works := w.now >= node.downUntil && w.now >= node.frozenUntil
-	if w.now < node.slowUntil && w.random.IntN(10) != 0 {
-		works = false
-	}
-	switch n := w.random.IntN(3); {
-	case l.lost && l.up:
-		l.up = false
-		w.drop(l)
-		w.step(l.engine, Event{Kind: EventLost, Replica: node.id, Session: l.session, Err: block.ErrUnavailable})
-	case n == 0 && len(l.replies) > 0:
-		rep := l.replies[0]
-		l.replies = l.replies[1:]
-		if !l.up {
-			rep.Buf.Release()
-			return true
-		}
-		w.step(l.engine, Event{Kind: EventReply, Replica: node.id, Reply: rep})
-	case n == 1 && len(l.inbox) > 0 && works:
-		l.running = append(l.running, l.inbox[0])
-		l.inbox = l.inbox[1:]
-	case n == 2 && len(l.running) > 0 && works:
-		l.replies = append(l.replies, w.execute(l))
-	default:
-		return false
-	}
-	return true
-}
-
-// execute carries out one of the requests that arrived, in any order but for
-// updates of metadata among themselves.
-func (w *storm) execute(l *stormLink) block.Reply {
-	k := w.random.IntN(len(l.running))
-	if l.running[k].Op == block.OpUpdate {
-		k = slices.IndexFunc(l.running, func(r block.Request) bool { return r.Op == block.OpUpdate })
-	}
-	req := l.running[k]
-	l.running = slices.Delete(l.running, k, k+1)
-	return w.nodes[l.node].handle(&req)
-}
-
-// drop loses what a link carries.
-func (w *storm) drop(l *stormLink) {
-	for _, req := range slices.Concat(l.inbox, l.running) {
-		req.Buf.Release()
-	}
-	for _, rep := range l.replies {
-		rep.Buf.Release()
-	}
-	l.inbox, l.running, l.replies = nil, nil, nil
-}
-
-func (w *storm) commit(p *block.Proposal) bool {
-	landed := commit(&w.view, p)
-	if landed && p.EndAttachment {
-		w.history.forget()
-	}
-	return landed
-}
-
-// raft deals with one proposal.
-func (w *storm) raft(e *stormEngine) {
-	if n := len(w.late); n > 0 && w.random.IntN(4) == 0 {
-		p := w.late[n-1]
-		w.late = w.late[:n-1]
-		w.commit(&p)
-	}
-	if len(e.proposals) == 0 || e.alone && w.now < e.cutUntil {
-		return
-	}
-	p := e.proposals[0]
-	e.proposals = e.proposals[1:]
-	verdict := block.Unknown
-	switch n := w.random.IntN(10); {
-	case n == 0 && !w.calm:
-		w.late = append(w.late, p)
-	case n == 1 && !w.calm:
-		w.commit(&p)
-	default:
-		if verdict = block.Conflict; w.commit(&p) {
-			verdict = block.Committed
-		}
-	}
-	w.step(e, Event{Kind: EventOutcome, Proposal: p, Verdict: verdict, View: w.view.Clone()})
-}
-
-// pass lets a little time go by, or all until a deadline.
-func (w *storm) pass() {
-	next := w.now + block.Instant(w.random.Int64N(300*millisecond))
-	if w.random.IntN(3) == 0 {
-		for _, e := range w.engines {
-			if !e.stopped && e.core.Deadline() < next {
-				next = max(w.now, e.core.Deadline())
-			}
-		}
-	}
-	w.now = next
-	for _, e := range w.engines {
-		if !e.stopped && e.core.Deadline() <= w.now {
-			w.step(e, Event{Kind: EventTick})
-		}
-	}
-}
-
-// trouble lets something go wrong.
-func (w *storm) trouble() {
-	i := w.random.IntN(len(w.nodes))
-	node := w.nodes[i]
-	until := w.now + block.Instant(w.random.Int64N(12*second))
-	switch w.random.IntN(10) {
-	case 0, 1: // a link breaks
-		if len(w.links) > 0 {
-			w.links[w.random.IntN(len(w.links))].lost = true
-		}
-	case 2:
-		w.kill(i, until)
-		node.kill(w.random)
-	case 3:
-		w.kill(i, until)
-		node.losePower(w.random)
-	case 4:
-		node.frozenUntil = until
-	case 8, 9:
-		node.slowUntil = until
-	case 5:
-		w.full = until
-	case 6: // the engine's daemon is restarted, or its node is given up
-		w.replaceEngine()
-	case 7:
-		if e := w.current(); !e.stopped && w.random.IntN(4) == 0 {
-			e.detaching = true
-			w.step(e, Event{Kind: EventDetach})
-		}
-	}
-}
-
-func (w *storm) kill(i int, until block.Instant) {
-	w.nodes[i].downUntil = until
-	for _, l := range w.links {
-		if l.node == i {
-			w.drop(l)
-			l.lost = true
-		}
-	}
-}
-
-// replaceEngine starts the next engine. The old one is gone, or does not know
-// because it is cut off, with the replica of its node.
-func (w *storm) replaceEngine() {
-	old := w.current()
-	apart := w.random.IntN(4)
-	if apart == 0 && !old.stopped {
-		w.step(old, Event{Kind: EventAbort})
-	}
-	w.late = append(w.late, old.proposals...)
-	old.proposals = nil
-	w.start()
-	if apart < 2 || len(w.nodes) < 2 {
-		return
-	}
-	own := bit(int(old.core.cfg.Node.ID[1]) - 1)
-	old.cutUntil = w.now + block.Instant(10*second)
-	old.cut, old.alone = ^own, true
-	w.current().cut, w.current().cutUntil = own, old.cutUntil
-}
-
 func (w *storm) act() {
 	e := w.engines[max(0, len(w.engines)-1-w.random.IntN(2))]
 	switch n := w.random.IntN(100); {
@@ -472,6 +308,10 @@ func (w *storm) act() {
 		w.raft(e)
 	case n < 98 && !w.calm:
 		w.trouble()
+	case n < 99:
+		w.changeLayers()
+	case n == 99:
+		w.scrub(e)
 	}
 	if w.current().stopped {
 		w.start()
@@ -481,6 +321,10 @@ func (w *storm) act() {
 // settle lets everything get well, and everybody come back.
 func (w *storm) settle() {
 	w.calm = true
+	if e := w.current(); !e.stopped {
+		// Others may have changed it.
+		w.step(e, Event{Kind: EventView, View: w.view.Clone()})
+	}
 	for _, node := range w.nodes {
 		node.downUntil, node.frozenUntil, node.slowUntil = 0, 0, 0
 	}
@@ -490,7 +334,8 @@ func (w *storm) settle() {
 	w.full, w.late = 0, nil
 	for n := 0; !w.well(); n++ {
 		if n > 100_000 {
-			w.fatal("does not get well: %+v", w.current().core.Status())
+			e := w.current().core
+			w.fatal("does not get well: %+v, cut %+v, growth %+v, update %+v, unsure %d", e.Status(), e.cut, e.grow, e.meta, e.unsure.count)
 		}
 		if !w.network() {
 			w.pass()
@@ -509,13 +354,15 @@ func (w *storm) well() bool {
 	e := w.current()
 	return e.core.phase == serving && w.view.InSync() == len(w.nodes) && len(e.ops) == 0 &&
 		e.core.view.Revision == w.view.Revision && e.core.settled() && e.core.divide.count == 0 &&
-		e.core.healthy() == e.core.iss
+		e.core.healthy() == e.core.iss && e.core.cut.stage == noCut && !e.core.meta.viewOwed &&
+		!e.core.meta.active && !e.core.meta.strays && w.view.Size == w.intent
 }
 
 // finish reads everything, detaches, and compares.
 func (w *storm) finish() {
 	w.settle()
 	e := w.current()
+	w.checkLayers(true)
 	for _, place := range stormPlaces {
 		e.tag++
 		span := block.Span{Offset: place, Length: 32 * kib}
@@ -526,6 +373,8 @@ func (w *storm) finish() {
 		w.settle()
 		e = w.current()
 	}
+	w.scrubAll()
+	e = w.current()
 	for _, old := range w.engines[:len(w.engines)-1] {
 		w.step(old, Event{Kind: EventAbort})
 	}
@@ -581,18 +430,19 @@ func TestRandom(t *testing.T) {
 		return
 	}
 	end := time.Now().Add(*randomTime)
-	seeds, reads := 0, 0
+	seeds, reads, snapshots := 0, 0, 0
 	for seed := uint64(1); time.Now().Before(end); seed++ {
-		reads += runStorm(t, seed)
+		w := runStorm(t, seed)
+		reads, snapshots = reads+w.reads, snapshots+w.taken
 		seeds++
 	}
-	t.Logf("%d seeds, %d reads judged", seeds, reads)
-	if reads == 0 {
-		t.Error("no read was judged")
+	t.Logf("%d seeds, %d reads and %d snapshots judged", seeds, reads, snapshots)
+	if reads == 0 || snapshots == 0 {
+		t.Error("no read or no snapshot was judged")
 	}
 }
 
-func runStorm(t *testing.T, seed uint64) int {
+func runStorm(t *testing.T, seed uint64) *storm {
 	t.Helper()
 	w := newStorm(t, seed)
 	defer func() {
@@ -605,5 +455,5 @@ func runStorm(t *testing.T, seed uint64) int {
 		w.act()
 	}
 	w.finish()
-	return w.reads
+	return w
 }

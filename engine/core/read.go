@@ -26,23 +26,48 @@ func (c *Core) sendRead(i int) {
 		c.renewLease()
 		return
 	}
-	if c.iss&^r.tried == 0 {
+	whole := c.whole(r.snapshot)
+	if whole&^r.tried == 0 {
 		c.unreadable(i)
 		return
 	}
-	at := c.reader(r.tried)
+	at := c.reader(r.tried | c.iss&^whole)
 	if at < 0 {
 		return
 	}
 	r.state = requestRunning
 	r.at = at
-	var flags block.Flags
-	if c.peers[at].acceptSuspect && c.unsure.touches(r.piece()) {
-		flags |= block.FlagAcceptSuspect
+	req := block.Request{Op: block.OpRead, Offset: r.offset, Length: r.length, Snapshot: r.snapshot}
+	if r.kind == ChangedRequest {
+		req.Op = block.OpChanged
 	}
-	c.call(at, forRead, i, r.stamp, block.Request{
-		Op: block.OpRead, Flags: flags, Offset: r.offset, Length: r.length,
-	})
+	if r.snapshot.IsZero() && c.peers[at].acceptSuspect && c.unsure.touches(r.piece()) {
+		req.Flags |= block.FlagAcceptSuspect
+	}
+	c.call(at, forRead, i, r.stamp, req)
+}
+
+// answerBytes is how many bytes a read is answered with.
+func (r *request) answerBytes() int64 {
+	if r.kind == ChangedRequest {
+		return int64(block.ChangedBytes(r.length))
+	}
+	return r.length
+}
+
+// whole are the members that have a snapshot whole; of the head, for which the ID is
+// zero, all of them.
+func (c *Core) whole(snapshot block.SnapshotID) set {
+	if snapshot.IsZero() {
+		return c.iss
+	}
+	var s set
+	for i := range c.iss.all() {
+		if cut := c.peers[i].findCut(snapshot); cut != nil && cut.Valid {
+			s |= bit(i)
+		}
+	}
+	return s
 }
 
 // reader picks the member to read from: the one on this node, else the first
@@ -81,7 +106,7 @@ func (c *Core) readReplied(i int, e *call, rep *block.Reply) {
 		c.readCorrupt(int(e.index), i)
 		return
 	}
-	if rep.Buf == nil || int64(len(rep.Buf.Data)) != r.length {
+	if rep.Buf == nil || int64(len(rep.Buf.Data)) != r.answerBytes() {
 		rep.Buf.Release()
 		r.state = requestReady
 		c.wake = true
@@ -103,7 +128,7 @@ func (c *Core) readCorrupt(i, at int) {
 	r := &c.requests[i]
 	r.tried |= bit(at)
 	r.at = -1
-	if c.iss.count() > 1 {
+	if c.iss.count() > 1 && r.snapshot.IsZero() {
 		c.suspect(r.piece())
 	}
 	r.state = requestReady
@@ -111,13 +136,9 @@ func (c *Core) readCorrupt(i, at int) {
 }
 
 // noteUnreadable names the disks of those that should have the bytes.
-func (c *Core) noteUnreadable(span block.Span) {
+func (c *Core) noteUnreadable(layer block.SnapshotID, span block.Span) {
 	for i := range c.iss.all() {
-		m := c.member(i)
-		c.emit(Effect{Kind: EffectNotice, Notice: Notice{
-			Kind: NoticeUnreadable, Replica: m.ID, Node: m.Node, Disk: m.Disk,
-			Offset: span.Offset, Bytes: span.Length, Err: block.ErrChecksum,
-		}})
+		c.noteBytes(NoticeUnreadable, i, layer, span, block.ErrChecksum)
 	}
 }
 
@@ -125,6 +146,15 @@ func (c *Core) noteUnreadable(span block.Span) {
 // different places, together the members may still have everything.
 func (c *Core) unreadable(i int) {
 	r := &c.requests[i]
+	if !r.snapshot.IsZero() {
+		err := block.ErrIO
+		if c.whole(r.snapshot) == 0 {
+			err = block.ErrInvalid
+		}
+		c.release(r.ticket)
+		c.complete(i, err, nil)
+		return
+	}
 	if c.iss.count() > 1 && !r.repaired {
 		r.repaired = true
 		r.tried = 0
@@ -134,7 +164,7 @@ func (c *Core) unreadable(i int) {
 		return
 	}
 	c.guarded(GuardUnreadable)
-	c.noteUnreadable(r.piece())
+	c.noteUnreadable(block.SnapshotID{}, r.piece())
 	c.release(r.ticket)
 	c.complete(i, block.ErrIO, nil)
 }

@@ -1,99 +1,30 @@
 package core
 
 import (
-	"math/bits"
-
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
 // divergence is a set of chunks: those that may differ between members (rule 18),
 // or those that a member has yet to take checksums of.
 type divergence struct {
-	// chunks has, for each region, a bit for each of its chunks in the set.
-	chunks []uint16
-	count  int
+	chunkSet
 	// from is where the search for background repairs goes on.
-	from int
+	from block.Region
 	// source is the one member that repairs copy from, or -1.
 	source int
 }
 
-// add puts whole regions of a volume of size bytes in.
-func (d *divergence) add(size int64, regions block.Regions) {
-	if d.chunks == nil {
-		d.chunks = make([]uint16, block.RegionCount(size))
-	}
-	for r := range regions.All() {
-		if int(r) < len(d.chunks) {
-			d.count -= bits.OnesCount16(d.chunks[r])
-			d.chunks[r] = chunksOf(r, size)
-			d.count += bits.OnesCount16(d.chunks[r])
-		}
-	}
-}
-
-// chunksOf has a bit for each chunk of a region that lies in the volume.
-func chunksOf(r block.Region, size int64) uint16 {
-	left := size - r.Span().Offset
-	n := (left + block.ChunkSize - 1) / block.ChunkSize
-	if n >= block.ChunksPerRegion {
-		return ^uint16(0)
-	}
-	return uint16(1)<<uint(n) - 1
-}
-
-// has reports whether a chunk, by its index in the volume, is divergent.
-func (d *divergence) has(chunk int64) bool {
-	return d.count > 0 && d.chunks[chunk/block.ChunksPerRegion]&(1<<uint(chunk%block.ChunksPerRegion)) != 0
-}
-
-func (d *divergence) remove(chunk int64) {
-	if d.has(chunk) {
-		d.chunks[chunk/block.ChunksPerRegion] &^= 1 << uint(chunk%block.ChunksPerRegion)
-		d.count--
-	}
-}
-
 // region reports whether any chunk of a region is divergent.
-func (d *divergence) region(r block.Region) bool {
-	return d.count > 0 && int(r) < len(d.chunks) && d.chunks[r] != 0
-}
-
-// touches reports whether a span reaches into a divergent chunk.
-func (d *divergence) touches(span block.Span) bool {
-	return d.firstIn(span) >= 0
-}
-
-// firstIn is the first divergent chunk that a span reaches into, or -1.
-func (d *divergence) firstIn(span block.Span) int64 {
-	if d.count == 0 {
-		return -1
-	}
-	for k := span.Offset / block.ChunkSize; k <= (span.End()-1)/block.ChunkSize; k++ {
-		if d.has(k) {
-			return k
-		}
-	}
-	return -1
-}
+func (d *divergence) region(r block.Region) bool { return d.in(r) != 0 }
 
 // next is a divergent chunk for which skip is false, or -1. The search goes
 // round the volume.
 func (d *divergence) next(skip func(chunk int64) bool) int64 {
-	if d.count == 0 {
-		return -1
+	k := d.chunkSet.next(d.from, skip)
+	if k >= 0 {
+		d.from, _ = chunkPlace(k)
 	}
-	for n := range len(d.chunks) + 1 {
-		r := (d.from + n) % len(d.chunks)
-		for m := d.chunks[r]; m != 0; m &= m - 1 {
-			k := int64(r)*block.ChunksPerRegion + int64(bits.TrailingZeros16(m))
-			if !skip(k) {
-				d.from = r
-				return k
-			}
-		}
-	}
-	return -1
+	return k
 }
 
 // suspectDivergence follows from the logs that the members of a new engine brought
@@ -105,7 +36,7 @@ func (d *divergence) next(skip func(chunk int64) bool) int64 {
 // (provider). A lone member differs from nobody.
 func (c *Core) suspectDivergence(logs block.Regions) {
 	if c.iss.count() > 1 {
-		c.divide.add(c.view.Size, logs)
+		c.divide.addRegions(c.view.Size, logs)
 	} else {
 		c.trust(c.iss.first())
 	}
@@ -145,10 +76,11 @@ func (c *Core) repairPending(span block.Span) bool {
 	return false
 }
 
-// repairing reports whether a repair of the chunk runs.
+// repairing reports whether a repair of the chunk runs; that of an extent by a scrub
+// is none.
 func (c *Core) repairing(chunk int64) bool {
 	for i := range c.jobs {
-		if j := &c.jobs[i]; j.used && j.target < 0 && !j.verify && j.chunk == chunk {
+		if j := &c.jobs[i]; j.used && j.target < 0 && !j.verify && j.scrub.walk == 0 && j.chunk == chunk {
 			return true
 		}
 	}
@@ -171,10 +103,9 @@ type run struct {
 	span     block.Span
 	provider int
 	flags    block.Flags
-	// wrong are the members that have something else; damaged, that some copy of
-	// it does not verify.
-	wrong   set
-	damaged bool
+	// wrong are the members that have something else; damaged are those of them whose
+	// copy does not verify. Both hold for every block of the run.
+	wrong, damaged set
 }
 
 // nextRun finds the next run of a repair from the job's cursor on, or reports
@@ -186,14 +117,16 @@ func (c *Core) nextRun(j *job) (run, bool) {
 			continue
 		}
 		found := run{provider: provider, flags: flags}
-		c.judge(j, j.block, &found)
+		found.wrong, found.damaged = c.judge(j, j.block, provider)
 		n := 1
 		for (j.block+n)%block.BlocksPerExtent != 0 {
 			p, f, more := c.provider(j, j.block+n)
 			if !more || p != provider || f != flags {
 				break
 			}
-			c.judge(j, j.block+n, &found)
+			if wrong, damaged := c.judge(j, j.block+n, p); wrong != found.wrong || damaged != found.damaged {
+				break
+			}
 			n++
 		}
 		first := j.span.Offset + int64(j.block)*block.BlockSize
@@ -249,75 +182,124 @@ func (c *Core) provider(j *job, b int) (from int, flags block.Flags, needed bool
 }
 
 // reportDifferences tells of extents outside the divergent set that differ
-// between members though all verify: never repaired silently (rule 30).
+// between members though all verify: never repaired silently (rule 30). Told is who
+// differs from most, or from the source of repairs if there is no such thing.
 func (c *Core) reportDifferences(j *job) {
-	source := c.repairSource()
 	for e := range block.ExtentsPerChunk {
+		most := c.mostAlike(j, e)
 		for i := range c.iss.all() {
-			h, s := &j.hashes[i][e], &j.hashes[source][e]
+			h, s := &j.hashes[i][e], &j.hashes[most][e]
 			if h.Bad|h.Suspect|s.Bad|s.Suspect == 0 && h.Sum != s.Sum {
-				c.emit(Effect{Kind: EffectNotice, Notice: Notice{
-					Kind: NoticeDiffer, Replica: c.peers[i].id, Bytes: block.ExtentSize,
-					Offset: j.span.Offset + int64(e)*block.ExtentSize,
-				}})
+				c.noteBytes(NoticeDiffer, i, j.layer, j.extent(e), nil)
 			}
 		}
 	}
 }
 
-// judge adds to a run who has block b of the chunk wrong.
-func (c *Core) judge(j *job, b int, r *run) {
-	extent, mask := b/block.BlocksPerExtent, uint16(1)<<uint(b%block.BlocksPerExtent)
-	for i := range (c.iss &^ bit(r.provider)).all() {
-		h := &j.hashes[i][extent]
-		damaged := (h.Bad|h.Suspect)&mask != 0
-		r.damaged = r.damaged || damaged
-		if damaged || j.divergent && h.Sum != j.hashes[r.provider][extent].Sum {
-			r.wrong |= bit(i)
+// mostAlike is a member whose intact copy of an extent more members have than any other.
+func (c *Core) mostAlike(j *job, e int) int {
+	best, votes := c.repairSource(), 0
+	for _, who := range []set{bit(best), c.iss &^ bit(best)} {
+		for i := range who.all() {
+			h, n := &j.hashes[i][e], 0
+			for k := range c.iss.all() {
+				if o := &j.hashes[k][e]; h.Bad|h.Suspect|o.Bad|o.Suspect == 0 && h.Sum == o.Sum {
+					n++
+				}
+			}
+			if n > votes {
+				best, votes = i, n
+			}
 		}
 	}
+	return best
 }
 
-// wrongBytes is what a replica had wrong in a chunk: so many bytes, the first at an
-// offset.
+// judge tells who has block b of the chunk wrong, and who damaged, seen from whom it
+// is rewritten from.
+func (c *Core) judge(j *job, b, provider int) (wrong, damaged set) {
+	extent, mask := b/block.BlocksPerExtent, uint16(1)<<uint(b%block.BlocksPerExtent)
+	for i := range (c.iss &^ bit(provider)).all() {
+		h := &j.hashes[i][extent]
+		switch {
+		case (h.Bad|h.Suspect)&mask != 0:
+			wrong |= bit(i)
+			damaged |= bit(i)
+		case j.divergent && h.Sum != j.hashes[provider][extent].Sum:
+			wrong |= bit(i)
+		}
+	}
+	return wrong, damaged
+}
+
+// wrongBytes is what a replica had wrong in a chunk: so many bytes that may have
+// differed only, the first at an offset, and the damage found last.
 type wrongBytes struct {
 	bytes, offset int64
-	damaged       bool
+	damage        block.Span
 }
 
-// tally notes that a run was rewritten.
-func (j *job) tally() {
+// tally notes that a run was rewritten. Damage is told place by place: it says where
+// a disk is going bad.
+func (c *Core) tally(j *job) {
 	for len(j.wrong) < len(j.hashes) {
 		j.wrong = append(j.wrong, wrongBytes{})
 	}
+	j.mend()
+	span := j.run.span
 	for i := range j.run.wrong.all() {
 		w := &j.wrong[i]
-		if w.bytes == 0 {
-			w.offset = j.run.span.Offset
+		switch {
+		case !j.run.damaged.has(i):
+			if w.bytes == 0 {
+				w.offset = span.Offset
+			}
+			w.bytes += span.Length
+		case w.damage.Length > 0 && w.damage.End() == span.Offset:
+			w.damage.Length += span.Length
+		default:
+			c.noteDamage(i, j, w)
+			w.damage = span
 		}
-		w.bytes += j.run.span.Length
-		w.damaged = w.damaged || j.run.damaged
+	}
+}
+
+// noteDamage tells of the damage that was repaired last.
+func (c *Core) noteDamage(i int, j *job, w *wrongBytes) {
+	if w.damage.Length > 0 {
+		c.noteRepaired(i, j.layer, w.damage, true)
+		w.damage = block.Span{}
 	}
 }
 
 // reportRepaired tells whose bytes a repair has rewritten.
 func (c *Core) reportRepaired(j *job) {
 	for i := range j.wrong {
-		if w := &j.wrong[i]; w.bytes > 0 {
-			c.noteRepaired(i, block.Span{Offset: w.offset, Length: w.bytes}, w.damaged)
+		w := &j.wrong[i]
+		c.noteDamage(i, j, w)
+		if w.bytes > 0 {
+			c.noteRepaired(i, j.layer, block.Span{Offset: w.offset, Length: w.bytes}, false)
 		}
+		*w = wrongBytes{}
 	}
 }
 
 // noteRepaired tells of bytes of a replica that were rewritten from a peer, because
 // they were damaged or only because they may have differed (rule 18).
-func (c *Core) noteRepaired(i int, span block.Span, damaged bool) {
-	n := Notice{Kind: NoticeRepaired, Replica: c.peers[i].id, Offset: span.Offset, Bytes: span.Length}
+func (c *Core) noteRepaired(i int, layer block.SnapshotID, span block.Span, damaged bool) {
+	var err error
+	if damaged {
+		err = block.ErrChecksum
+	}
+	c.noteBytes(NoticeRepaired, i, layer, span, err)
+}
+
+// noteBytes tells of bytes of a replica, in a snapshot or the head, and which disk it
+// is on.
+func (c *Core) noteBytes(kind NoticeKind, i int, layer block.SnapshotID, span block.Span, err error) {
+	n := Notice{Kind: kind, Replica: c.peers[i].id, Snapshot: layer, Offset: span.Offset, Bytes: span.Length, Err: err}
 	if m := c.view.Member(n.Replica); m != nil {
 		n.Node, n.Disk = m.Node, m.Disk
-	}
-	if damaged {
-		n.Err = block.ErrChecksum
 	}
 	c.emit(Effect{Kind: EffectNotice, Notice: n})
 }

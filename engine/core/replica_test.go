@@ -30,6 +30,7 @@ type replica struct {
 
 	log         block.Regions
 	dirty       []block.DirtySet
+	cuts        []*fakeCut
 	view        block.View
 	flush       block.FlushNumber
 	confirmed   map[block.ReplicaID]block.FlushNumber
@@ -78,6 +79,9 @@ func (r *replica) carryOut(req *block.Request, rep *block.Reply) error {
 	if req.Session != r.fence.Session {
 		return block.ErrStaleSession
 	}
+	if !req.Snapshot.IsZero() {
+		return r.layer(req, rep)
+	}
 	switch req.Op {
 	case block.OpRead:
 		return r.read(req, rep)
@@ -97,6 +101,7 @@ func (r *replica) carryOut(req *block.Request, rep *block.Reply) error {
 		return r.update(req.Update)
 	case block.OpHash:
 		r.hash(req.Span(), rep)
+		return r.leaveOut(req.Since, r.blocks, req.Span(), rep)
 	}
 	return nil
 }
@@ -116,6 +121,9 @@ func (r *replica) open(o *block.Open, rep *block.Reply) error {
 	for _, d := range r.dirty {
 		d.Regions = d.Regions.Clone()
 		rep.Opened.Dirty = append(rep.Opened.Dirty, d)
+	}
+	for _, c := range r.cuts {
+		rep.Opened.Cuts = append(rep.Opened.Cuts, c.Cut)
 	}
 	for i := range maxReplicas {
 		if n, ok := r.confirmed[replicaID(i)]; ok {
@@ -152,12 +160,14 @@ func (r *replica) read(req *block.Request, rep *block.Reply) error {
 	return nil
 }
 
-func (r *replica) copyOut(span block.Span, to []byte) {
+func (r *replica) copyOut(span block.Span, to []byte) { copyBlocks(r.blocks, span, to) }
+
+func copyBlocks(blocks map[int64][]byte, span block.Span, to []byte) {
 	clear(to)
 	for b := range blocksOf(span) {
 		at := b*block.BlockSize - span.Offset
 		from := max(0, -at)
-		if data := r.blocks[b]; data != nil {
+		if data := blocks[b]; data != nil {
 			copy(to[at+from:], data[from:])
 		}
 	}
@@ -200,6 +210,9 @@ func (r *replica) write(span block.Span, data []byte) {
 
 func (r *replica) flushed(n block.FlushNumber, confirmed []block.Confirmed) {
 	clear(r.undo)
+	for _, c := range r.cuts {
+		c.Valid = c.Valid || !c.target
+	}
 	r.flush = laterFlush(r.flush, n)
 	for _, f := range confirmed {
 		r.confirmed[f.Replica] = laterFlush(r.confirmed[f.Replica], f.Flush)
@@ -238,6 +251,7 @@ func (r *replica) update(u *block.Update) error {
 		}
 	}
 	r.dirty = slices.DeleteFunc(r.dirty, func(d block.DirtySet) bool { return slices.Contains(u.DropDirty, d.Replica) })
+	r.updateCuts(u)
 	r.log.Subtract(u.ClearLog)
 	for g := range u.ClearLog.All() {
 		r.settleChecksums(g)
@@ -260,9 +274,9 @@ func (r *replica) settleChecksums(g block.Region) {
 // emptySum is the hash of an extent of zeros: most are, and hashing takes time.
 var emptySum = sha256.Sum256(make([]byte, block.ExtentSize))
 
-func (r *replica) empty(span block.Span) bool {
+func empty(blocks map[int64][]byte, span block.Span) bool {
 	for b := range blocksOf(span) {
-		if r.blocks[b] != nil {
+		if blocks[b] != nil {
 			return false
 		}
 	}
@@ -270,23 +284,27 @@ func (r *replica) empty(span block.Span) bool {
 }
 
 func (r *replica) hash(span block.Span, rep *block.Reply) {
+	hashBlocks(r.blocks, r.bad, r.suspect, span, rep)
+}
+
+func hashBlocks(blocks map[int64][]byte, bad, suspect map[int64]bool, span block.Span, rep *block.Reply) {
 	data := make([]byte, block.ExtentSize)
 	for at := span.Offset; at < span.End(); at += block.ExtentSize {
 		extent := block.Span{Offset: at, Length: min(block.ExtentSize, span.End()-at)}
 		var h block.ExtentHash
 		for b := range blocksOf(extent) {
 			mask := uint16(1) << uint(b%block.BlocksPerExtent)
-			if r.bad[b] {
+			if bad[b] {
 				h.Bad |= mask
 			}
-			if r.suspect[b] {
+			if suspect[b] {
 				h.Suspect |= mask
 			}
 		}
-		if r.empty(extent) && extent.Length == block.ExtentSize {
+		if empty(blocks, extent) && extent.Length == block.ExtentSize {
 			h.Sum = emptySum
 		} else {
-			r.copyOut(extent, data)
+			copyBlocks(blocks, extent, data[:extent.Length])
 			h.Sum = sha256.Sum256(data[:extent.Length])
 		}
 		rep.Hashes = append(rep.Hashes, h)
@@ -318,7 +336,7 @@ func (r *replica) losePower(random *rand.Rand) {
 				}
 			}
 		}
-		r.blocks[b] = now
+		r.tear(b, now)
 		r.suspect[b] = true
 	}
 	clear(r.undo)

@@ -44,6 +44,8 @@ type request struct {
 	buf    *block.Buffer
 	ticket uint64
 	flush  uint64
+	// snapshot is what is read instead of the head, or compared with it.
+	snapshot block.SnapshotID
 	// at is the member a read was sent to, tried are those that failed it.
 	at       int
 	tried    set
@@ -70,7 +72,7 @@ func (c *Core) arrive(q *Request) {
 	r := &c.requests[i]
 	*r = request{
 		used: true, kind: q.Kind, fua: q.ForceUnitAccess, tag: q.Tag, stamp: r.stamp + 1,
-		offset: q.Offset, length: q.Length, buf: q.Buf, at: -1, arrived: c.now,
+		offset: q.Offset, length: q.Length, buf: q.Buf, at: -1, arrived: c.now, snapshot: q.Snapshot,
 	}
 	switch {
 	case c.phase == draining:
@@ -92,7 +94,10 @@ func (c *Core) valid(r *request) bool {
 	case ZeroRequest:
 		return span.Within(c.view.Size, block.SectorSize)
 	case ReadRequest:
-		return span.Within(c.view.Size, block.SectorSize) && r.length <= block.MaxTransfer
+		return span.Within(c.sizeOf(r.snapshot), block.SectorSize) && r.length <= block.MaxTransfer
+	case ChangedRequest:
+		return span.Within(c.view.Size, block.SectorSize) && span.Offset%block.ExtentSize == 0 && r.length <= block.ChangedMax &&
+			c.view.Snapshot(r.snapshot) != nil
 	case WriteRequest:
 		return span.Within(c.view.Size, block.SectorSize) && r.length <= block.MaxTransfer &&
 			r.buf != nil && int64(len(r.buf.Data)) == r.length
@@ -100,6 +105,20 @@ func (c *Core) valid(r *request) bool {
 		return false
 	}
 }
+
+// sizeOf is the size of the head or, unless the ID is zero, of a snapshot.
+func (c *Core) sizeOf(snapshot block.SnapshotID) int64 {
+	if snapshot.IsZero() {
+		return c.view.Size
+	}
+	if s := c.view.Snapshot(snapshot); s != nil {
+		return s.Size
+	}
+	return 0
+}
+
+// onlyReads reports whether the request changes nothing and goes to one member.
+func (r *request) onlyReads() bool { return r.kind == ReadRequest || r.kind == ChangedRequest }
 
 // advance carries a request as far as it can go now.
 func (c *Core) advance(i int) {
@@ -141,11 +160,11 @@ func (c *Core) begin(i int) {
 	}
 	var granted bool
 	r.state = requestLocking
-	r.ticket, granted = c.locks.acquire(span, r.kind != ReadRequest, requestOwner(i))
+	r.ticket, granted = c.locks.acquire(span, !r.onlyReads(), requestOwner(i))
 	switch {
 	case granted:
 		c.requestGranted(i)
-	case r.kind == ReadRequest:
+	case r.onlyReads():
 		c.guarded(GuardRead)
 	default:
 		c.guarded(GuardOrder)
@@ -157,7 +176,7 @@ func (c *Core) requestGranted(i int) {
 	r := &c.requests[i]
 	invariant.Assert(r.used && r.state == requestLocking, "range granted to request %d in state %d", i, r.state)
 	r.state = requestReady
-	if r.kind == ReadRequest {
+	if r.onlyReads() {
 		c.sendRead(i)
 		return
 	}
@@ -222,7 +241,7 @@ func (c *Core) complete(i int, err error, buf *block.Buffer) {
 	}
 	r.buf.Release()
 	c.emit(Effect{Kind: EffectComplete, Tag: r.tag, Err: err, Buf: buf})
-	if r.kind != FlushRequest && c.cfg.Timing.JobGap > 0 {
+	if r.kind != FlushRequest && r.kind != ChangedRequest && c.cfg.Timing.JobGap > 0 {
 		c.throttle.done(c.now, int64(c.now-r.arrived), c.jobCount() == 0)
 	}
 	*r = request{stamp: r.stamp}

@@ -1,8 +1,6 @@
 package core
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -70,14 +68,25 @@ func beginAttach(t testing.TB, sc scene) *script {
 		m := block.Member{ID: r.id, Node: r.node, InSync: strings.Contains(sc.members, name(i)), Incarnation: r.incarnation}
 		if !m.InSync {
 			m.Removed = 10
+			r.take(block.KeptHead, 4, true) // by an earlier engine
 		}
 		s.view.Replicas = append(s.view.Replicas, m)
+	}
+	for i, r := range s.replicas {
+		if !s.view.Replicas[i].InSync {
+			// The last it stored was before it left.
+			r.view = s.view.Clone()
+			r.view.Revision = 9
+			r.view.Replicas[i].InSync = true
+		}
 	}
 	s.waiting = make([][]block.Request, len(s.replicas))
 	s.old = make([][]block.Request, len(s.replicas))
 	s.cfg = Config{Node: nodeID(0), MinInSync: 1, Timing: Timing{}.Default(), Limits: Limits{}.Default()}
 	// Whole seconds, whatever the defaults are.
 	s.cfg.Timing.Lease, s.cfg.Timing.LeaseMargin, s.cfg.Timing.AttachGrace = 2*second, second/2, 2*second
+	// So that the number of a flush tells which one it is.
+	s.cfg.Timing.NumberGap = 0
 	if sc.config != nil {
 		sc.config(&s.cfg)
 	}
@@ -302,6 +311,10 @@ func commit(v *block.View, p *block.Proposal) bool {
 	if p.WaitedOut {
 		v.NotWaitedOut = false
 	}
+	if p.Snapshot != nil {
+		v.Snapshots = append(v.Snapshots, *p.Snapshot)
+	}
+	v.Size = max(v.Size, p.Size)
 	if p.EndAttachment {
 		v.Attachment, v.Start = block.AttachmentID{}, block.StartID{}
 	}
@@ -470,187 +483,4 @@ func (r *replica) plant(letter byte, offset, length int64) {
 	r.write(block.Span{Offset: offset, Length: length}, []byte(strings.Repeat(string(letter), int(length))))
 	clear(r.undo)
 	clear(r.fresh)
-}
-
-// describe is the line for an effect, or nothing.
-func describe(e *Effect) string {
-	who := "?"
-	if e.Replica != (block.ReplicaID{}) {
-		who = name(int(e.Replica.ID[0]) - 1)
-	}
-	switch e.Kind {
-	case EffectConnect:
-		return fmt.Sprintf("%s: open session %d", who, e.Request.Session)
-	case EffectDisconnect:
-		return who + ": close"
-	case EffectSend:
-		return who + ": " + describeRequest(&e.Request)
-	case EffectPropose:
-		return "propose" + describeProposal(&e.Proposal)
-	case EffectComplete:
-		line := fmt.Sprintf("done %d%s", e.Tag, describeError(e.Err))
-		if e.Buf != nil {
-			line += " " + letters(e.Buf.Data)
-		}
-		return line
-	case EffectServing:
-		return "serving"
-	case EffectStopped:
-		return "stopped" + describeError(e.Err)
-	case EffectNotice:
-		return describeNotice(&e.Notice)
-	default:
-		return fmt.Sprintf("effect %d", e.Kind)
-	}
-}
-
-func describeRequest(r *block.Request) string {
-	var b strings.Builder
-	switch r.Op {
-	case block.OpRead:
-		b.WriteString("read ")
-	case block.OpWrite:
-		b.WriteString("write " + letters(r.Buf.Data) + " ")
-	case block.OpZero:
-		b.WriteString("zero ")
-	case block.OpFlush:
-		fmt.Fprintf(&b, "flush %d", r.Flush.N)
-	case block.OpPing:
-		b.WriteString("ping")
-	case block.OpUpdate:
-		b.WriteString("store" + describeUpdate(r.Update))
-	case block.OpHash:
-		b.WriteString("hash ")
-	}
-	if r.Length > 0 {
-		b.WriteString(size(r.Offset) + "+" + size(r.Length))
-	}
-	if r.Flags&block.FlagAcceptSuspect != 0 {
-		b.WriteString(" accepting")
-	}
-	if r.Flags&block.FlagResync != 0 && r.Op != block.OpHash {
-		b.WriteString(" resync")
-	}
-	return b.String()
-}
-
-func describeUpdate(u *block.Update) string {
-	var b strings.Builder
-	if u.View != nil {
-		fmt.Fprintf(&b, " view %d", u.View.Revision)
-	}
-	sets := func(what string, list []block.DirtySet) {
-		for _, d := range list {
-			fmt.Fprintf(&b, " %s %s%s", what, nameOf(d.Replica), regions(d.Regions))
-		}
-	}
-	sets("dirty", u.SetDirty)
-	sets("add dirty", u.AddDirty)
-	sets("clean", u.ClearDirty)
-	for _, id := range u.DropDirty {
-		b.WriteString(" drop " + nameOf(id))
-	}
-	if u.ClearLog != nil {
-		b.WriteString(" clear log" + regions(u.ClearLog))
-	}
-	return b.String()
-}
-
-func describeProposal(p *block.Proposal) string {
-	var b strings.Builder
-	for _, id := range p.Remove {
-		b.WriteString(" remove " + nameOf(id))
-	}
-	for _, id := range p.Admit {
-		b.WriteString(" admit " + nameOf(id))
-	}
-	for _, in := range p.Incarnations {
-		if len(p.Admit) == 0 {
-			b.WriteString(" incarnation " + nameOf(in.Replica))
-		}
-	}
-	if p.WaitedOut {
-		b.WriteString(" waited out")
-	}
-	if p.EndAttachment {
-		b.WriteString(" end attachment")
-	}
-	if b.Len() == 0 {
-		return " nothing"
-	}
-	return b.String()
-}
-
-// describeNotice leaves progress out: its steps are a matter of taste.
-func describeNotice(n *Notice) string {
-	switch n.Kind {
-	case NoticeMemberLost:
-		return "lost " + nameOf(n.Replica) + describeError(n.Err)
-	case NoticeResyncStarted:
-		return fmt.Sprintf("resync %s %s", nameOf(n.Replica), size(n.Bytes))
-	case NoticeAdmitted:
-		return fmt.Sprintf("admitted %s, %s copied", nameOf(n.Replica), size(n.Copied))
-	case NoticeRepaired:
-		return fmt.Sprintf("repaired %s of %s at %s%s", size(n.Bytes), nameOf(n.Replica), size(n.Offset), describeError(n.Err))
-	case NoticeUnreadable:
-		return fmt.Sprintf("unreadable %s at %s", nameOf(n.Replica), size(n.Offset))
-	case NoticeFrozen:
-		return "frozen" + describeError(n.Err)
-	case NoticeThawed:
-		return "thawed"
-	case NoticeDiffer:
-		return fmt.Sprintf("differ %s at %s%s", nameOf(n.Replica), size(n.Offset), describeError(n.Err))
-	default:
-		return ""
-	}
-}
-
-func describeError(err error) string {
-	if err == nil {
-		return ""
-	}
-	for _, sentinel := range block.Sentinels() {
-		if errors.Is(err, sentinel) {
-			return ": " + sentinel.Error()
-		}
-	}
-	return ": " + err.Error()
-}
-
-func nameOf(id block.ReplicaID) string { return name(int(id.ID[0]) - 1) }
-
-// size prints a number of bytes in the largest unit that divides it.
-func size(n int64) string {
-	switch {
-	case n != 0 && n%mib == 0:
-		return fmt.Sprintf("%dM", n/mib)
-	case n != 0 && n%kib == 0:
-		return fmt.Sprintf("%dK", n/kib)
-	default:
-		return fmt.Sprint(n)
-	}
-}
-
-func regions(s block.Regions) string {
-	var list []string
-	for r := range s.All() {
-		list = append(list, fmt.Sprint(r))
-	}
-	return "{" + strings.Join(list, " ") + "}"
-}
-
-// letters prints content with each run of equal bytes as one letter; zeros are
-// a dot.
-func letters(data []byte) string {
-	var b strings.Builder
-	for i, c := range data {
-		if i > 0 && c == data[i-1] {
-			continue
-		}
-		if c == 0 {
-			c = '.'
-		}
-		b.WriteByte(c)
-	}
-	return "'" + b.String() + "'"
 }

@@ -3,6 +3,7 @@ package core
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 )
@@ -72,8 +73,17 @@ type peer struct {
 	want      block.Regions
 	// needAll: everything is dirty (new, or rolled back).
 	needAll bool
+	// whole: the view that it holds has it in the in-sync set, so that the head with which
+	// it left, kept or not, is a whole one.
+	whole bool
 	// changed is what was written since it left the in-sync set.
 	changed changes
+	// cuts are those that it holds, or may hold, in the order in which it took them;
+	// size is that of the replica in bytes.
+	cuts []block.Cut
+	size int64
+	// partial: a member lacks a snapshot of the view, or the size of it.
+	partial bool
 
 	target *target
 }
@@ -98,14 +108,22 @@ func (p *peer) forgot(o *block.Opened) bool {
 // lacks reports that a member has lost what it had acknowledged.
 func (p *peer) lacks() bool { return p.lostMemory || p.rolledBack() }
 
-// healthy are the members that are open and lost nothing.
+// healthy are the members that are open and lost nothing. One that lacks a snapshot is
+// among them only while nobody here has all: it leaves like one that was put back.
 func (c *Core) healthy() set {
-	var s set
+	var s, whole set
 	for i := range c.iss.all() {
 		p := &c.peers[i]
-		if p.link == linkOpen && p.failed == nil && !p.lacks() {
-			s |= bit(i)
+		if p.link != linkOpen || p.failed != nil || p.lacks() {
+			continue
 		}
+		s |= bit(i)
+		if !p.partial {
+			whole |= bit(i)
+		}
+	}
+	if whole != 0 {
+		return whole
 	}
 	return s
 }
@@ -315,6 +333,12 @@ func (c *Core) refused(i int, at int32, rep *block.Reply) bool {
 		return false
 	case errors.Is(rep.Err, block.ErrChecksum) && rep.Op == block.OpRead:
 		return false
+	case errors.Is(rep.Err, block.ErrNotFound) && !(e.req.Snapshot.IsZero() && e.req.Since.IsZero()):
+		// A layer that was deleted: the copy or the scrub decides.
+		return false
+	case e.req.Flags&block.FlagRepair != 0 && !errors.Is(rep.Err, block.ErrDiskFailed):
+		// Its layer stays as it is.
+		return false
 	case errors.Is(rep.Err, block.ErrDiskFailed) && c.iss == bit(i) && readsOnly(e):
 		// Nobody else has it: whoever wants the bytes decides.
 		return false
@@ -347,7 +371,7 @@ func changesDisk(op block.Op) bool {
 
 // readsOnly reports whether a call only looks at bytes.
 func readsOnly(e *call) bool {
-	return e.req.Op == block.OpRead || e.purpose == forJob && e.req.Op == block.OpHash
+	return e.req.Op == block.OpRead || e.req.Op == block.OpChanged || e.purpose == forJob && e.req.Op == block.OpHash
 }
 
 // waitsForSpace reports whether a full replica is asked again (rule 31). One
@@ -426,8 +450,13 @@ func (c *Core) opened(i int, rep *block.Reply) {
 		p.log.Union(o.Log)
 	}
 	p.known = true
+	m := o.View.Member(p.id)
+	p.whole = m != nil && m.InSync
 	p.incarnation = o.Incarnation
 	p.heldDirty = o.Dirty
+	p.cuts, p.size = slices.Clone(o.Cuts), o.Size
+	p.partial = c.iss.has(i) && c.lacksCut(p)
+	c.meta.strays = true
 	c.kick, c.wake = true, true
 	switch {
 	case c.iss.has(i):
@@ -440,13 +469,13 @@ func (c *Core) opened(i int, rep *block.Reply) {
 // wellFormed reports whether a replica speaks of regions that the volume has:
 // others would end up in updates that every replica refuses.
 func (c *Core) wellFormed(o *block.Opened) bool {
-	all := block.AllRegions(c.view.Size)
+	regions := block.RegionCount(c.view.Size)
 	for i := range o.Dirty {
-		if !all.Contains(o.Dirty[i].Regions) {
+		if !o.Dirty[i].Regions.Within(regions) {
 			return false
 		}
 	}
-	return all.Contains(o.Log)
+	return o.Log.Within(regions)
 }
 
 // memberOpened goes on where the last session of a member ended.
@@ -458,6 +487,7 @@ func (c *Core) memberOpened(i int) {
 	p.failed = nil
 	if c.phase != attaching {
 		c.trust(i)
+		c.memberBack()
 	}
 	c.pump(i)
 }

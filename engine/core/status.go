@@ -3,7 +3,6 @@ package core
 import (
 	"errors"
 	"fmt"
-	"math/bits"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 )
@@ -14,6 +13,7 @@ var (
 	errTooFew    = fmt.Errorf("too few replicas are in sync: %w", block.ErrUnavailable)
 	errRemoval   = fmt.Errorf("a failed replica is being removed: %w", block.ErrUnavailable)
 	errReadOnly  = fmt.Errorf("the last in-sync replica takes no writes: %w", block.ErrDiskFailed)
+	errNoRoom    = fmt.Errorf("its disk has no room for what it lacks: %w", block.ErrNoSpace)
 	errFullDisks = fmt.Errorf("writes wait for space: %w", block.ErrNoSpace)
 )
 
@@ -28,7 +28,7 @@ func (c *Core) frozenBy() error {
 		return errNoMember
 	case c.iss.count() == 1 && c.peers[c.iss.first()].readOnly:
 		return errReadOnly
-	case c.failedMembers() != 0 || c.proposal.leaving != 0:
+	case c.failedMembers() != 0 || c.proposal.leaving&^c.healthy() != 0:
 		return errRemoval
 	case !c.enough():
 		return errTooFew
@@ -62,6 +62,7 @@ func (c *Core) Status() Status {
 		InFlight:   len(c.requests) - len(c.freeRequests),
 		Divergent:  int64(c.divide.count) * block.ChunkSize,
 		LogRegions: len(c.log.regions),
+		Scrub:      c.scrubStatus(),
 		Guards:     c.guards,
 		Usage:      c.usage(),
 	}
@@ -71,7 +72,7 @@ func (c *Core) Status() Status {
 			continue
 		}
 		s.Targets = append(s.Targets, TargetStatus{
-			Replica: c.peers[i].id, Remaining: t.remaining(), Copied: t.copied, Counts: t.counts,
+			Replica: c.peers[i].id, Remaining: t.remaining(), Copied: t.copied, Counts: t.counts, Waits: c.waitsOf(t),
 		})
 	}
 	return s
@@ -97,11 +98,15 @@ func (c *Core) usage() Usage {
 	return u
 }
 
-// remaining is what is still to be compared, in bytes.
-func (t *target) remaining() int64 {
-	n := 0
-	for _, m := range t.todo {
-		n += bits.OnesCount16(m)
+// waitsOf is what holds up a target that has something left to be done. A full disk is
+// asked again every NoSpaceRetry.
+func (c *Core) waitsOf(t *target) error {
+	const turns = 5
+	if t.starvedAt == 0 || t.todo.count == 0 && t.full.count == 0 || c.now-t.starvedAt > block.Instant(turns*c.cfg.Timing.NoSpaceRetry) {
+		return nil
 	}
-	return int64(n) * block.ChunkSize
+	return errNoRoom
 }
+
+// remaining is what is still to be compared, in bytes.
+func (t *target) remaining() int64 { return int64(t.todo.count) * block.ChunkSize }

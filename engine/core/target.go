@@ -1,8 +1,6 @@
 package core
 
 import (
-	"math/bits"
-
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/invariant"
 )
@@ -16,11 +14,12 @@ type target struct {
 	// missing are the regions it may lack. Every one of them is in the durable
 	// dirty set of the replica or in the intent log of every member.
 	missing block.Regions
-	// todo has, for each region, a bit for each chunk still to be compared; left
-	// counts them.
-	todo []uint16
-	left int
-	from int
+	// todo are the chunks still to be compared.
+	todo chunkSet
+	// layered are the chunks of which all cuts were compared since the last one was
+	// taken: a write that misses the target changes its head alone.
+	layered chunkSet
+	from    block.Region
 
 	compared, inFlush, cleared, clearing block.Regions
 
@@ -40,12 +39,24 @@ type target struct {
 	flushFrom                            uint64
 	taking                               uint64
 
+	// cutting is the stamp of the update by which it is taking a cut, else zero.
+	// claimed: no flush makes a cut valid that it took as a member.
+	cutting uint64
+	claimed bool
+
 	copied       int64
 	reported     int
 	blockedUntil block.Instant
-	// full has, like todo, a bit for each chunk for which its disk had no room in
-	// this turn through the volume; nil if there is none.
-	full []uint16
+	// full are the chunks for which its disk had no room in this turn through the
+	// volume.
+	full chunkSet
+	// starvedAt is when its disk had no room last, zero if it always had.
+	starvedAt block.Instant
+	// crowded: a turn ended for want of room.
+	crowded bool
+	// hurried are the chunks to which a write did not fit the window while they were
+	// copied, until the resync ends.
+	hurried chunkSet
 }
 
 // flushRegions is how many compared regions make a flush worth its while.
@@ -55,12 +66,12 @@ const flushRegions = 64
 // it may lack is recorded durably on every member.
 func (c *Core) startTarget(i int) {
 	p := &c.peers[i]
-	p.target = &target{todo: make([]uint16, block.RegionCount(c.view.Size))}
+	p.target = &target{}
 	p.changed.logged.Union(p.log)
 	if p.rolledBack() {
 		c.guarded(GuardRolledBack)
 	}
-	if p.rolledBack() || p.needAll {
+	if p.rolledBack() || p.needAll || c.misordered(p) {
 		p.changed = changes{}
 	}
 	c.wantDirty(i, c.unrecorded(i))
@@ -78,7 +89,7 @@ func (c *Core) startTarget(i int) {
 // missed the target since the copy began (missChunk).
 func (c *Core) unrecorded(i int) block.Regions {
 	p := &c.peers[i]
-	if p.rolledBack() || p.needAll {
+	if p.rolledBack() || p.needAll || c.misordered(p) {
 		return block.AllRegions(c.view.Size)
 	}
 	lacks := c.unionLogs()
@@ -97,7 +108,7 @@ func (c *Core) driveTargets() {
 		switch {
 		case t == nil || p.link != linkOpen:
 		case !t.active:
-			if p.want == nil && p.dirtyHeld && !(c.meta.active && c.meta.kind == metaAdd && c.meta.subject == i) {
+			if c.mayPrepare(i) && c.preparation(i) == nil {
 				c.activate(i)
 			}
 		case t.counts:
@@ -116,25 +127,16 @@ func (c *Core) activate(i int) {
 	t.active = true
 	t.missing = p.dirty.Clone()
 	t.missing.Union(c.unionLogs())
-	for r := range t.missing.All() {
-		if int(r) < len(t.todo) {
-			t.todo[r] = p.changed.chunks(r, c.view.Size)
-			t.left += bits.OnesCount16(t.todo[r])
-		}
-		if int(r) < len(t.todo) && t.todo[r] == 0 {
-			// It was dirty for a neighbour's sake, or before a flush.
-			t.compared.Add(r)
-		}
-	}
+	c.planResync(i)
 	for k := range c.writes {
 		if w := &c.writes[k]; w.used && w.running {
 			c.queueForTarget(i, k)
 		}
 	}
-	t.reported = t.left
+	t.reported = t.todo.count
 	c.kick = true
 	c.emit(Effect{Kind: EffectNotice, Notice: Notice{
-		Kind: NoticeResyncStarted, Replica: p.id, Bytes: int64(t.left) * block.ChunkSize,
+		Kind: NoticeResyncStarted, Replica: p.id, Bytes: t.remaining(),
 	}})
 }
 
@@ -152,9 +154,22 @@ func (c *Core) queueForTarget(k, i int) {
 		return
 	}
 	c.guarded(GuardWindow)
+	c.hurry(k, w.span)
 	w.missed |= bit(k)
 	c.missed(k, w.span)
 	c.forgetOlder(k, w.span)
+}
+
+// hurry has the chunks of a span that are being copied, and so keep writes waiting,
+// copied at full speed the next time: at the pace of the throttle there may be too
+// many writes each time, and the resync would never end.
+func (c *Core) hurry(k int, span block.Span) {
+	t := c.peers[k].target
+	for chunk := span.Offset / block.ChunkSize; chunk <= (span.End()-1)/block.ChunkSize; chunk++ {
+		if c.copyingChunk(k, chunk) {
+			t.hurried.add(chunk)
+		}
+	}
 }
 
 // forgetOlder takes writes out of a target's queue that a missed one has
@@ -194,12 +209,8 @@ func (c *Core) missed(k int, span block.Span) {
 
 // missChunk puts a chunk back among those to be compared.
 func (t *target) missChunk(chunk int64) {
-	r := block.Region(chunk / block.ChunksPerRegion)
-	mask := uint16(1) << uint(chunk%block.ChunksPerRegion)
-	if t.todo[r]&mask == 0 {
-		t.todo[r] |= mask
-		t.left++
-	}
+	r, _ := chunkPlace(chunk)
+	t.todo.add(chunk)
 	t.missing.Add(r)
 	t.compared.Remove(r)
 	t.inFlush.Remove(r)
@@ -207,29 +218,14 @@ func (t *target) missChunk(chunk int64) {
 	t.clearing.Remove(r)
 }
 
-// takeChunk takes a chunk out of those to be compared, as its copy begins.
-func (t *target) takeChunk(chunk int64) {
-	t.todo[chunk/block.ChunksPerRegion] &^= 1 << uint(chunk%block.ChunksPerRegion)
-	t.left--
-}
-
 // nextChunk is a chunk still to be compared for which skip is false, or -1. It
 // goes round the volume in order.
 func (t *target) nextChunk(skip func(chunk int64) bool) int64 {
-	if t.left == 0 {
-		return -1
+	k := t.todo.next(t.from, skip)
+	if k >= 0 {
+		t.from, _ = chunkPlace(k)
 	}
-	for n := range len(t.todo) + 1 {
-		r := (t.from + n) % len(t.todo)
-		for m := t.todo[r]; m != 0; m &= m - 1 {
-			k := int64(r)*block.ChunksPerRegion + int64(bits.TrailingZeros16(m))
-			if !skip(k) {
-				t.from = r
-				return k
-			}
-		}
-	}
-	return -1
+	return k
 }
 
 // flushSent notes what a flush of the target will cover.
@@ -257,14 +253,17 @@ func (c *Core) targetFlushed(i int, number uint64) {
 // any more, makes the target count.
 func (c *Core) driveResync(i int) {
 	t := c.peers[i].target
-	if t.reported-t.left >= flushRegions*block.ChunksPerRegion {
+	if t.reported-t.todo.count >= flushRegions*block.ChunksPerRegion {
 		c.progress(i)
 	}
-	if !t.flushing && !t.compared.Empty() && (t.left == 0 || t.compared.Count() >= flushRegions) {
+	if !t.flushing && !t.compared.Empty() && (t.todo.count == 0 || t.compared.Count() >= flushRegions) {
 		c.flush.wanted = true
 		c.kick = c.kick || !c.flush.active
 	}
-	if !t.missing.Empty() || c.counting >= 0 || c.proposal.open || c.healthy() != c.iss || !c.deliverMissed(i) {
+	if !t.missing.Empty() || c.counting >= 0 || c.proposal.open || c.healthy() != c.iss || c.cut.stage > cutWanted || t.cutting != 0 {
+		return
+	}
+	if !c.deliverMissed(i) {
 		return
 	}
 	t.counts = true
@@ -335,7 +334,8 @@ func (c *Core) proposeAdmission() bool {
 	p := &c.peers[i]
 	t := p.target
 	invariant.Assert(t.counts && t.caughtUp && t.settledFlush, "admission of a target that lacks something")
-	invariant.Assert(t.missing.Empty() && t.left == 0, "admission of a target that misses regions")
+	invariant.Assert(t.missing.Empty() && t.todo.count == 0, "admission of a target that misses regions")
+	invariant.Assert(!c.cut.open() && !c.lacksCut(p), "admission of a target that lacks a snapshot or the size")
 	// The proposer knows the outcome of all its removals: it reads under the
 	// lease of the present members only, so that older ones are waited out.
 	c.propose(block.Proposal{
@@ -417,7 +417,7 @@ func (c *Core) missesForSpace(i int, at int32) bool {
 			return false
 		}
 		gone := p.calls.remove(at)
-		t.noRoom(c.jobs[gone.index].span)
+		t.noRoom(c.jobs[gone.index].span, c.now)
 		c.abortCopy(int(gone.index))
 	} else {
 		gone := p.calls.remove(at)
@@ -428,7 +428,7 @@ func (c *Core) missesForSpace(i int, at int32) bool {
 		span := gone.req.Span()
 		c.missed(i, span)
 		c.forgetOlder(i, span)
-		t.noRoom(span)
+		t.noRoom(span, c.now)
 		c.pump(i)
 	}
 	c.kick = true
@@ -436,25 +436,19 @@ func (c *Core) missesForSpace(i int, at int32) bool {
 }
 
 // noRoom leaves the chunks of a span to the next turn.
-func (t *target) noRoom(span block.Span) {
-	if t.full == nil {
-		t.full = make([]uint16, len(t.todo))
-	}
+func (t *target) noRoom(span block.Span, now block.Instant) {
+	t.starvedAt = now
 	for chunk := span.Offset / block.ChunkSize; chunk <= (span.End()-1)/block.ChunkSize; chunk++ {
-		t.full[chunk/block.ChunksPerRegion] |= 1 << uint(chunk%block.ChunksPerRegion)
+		t.full.add(chunk)
 	}
-}
-
-func (t *target) isFull(chunk int64) bool {
-	return t.full != nil && t.full[chunk/block.ChunksPerRegion]&(1<<uint(chunk%block.ChunksPerRegion)) != 0
 }
 
 // progress reports how far a resync is.
 func (c *Core) progress(i int) {
 	t := c.peers[i].target
-	t.reported = t.left
+	t.reported = t.todo.count
 	c.emit(Effect{Kind: EffectNotice, Notice: Notice{
 		Kind: NoticeResyncProgress, Replica: c.peers[i].id,
-		Bytes: int64(t.left) * block.ChunkSize, Copied: t.copied,
+		Bytes: t.remaining(), Copied: t.copied,
 	}})
 }

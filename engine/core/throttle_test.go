@@ -111,8 +111,7 @@ func TestSlowedCopyPausesBetweenExtents(t *testing.T) {
 	s.core.throttle.restAt = s.core.now + block.Instant(second)
 	s.core.throttle.gap = 2 * block.ExtentsPerChunk * millisecond
 	s.drop()
-	s.answer("B")
-	s.answer("A")
+	s.answer("B A B")
 	s.expectAmong("A: read 3M+64K resync")
 	for _, next := range []string{"A: read 3136K+64K resync", "A: read 3200K+64K resync"} {
 		s.answer("A B")

@@ -44,6 +44,10 @@ func (c *Core) timer() block.Instant {
 	at(c.log.next)
 	at(c.spaceRetry)
 	at(c.throttle.wake)
+	if c.cut.holds() {
+		at(c.cut.until)
+	}
+	at(c.scrub.next)
 	for i := range c.jobs {
 		if j := &c.jobs[i]; j.used && j.state == jobPausing {
 			at(j.resume)

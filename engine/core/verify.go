@@ -13,15 +13,22 @@ func (c *Core) trust(i int) {
 	if p.log.Empty() {
 		return
 	}
-	c.unsure.add(c.view.Size, p.log)
+	c.unsure.addRegions(c.view.Size, p.log)
 	c.judgeSuspects()
 }
 
 // judgeSuspects decides who may be asked for suspect bytes as they are: a lone
-// member, because nobody knows better. Else an intact copy wins.
+// member, because nobody knows better. Else an intact copy wins. What it refused while
+// there were others, it is asked for again.
 func (c *Core) judgeSuspects() {
 	for i := range c.peers {
-		c.peers[i].acceptSuspect = c.unsure.count > 0 && c.iss == bit(i)
+		accept := c.unsure.count > 0 && c.iss == bit(i)
+		for k := range c.requests {
+			if accept && !c.peers[i].acceptSuspect {
+				c.requests[k].tried &^= bit(i)
+			}
+		}
+		c.peers[i].acceptSuspect = accept
 	}
 }
 

@@ -25,8 +25,9 @@ type write struct {
 	// retryAt.
 	full    set
 	retryAt block.Instant
-	// starved: it found a disk full, and has not ended yet.
-	starved bool
+	// starved: it found a disk full, and has not ended yet. enters: some replica has a
+	// region in its log because of it.
+	starved, enters bool
 	// rotten are the replicas that cannot merge it into a block whose other part
 	// does not verify; mend is under way for one of them, mends are done. lost:
 	// nobody has that part of the block mend.edge; failed: one was left out.
@@ -76,10 +77,10 @@ func (c *Core) pushWrite(i int) {
 }
 
 // maySendWrite is the gate in front of every write: the view and the dirty sets
-// are stored, the in-sync set may acknowledge it, and no region it touches is
-// just leaving the logs.
+// are stored, the in-sync set may acknowledge it, no region it touches is just
+// leaving the logs, and no cut is being taken.
 func (c *Core) maySendWrite(w *write) bool {
-	return c.settled() && (c.enough() || w.job >= 0) && !c.clearingAny(w.span)
+	return c.settled() && (c.enough() || w.job >= 0) && !c.clearingAny(w.span) && !c.cut.holds()
 }
 
 // noteHeld counts what keeps a write from being sent.
@@ -89,6 +90,8 @@ func (c *Core) noteHeld(w *write) {
 		c.guarded(GuardGate)
 	case !c.enough() && w.job < 0:
 		c.guarded(GuardMinimum)
+	case c.cut.holds():
+		c.guarded(GuardCut)
 	default:
 		c.guarded(GuardLeaving)
 	}
@@ -129,7 +132,14 @@ func (c *Core) deliver(k, i int) {
 	w := &c.writes[i]
 	w.sent |= bit(k)
 	for r := range regionsOf(w.span) {
+		if c.peers[k].log.Has(r) {
+			continue
+		}
 		c.peers[k].log.Add(r)
+		if !w.enters {
+			w.enters = true
+			c.flush.entering++
+		}
 	}
 	c.call(k, forWrite, i, w.stamp, block.Request{
 		Op: w.op, Flags: w.flags, Offset: w.span.Offset, Length: w.span.Length, Buf: w.buf,
@@ -254,9 +264,14 @@ func (c *Core) endWrite(i int) write {
 	if w.starved {
 		c.starved--
 	}
+	if w.enters {
+		c.flush.entering--
+		c.flush.entered = true
+	}
 	*w = write{stamp: w.stamp}
 	c.freeWrites = append(c.freeWrites, int32(i))
 	ended.buf.Release()
 	ended.buf = nil
+	c.kick = c.kick || c.cut.holds()
 	return ended
 }

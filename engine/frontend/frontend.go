@@ -24,6 +24,10 @@ import (
 type Device interface {
 	// Path is the device node; of a socket, its NBD URI.
 	Path() string
+	// Resize makes the device larger; the backend must have the size already. A size
+	// that it has, or a smaller one, changes nothing. It may wait for requests under
+	// way. After an error it may be repeated.
+	Resize(ctx context.Context, size int64) error
 	// Close stops serving in order and leaves the device for the next daemon:
 	// its I/O waits. Requests that the backend has are waited for until ctx
 	// ends; then they are left unanswered, which the error says. Nothing of the
@@ -120,8 +124,9 @@ type Driver interface {
 	// Attach makes a new device; block.ErrExists when there is one for the
 	// attachment.
 	Attach(ctx context.Context, spec Spec) (Device, error)
-	// Adopt serves the device that an earlier daemon left. block.ErrNotFound:
-	// there is none, or its I/O has failed and it was removed.
+	// Adopt serves the device that an earlier daemon left, and resizes it if it is
+	// smaller than the volume. block.ErrNotFound: there is none, or its I/O has failed
+	// and it was removed.
 	Adopt(ctx context.Context, spec Spec) (Device, error)
 	// List names the devices on this machine, served or not.
 	List(ctx context.Context) ([]Identity, error)

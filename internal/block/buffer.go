@@ -21,9 +21,12 @@ type Buffer struct {
 // bufferClasses are the capacities kept in pools, in bytes.
 var bufferClasses = [...]int{BlockSize, 4 * BlockSize, ExtentSize, 4 * ExtentSize, MaxTransfer}
 
-// bufferPools hold free buffers by class. They are caches without meaning, and
-// so the one exception to "no mutable globals".
-var bufferPools [len(bufferClasses)]sync.Pool
+// buffers has free buffers by class, and the memory that the next large ones are cut
+// from. It is a cache without meaning, and so the one exception to "no mutable globals".
+var buffers struct {
+	pools [len(bufferClasses)]sync.Pool
+	huge  hugeMemory
+}
 
 // NewBuffer returns a buffer of n bytes with one reference. Its content is
 // undefined. n may exceed every pooled class; such a buffer is not pooled.
@@ -32,15 +35,15 @@ func NewBuffer(n int) *Buffer {
 		if n > capacity {
 			continue
 		}
-		b, _ := bufferPools[class].Get().(*Buffer)
+		b, _ := buffers.pools[class].Get().(*Buffer)
 		if b == nil {
-			b = &Buffer{full: alignedBytes(capacity), class: class}
+			b = &Buffer{full: newBytes(capacity), class: class}
 		}
 		b.Data = b.full[:n]
 		b.refs.Store(1)
 		return b
 	}
-	b := &Buffer{full: alignedBytes(n), class: -1}
+	b := &Buffer{full: alignedBytes(n, BlockSize), class: -1}
 	b.Data = b.full[:n]
 	b.refs.Store(1)
 	return b
@@ -59,17 +62,26 @@ func (b *Buffer) Release() {
 	}
 	switch n := b.refs.Add(-1); {
 	case n == 0 && b.class >= 0:
-		bufferPools[b.class].Put(b)
+		buffers.pools[b.class].Put(b)
 	case n < 0:
 		panic("block: buffer released more often than retained")
 	}
 }
 
-func alignedBytes(n int) []byte {
-	raw := make([]byte, n+BlockSize)
+// newBytes cuts large pieces from huge pages.
+func newBytes(n int) []byte {
+	if n < ExtentSize {
+		return alignedBytes(n, BlockSize)
+	}
+	return buffers.huge.cut(n)
+}
+
+// alignedBytes returns n new bytes whose address is a multiple of alignment.
+func alignedBytes(n, alignment int) []byte {
+	raw := make([]byte, n+alignment)
 	skip := 0
-	if rest := uintptr(unsafe.Pointer(unsafe.SliceData(raw))) % BlockSize; rest != 0 {
-		skip = BlockSize - int(rest)
+	if rest := int(uintptr(unsafe.Pointer(unsafe.SliceData(raw))) % uintptr(alignment)); rest != 0 {
+		skip = alignment - rest
 	}
 	return raw[skip : skip+n : skip+n]
 }

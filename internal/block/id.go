@@ -72,6 +72,8 @@ type (
 	VolumeID struct{ ID }
 	// ReplicaID names one copy of a volume on one disk.
 	ReplicaID struct{ ID }
+	// SnapshotID names a snapshot of a volume, the same on each of its replicas.
+	SnapshotID struct{ ID }
 	// AttachmentID names one staged device, from stage to unstage (rule 2).
 	AttachmentID struct{ ID }
 	// StartID is drawn at each start of an engine, so that two starts never

@@ -24,7 +24,20 @@ const (
 	// OpHash returns the SHA-256 of each extent of the span, read and verified
 	// now (rule 22).
 	OpHash
+	// OpChanged tells which extents of the span, at most ChangedMax bytes, may differ
+	// between Snapshot and the head, without reading them: the reply's Buf has bit i%8
+	// of byte i/8 set for extent i of the span.
+	OpChanged
 )
+
+// ChangedMax bounds the span of OpChanged, in bytes.
+const ChangedMax = 1 << 30
+
+// ChangedBytes is the length of the answer to OpChanged for a span of length bytes.
+func ChangedBytes(length int64) int {
+	extents := (length + ExtentSize - 1) / ExtentSize
+	return int((extents + 7) / 8)
+}
 
 // Flags qualify a request.
 type Flags uint8
@@ -36,6 +49,9 @@ const (
 	// if they lie in the unflushed set of a store that was reopened after a
 	// crash; the store then takes their checksum as it finds it.
 	FlagAcceptSuspect
+	// FlagRepair marks an OpWrite that gives a valid cut back blocks that its disk has
+	// lost. It changes nothing else: bytes that are not the cut's are ErrChecksum.
+	FlagRepair
 )
 
 // Request is one message of an engine to a replica. It is passed by value; the
@@ -51,6 +67,13 @@ type Request struct {
 	Offset int64
 	Length int64
 	Buf    *Buffer
+	// Snapshot, unless zero, is the cut that OpChanged compares the head with, or the
+	// one instead of the head that OpRead and OpHash read and that OpWrite and OpZero of a resync, in whole extents, make equal to a
+	// source's (rule 25). A cut that the replica does not hold is ErrNotFound.
+	Snapshot SnapshotID
+	// Since, unless zero, is another cut, for OpHash: extents that the replica holds
+	// but once for both are neither read nor hashed, and their Sum is zero.
+	Since SnapshotID
 
 	// Flush and Confirmed belong to OpFlush.
 	Flush     FlushNumber
@@ -75,10 +98,13 @@ type Reply struct {
 	// Free is the free space of the replica's disk in bytes, as of OpWrite,
 	// OpZero and OpPing (rule 31).
 	Free int64
-	// Buf is what OpRead read.
+	// Buf is what OpRead read, or the answer to OpChanged.
 	Buf *Buffer
 	// Hashes belong to OpHash, one for each extent of the span.
 	Hashes []ExtentHash
+	// Next belongs to OpHash of a cut: the oldest younger valid cut that may have other
+	// bytes in the span, as the replica holds them; zero if there is none.
+	Next SnapshotID
 	// Opened belongs to OpOpen.
 	Opened *Opened
 }
@@ -86,7 +112,7 @@ type Reply struct {
 // ExtentHash is the state of one extent of a replica.
 type ExtentHash struct {
 	// Sum is the SHA-256 of the extent as it reads; meaningless where Bad is
-	// not zero.
+	// not zero. It is zero for an extent that was not read (Request.Since).
 	Sum [32]byte
 	// Bad has bit b set when block b fails its checksum.
 	Bad uint16
@@ -119,8 +145,11 @@ type Opened struct {
 	Flush FlushNumber
 	// Confirmed are the flush numbers that this replica knows others confirmed.
 	Confirmed []Confirmed
-	Size      int64
-	Free      int64
+	// Cuts are those that the replica holds, oldest first, but for ones that it is
+	// dropping.
+	Cuts []Cut
+	Size int64
+	Free int64
 }
 
 // Confirmed says that a replica finished a flush.
@@ -155,4 +184,20 @@ type Update struct {
 	// ClearLog takes regions out of the intent log. Their checksums are made
 	// durable first (rule 15 is the engine's to keep).
 	ClearLog Regions
+	// KeepHead takes a cut of the head under KeptHead, unless there is one.
+	KeepHead bool
+	// Cuts are taken in this order; one that the replica holds is left as it is, but
+	// one that is not valid becomes a target's if it is asked for as that.
+	Cuts []CutRequest
+	// ValidCuts are valid from now on, DropCuts are forgotten; what it does not
+	// hold is passed over.
+	ValidCuts []SnapshotID
+	DropCuts  []SnapshotID
+	// Grow, unless zero, is the new size of the replica; what is added reads as
+	// zeros. A smaller one than it has is ErrInvalid.
+	Grow int64
 }
+
+// KeptHead is the name of the cut that KeepHead takes; it is no snapshot of a
+// volume, whose IDs are random.
+var KeptHead = SnapshotID{ID{15: 1}}

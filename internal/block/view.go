@@ -19,6 +19,8 @@ type View struct {
 	Size int64
 	// Replicas are all copies of the volume, in the order of their creation.
 	Replicas []Member
+	// Snapshots are the committed ones, oldest first.
+	Snapshots []Snapshot `json:",omitempty"`
 	// NotWaitedOut is the mark of rule 7: some removal has not been waited out,
 	// so that an older engine may still hold a lease.
 	NotWaitedOut bool
@@ -43,7 +45,18 @@ type Member struct {
 // Clone is an independent copy.
 func (v View) Clone() View {
 	v.Replicas = append([]Member(nil), v.Replicas...)
+	v.Snapshots = append([]Snapshot(nil), v.Snapshots...)
 	return v
+}
+
+// Snapshot finds a committed snapshot; nil if there is none of that ID.
+func (v *View) Snapshot(id SnapshotID) *Snapshot {
+	for i := range v.Snapshots {
+		if v.Snapshots[i].ID == id {
+			return &v.Snapshots[i]
+		}
+	}
+	return nil
 }
 
 // Member finds a replica of the view; nil if it is not one.
@@ -85,6 +98,12 @@ type Proposal struct {
 	WaitedOut bool
 	// EndAttachment ends the attachment in the same commit (rule 17).
 	EndAttachment bool
+	// Snapshot is added to the snapshots of the view: every member has the cut
+	// durably (rule 24).
+	Snapshot *Snapshot `json:",omitempty"`
+	// Size, unless zero, becomes that of the view: every member has it durably
+	// (rule 27). It is never below the present one.
+	Size int64 `json:",omitempty"`
 }
 
 // MemberIncarnation is a replica and the incarnation of its store.

@@ -4,7 +4,11 @@ package control
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -34,6 +38,9 @@ func DefaultServer() string {
 // Dial returns a connection to a daemon: "unix:///path" or "host:port". It does
 // not wait for the daemon; the first call connects.
 func Dial(address string) (*grpc.ClientConn, error) {
+	if !wellFormed(address) {
+		return nil, fmt.Errorf("server address %q: want unix:///path or host:port", address)
+	}
 	conn, err := grpc.NewClient(address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		// Nodes are reached directly, whatever proxy the shell is set up for.
@@ -48,4 +55,15 @@ func Dial(address string) (*grpc.ClientConn, error) {
 		return nil, fmt.Errorf("server address %q: %w", address, err)
 	}
 	return conn, nil
+}
+
+// wellFormed reports whether an address is of one of the two forms. gRPC takes any other
+// text for the name of a host, and says only that it cannot find it.
+func wellFormed(address string) bool {
+	if path, unix := strings.CutPrefix(address, "unix://"); unix {
+		return filepath.IsAbs(path)
+	}
+	host, port, err := net.SplitHostPort(address)
+	number, notNumber := strconv.ParseUint(port, 10, 16)
+	return err == nil && notNumber == nil && host != "" && number != 0
 }

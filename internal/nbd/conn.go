@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/block"
@@ -55,9 +56,11 @@ func (c *ConnConfig) Validate() error {
 
 // Conn is the transmission phase of one connection, see the package comment.
 type Conn struct {
-	socket   net.Conn
-	backend  Backend
-	info     ExportInfo
+	socket  net.Conn
+	backend Backend
+	info    ExportInfo
+	// size is what requests are held to; it may grow.
+	size     atomic.Int64
 	flags    TransmissionFlags
 	config   ConnConfig
 	contexts []string
@@ -141,6 +144,7 @@ func newConn(socket net.Conn, config ConnConfig, unread []byte, whenDone func() 
 		log:      config.Logger,
 		whenDone: whenDone,
 	}
+	c.size.Store(config.Info.Size)
 	for _, m := range config.Contexts {
 		c.contexts = append(c.contexts, m.Name)
 	}
@@ -149,6 +153,10 @@ func newConn(socket net.Conn, config ConnConfig, unread []byte, whenDone func() 
 	c.slotFree.L, c.workReady.L, c.settled.L = &c.mu, &c.mu, &c.mu
 	return c, nil
 }
+
+// Grow lets the client ask for up to size bytes, if that is more than before. It is not
+// told: it must learn of it in another way.
+func (c *Conn) Grow(size int64) { c.size.Store(max(size, c.size.Load())) }
 
 // Serve runs the connection until the client disconnects, the connection
 // breaks, ctx ends, or Quiesce or Close is called; then it closes the socket.

@@ -257,7 +257,7 @@ func (c *Conn) check(h *requestHeader) Errno {
 
 // checkRange refuses ranges that are too long, unaligned, or past the end.
 func (c *Conn) checkRange(h *requestHeader, limit uint32, beyond Errno) Errno {
-	size, align := uint64(c.info.Size), uint64(c.info.MinBlock)
+	size, align := uint64(c.size.Load()), uint64(c.info.MinBlock)
 	switch {
 	case h.length > limit:
 		return EINVAL

@@ -41,6 +41,25 @@ func serveDisk(t testing.TB, change func(*nbd.ConnConfig)) (*rawConn, *nbdtest.D
 	return serveRaw(t, config), disk
 }
 
+// TestGrow: what is beyond the end is refused until the connection knows of it.
+func TestGrow(t *testing.T) {
+	c, _ := serveDisk(t, func(config *nbd.ConnConfig) {
+		config.Backend = nbdtest.NewMemory(nbdtest.Info("v", 2*testSize, 4096))
+	})
+	want := func(cookie, offset uint64, fails bool) {
+		t.Helper()
+		c.request(write, 0, cookie, offset, 4096, make([]byte, 4096))
+		if _, errno, _ := c.reply(0); (errno != 0) != fails {
+			t.Fatalf("write at %d: %v", offset, errno)
+		}
+	}
+	want(1, testSize, true)
+	c.Grow(2 * testSize)
+	c.Grow(testSize)
+	want(2, testSize, false)
+	want(3, 2*testSize, true)
+}
+
 func TestWriteReadFlushTrim(t *testing.T) {
 	c, disk := serveDisk(t, nil)
 	data := bytes.Repeat([]byte("holdfast"), 1024)

@@ -24,7 +24,8 @@ type ResilientConfig struct {
 	ClientConfig
 	// Dial makes a fresh connection.
 	Dial func(ctx context.Context) (net.Conn, error)
-	// Size is the size the export must have; one of another size is not used.
+	// Size is the size the export must have at least, as its users know it; a smaller
+	// one is not used.
 	Size int64
 	// BackoffMin and BackoffMax bound the pause between attempts; zero takes
 	// 5 and 500 ms.
@@ -56,6 +57,8 @@ type Resilient struct {
 	log    *slog.Logger
 	// connections counts the connections made so far.
 	connections atomic.Int64
+	// size is Size, or what it has grown to.
+	size atomic.Int64
 }
 
 // NewResilient checks the configuration. Nothing moves before Run.
@@ -70,12 +73,16 @@ func NewResilient(config ResilientConfig) (*Resilient, error) {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := &Resilient{config: config, log: config.Logger}
+	r.size.Store(config.Size)
 	r.init(config.MaxInFlight)
 	return r, nil
 }
 
 // Connections counts the connections made so far.
 func (r *Resilient) Connections() int64 { return r.connections.Load() }
+
+// Grow says that the users of the export know a larger size from now on.
+func (r *Resilient) Grow(size int64) { r.size.Store(max(size, r.size.Load())) }
 
 // Run dials and serves calls until ctx ends, which fails all calls with
 // block.ErrClosed, or until the server says that the export does not exist,
@@ -135,8 +142,8 @@ func (r *Resilient) dial(ctx context.Context) (*transport, error) {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
 	t, info, err := handshake(ctx, socket, &r.table, r.config.ClientConfig)
-	if err == nil && info.Size != r.config.Size {
-		err = fmt.Errorf("export %q has %d bytes, not %d: %w", r.config.Export, info.Size, r.config.Size, block.ErrConflict)
+	if size := r.size.Load(); err == nil && info.Size < size {
+		err = fmt.Errorf("export %q has %d bytes, not %d: %w", r.config.Export, info.Size, size, block.ErrConflict)
 	}
 	if err != nil {
 		return nil, errors.Join(err, closeQuietly(socket))

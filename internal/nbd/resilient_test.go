@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/nbd"
@@ -188,4 +189,45 @@ func TestResilientEndsWithItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	pending.Wait()
+}
+
+// TestResilientKnowsNoMoreThanItsServer: a server whose export is larger is used, one
+// whose export is smaller is not.
+func TestResilientKnowsNoMoreThanItsServer(t *testing.T) {
+	disk := nbdtest.NewMemory(nbdtest.Info("v", 2*testSize, 4096))
+	s := &restarting{t: t, path: t.TempDir() + "/s", exports: nbdtest.Exports{"v": disk}}
+	s.start()
+	client, _ := startResilient(t, s)
+	page := make([]byte, 4096)
+	if _, err := client.WriteAt(page, testSize); err != nil {
+		t.Fatal(err)
+	}
+	client.Grow(2 * testSize)
+	client.Grow(testSize)
+	before := client.Connections()
+	s.stop()
+	s.exports = nbdtest.Exports{"v": nbdtest.NewMemory(nbdtest.Info("v", testSize, 4096))}
+	s.start()
+	result := make(chan error, 1)
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		_, err := client.WriteAt(page, testSize)
+		result <- err
+	})
+	select {
+	case err := <-result:
+		t.Fatalf("a smaller export was used: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	if client.Connections() != before {
+		t.Fatal("a connection to a smaller export was kept")
+	}
+	s.stop()
+	s.exports = nbdtest.Exports{"v": disk}
+	s.start()
+	if err := <-result; err != nil {
+		t.Fatal(err)
+	}
+	writing.Wait()
+	s.stop()
 }

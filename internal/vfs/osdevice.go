@@ -3,8 +3,10 @@ package vfs
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,31 +22,92 @@ type OSDevice struct {
 
 	growing sync.Mutex
 
-	mu     sync.Mutex
-	wake   sync.Cond
-	first  *IO
-	last   *IO
-	idle   int
+	mu   sync.Mutex
+	wake sync.Cond
+	// queue is what waits for a worker; transfers counts the reads and writes in it
+	// and those that the workers have.
+	queue     ioQueue
+	transfers int
+	// idle workers sleep; finishing ones call Done and come for more at once.
+	idle, finishing int
+
 	closed bool
 	size   int64
 }
 
+// Engine is how the operations of a device reach the kernel.
+type Engine string
+
+const (
+	// EngineAuto is io_uring where the kernel allows it, else threads.
+	EngineAuto Engine = "auto"
+	// EngineUring is io_uring or nothing.
+	EngineUring Engine = "io_uring"
+	// EngineThreads is a thread for each operation under way.
+	EngineThreads Engine = "threads"
+)
+
+// ParseEngine reads the name of an engine, empty for EngineAuto; others are
+// block.ErrInvalid.
+func ParseEngine(name string) (Engine, error) {
+	switch e := Engine(name); e {
+	case "":
+		return EngineAuto, nil
+	case EngineAuto, EngineUring, EngineThreads:
+		return e, nil
+	default:
+		return "", fmt.Errorf("%q: want auto, io_uring or threads: %w", name, block.ErrInvalid)
+	}
+}
+
 // OSDeviceOptions choose how a file is opened.
 type OSDeviceOptions struct {
-	// Workers is the number of operations the kernel is given at once; 0 means 32.
+	// Engine is EngineAuto if empty.
+	Engine Engine
+	// Workers is the number of operations the kernel is given at once by threads;
+	// 0 means 32.
 	Workers int
 	// Create makes the file; it must not exist.
 	Create bool
+	// ReadOnly opens a file that may lie on a medium that cannot be written; the lock
+	// is the same.
+	ReadOnly bool
 	// Buffered goes through the page cache, for file systems without O_DIRECT.
 	Buffered bool
+	// LockWait is how long a lock that somebody has is waited for. The requests of a
+	// process that was killed may hold it for as long as the disk works on them.
+	LockWait time.Duration
+	// Logger is told why there is no io_uring; nil for nobody.
+	Logger *slog.Logger
 }
 
-// OpenOSDevice opens the file at path and takes an exclusive lock on it, which
-// excludes every other process and every other OSDevice. It fails with
-// block.ErrInUse if the lock is taken, and with block.ErrNotFound if there is no
-// file.
+// OpenDevice opens the file at path by the engine of the options. It takes an
+// exclusive lock on it, which excludes every other process and every other device
+// here, and fails with block.ErrInUse if the lock is taken, and with
+// block.ErrNotFound if there is no file.
+func OpenDevice(path string, options OSDeviceOptions) (Device, error) {
+	d, err := OpenOSDevice(path, options)
+	if err != nil || options.Engine == EngineThreads {
+		return d, err
+	}
+	u, err := startUring(d, options.Logger)
+	switch {
+	case err == nil:
+		return u, nil
+	case options.Engine == EngineUring:
+		return nil, errors.Join(fmt.Errorf("open %s: %w: %w", path, err, block.ErrUnavailable), d.Close())
+	case options.Logger != nil:
+		options.Logger.Info("no io_uring here, threads do its work", "path", path, "err", err)
+	}
+	return d, nil
+}
+
+// OpenOSDevice opens the file as OpenDevice does, for threads.
 func OpenOSDevice(path string, options OSDeviceOptions) (*OSDevice, error) {
 	flags := unix.O_RDWR | unix.O_CLOEXEC
+	if options.ReadOnly {
+		flags = unix.O_RDONLY | unix.O_CLOEXEC
+	}
 	if options.Create {
 		flags |= unix.O_CREAT | unix.O_EXCL
 	}
@@ -57,7 +120,7 @@ func OpenOSDevice(path string, options OSDeviceOptions) (*OSDevice, error) {
 	}
 	d := &OSDevice{path: path, fd: fd}
 	d.wake.L = &d.mu
-	if err := d.lock(); err != nil {
+	if err := d.lock(options.LockWait); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
 	workers := options.Workers
@@ -83,8 +146,8 @@ func openError(path string, err error) error {
 	}
 }
 
-func (d *OSDevice) lock() error {
-	err := unix.Flock(d.fd, unix.LOCK_EX|unix.LOCK_NB)
+func (d *OSDevice) lock(wait time.Duration) error {
+	err := d.tryLock(wait)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return fmt.Errorf("lock %s: another process has it open: %w", d.path, block.ErrInUse)
 	}
@@ -99,17 +162,37 @@ func (d *OSDevice) lock() error {
 	return nil
 }
 
+// tryLock takes the lock as soon as it is free, or fails after wait. The kernel
+// tells nobody that it has become free who does not wait for ever, so it is asked
+// again and again.
+func (d *OSDevice) tryLock(wait time.Duration) error {
+	const pause = 10 * time.Millisecond
+	again := time.NewTicker(pause)
+	defer again.Stop()
+	for deadline := time.Now().Add(wait); ; <-again.C {
+		err := retryInterrupted(func() error { return unix.Flock(d.fd, unix.LOCK_EX|unix.LOCK_NB) })
+		if !errors.Is(err, unix.EWOULDBLOCK) || !time.Now().Before(deadline) {
+			return err
+		}
+	}
+}
+
 // Submit implements Device.
 func (d *OSDevice) Submit(io *IO) {
-	io.next = nil
+	io.next, io.rest = nil, nil
 	d.mu.Lock()
-	if d.last == nil {
-		d.first = io
-	} else {
-		d.last.next = io
+	d.enqueue(io)
+}
+
+// enqueue gives io, with what is joined to it, to the workers and unlocks mu, which
+// is held.
+func (d *OSDevice) enqueue(io *IO) {
+	d.queue.push(io)
+	if io.transfers() {
+		_, count := io.joined()
+		d.transfers += count
 	}
-	d.last = io
-	wake := d.idle > 0
+	wake := d.idle > 0 && d.queue.length > d.finishing
 	d.mu.Unlock()
 	if wake {
 		d.wake.Signal()
@@ -119,8 +202,7 @@ func (d *OSDevice) Submit(io *IO) {
 func (d *OSDevice) work() {
 	d.mu.Lock()
 	for {
-		io := d.first
-		if io == nil {
+		if d.queue.first == nil {
 			if d.closed {
 				d.mu.Unlock()
 				return
@@ -130,15 +212,39 @@ func (d *OSDevice) work() {
 			d.idle--
 			continue
 		}
-		if d.first = io.next; d.first == nil {
-			d.last = nil
-		}
-		io.next = nil
+		io := d.queue.take()
 		d.mu.Unlock()
-		io.Err = d.carryOut(io)
-		io.Done(io)
+		transferred := d.carryOutAll(io)
 		d.mu.Lock()
+		d.transfers -= transferred
+		d.finishing++
+		d.mu.Unlock()
+		io.done()
+		d.mu.Lock()
+		d.finishing--
 	}
+}
+
+// carryOutAll carries io out with what is joined to it, and returns how many of them
+// are transfers. When they fail together each is tried alone, for its own result.
+func (d *OSDevice) carryOutAll(io *IO) (transfers int) {
+	data, count := io.joined()
+	if io.transfers() {
+		transfers = count
+	}
+	if count > 1 {
+		all := IO{Kind: io.Kind, Offset: io.Offset, Data: data}
+		if d.carryOut(&all) == nil {
+			for ; io != nil; io = io.rest {
+				io.Err = nil
+			}
+			return transfers
+		}
+	}
+	for ; io != nil; io = io.rest {
+		io.Err = d.carryOut(io)
+	}
+	return transfers
 }
 
 func (d *OSDevice) carryOut(io *IO) error {
@@ -259,7 +365,9 @@ func (d *OSDevice) Close() error {
 	}
 	d.wake.Broadcast()
 	d.workers.Wait()
-	if err := unix.Close(d.fd); err != nil {
+	// The lock is given back by a call of its own: the kernel may hold the file for a
+	// moment longer.
+	if err := errors.Join(unix.Flock(d.fd, unix.LOCK_UN), unix.Close(d.fd)); err != nil {
 		return fmt.Errorf("close %s: %w", d.path, err)
 	}
 	return nil

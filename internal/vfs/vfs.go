@@ -4,11 +4,14 @@
 // implementation and one in memory that forgets what was not synced, for tests
 // and for the simulator.
 //
-// Device is completion-based, so that io_uring fits under it: Submit never
-// blocks on the disk, and the operation's Done is called when it has ended.
+// Device is completion-based: Submit never blocks on the disk, and the operation's
+// Done is called when it has ended. On a real disk it is io_uring, threads that
+// block, or both in turns (docs/adr/0008-io-uring.md).
 package vfs
 
 import (
+	"fmt"
+
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/holdfast-io/holdfast/internal/block"
@@ -33,6 +36,22 @@ const (
 	Discard
 )
 
+// verb names the kind, for errors.
+func (k IOKind) verb() string {
+	switch k {
+	case Read:
+		return "read"
+	case Write:
+		return "write"
+	case Sync:
+		return "sync"
+	case Discard:
+		return "discard"
+	default:
+		return fmt.Sprintf("operation %d", k)
+	}
+}
+
 // IO is one operation on a Device. Data, Offset and Length are multiples of
 // block.BlockSize, and Data is aligned in memory to it. The submitter owns the
 // IO and Data again when Done is called.
@@ -45,11 +64,15 @@ type IO struct {
 	// block.ErrNoSpace, everything else that the disk refused block.ErrDiskFailed.
 	Err error
 	// Done is called once, from any goroutine, never from within Submit and
-	// never with a lock of the device held.
+	// never with a lock of the device held. It must not wait for anything that
+	// takes long: what was submitted meanwhile may wait for its return.
 	Done func(*IO)
 
-	// next links the queue of a device.
-	next *IO
+	// next links the queue of a device, rest what is carried out with this one.
+	next, rest *IO
+	// began and submitter, the submitter's Done, belong to a Watch.
+	began     uint32
+	submitter func(*IO)
 }
 
 // Device is a store's data file.

@@ -59,62 +59,6 @@ func exercise(t *testing.T, d Device) {
 	}
 }
 
-func TestOSDevice(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "data")
-	if _, err := OpenOSDevice(path, OSDeviceOptions{}); !errors.Is(err, block.ErrNotFound) {
-		t.Fatalf("open of nothing: %v", err)
-	}
-	d, err := OpenOSDevice(path, OSDeviceOptions{Create: true, Workers: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := OpenOSDevice(path, OSDeviceOptions{}); !errors.Is(err, block.ErrInUse) {
-		t.Fatalf("second open: %v", err)
-	}
-	if _, err := OpenOSDevice(path, OSDeviceOptions{Create: true}); !errors.Is(err, block.ErrExists) {
-		t.Fatalf("second create: %v", err)
-	}
-	exercise(t, d)
-	if d, err = OpenOSDevice(path, OSDeviceOptions{Buffered: true}); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Grow(1 << 60); err == nil {
-		t.Fatal("grew past the file system")
-	}
-	if err := d.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// TestOSDeviceMany has more operations in flight than workers, and Close wait
-// for them.
-func TestOSDeviceMany(t *testing.T) {
-	d, err := OpenOSDevice(filepath.Join(t.TempDir(), "data"), OSDeviceOptions{Create: true, Workers: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Grow(4 << 20); err != nil {
-		t.Fatal(err)
-	}
-	var ended atomic.Int32
-	const count = 500
-	for i := range int64(count) {
-		io := write(i%1000*block.BlockSize, blocks(byte(i), 1))
-		io.Done = func(io *IO) {
-			if io.Err == nil {
-				ended.Add(1)
-			}
-		}
-		d.Submit(io)
-	}
-	if err := d.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if ended.Load() != count {
-		t.Fatalf("%d of %d ended well", ended.Load(), count)
-	}
-}
-
 func newMem(t *testing.T) (*MemDevice, *StepExecutor) {
 	e := &StepExecutor{}
 	d := NewMemDevice(e, 1<<20)

@@ -17,12 +17,11 @@ const (
 	confirmedSize   = idSize + flushNumberSize
 	memberSize      = 3*idSize + 1 + 8 + incarnationSize
 	hashSize        = 36
-	dirtySetMinimum = idSize + 8 + 4
+	dirtySetMinimum = idSize + 8 + 2
+	regionPageSize  = 4 + 8*block.RegionPageWords
 
 	maxList   = 64
 	maxHashes = block.ExtentsPerRegion
-	// maxRegionWords is what a volume of the largest size has.
-	maxRegionWords = block.MaxVolumeSize / block.RegionSize / 64
 )
 
 // flag bits of metadata.
@@ -30,17 +29,21 @@ const (
 	memberInSync     = 1
 	viewNotWaitedOut = 1
 	updateHasView    = 1
+	updateKeepHead   = 2
 )
 
 func appendU64(b []byte, v uint64) []byte { return binary.BigEndian.AppendUint64(b, v) }
 
 func appendCount(b []byte, n int) []byte { return binary.BigEndian.AppendUint16(b, uint16(n)) }
 
-func appendBool(b []byte, v bool, bit byte) []byte {
+func appendBool(b []byte, v bool, bit byte) []byte { return append(b, flagBits(v, bit)) }
+
+// flagBits is the bit if v is set.
+func flagBits(v bool, bit byte) byte {
 	if v {
-		return append(b, bit)
+		return bit
 	}
-	return append(b, 0)
+	return 0
 }
 
 func appendOpen(b []byte, o *block.Open) []byte {
@@ -74,14 +77,13 @@ func appendConfirmed(b []byte, list []block.Confirmed) []byte {
 	return b
 }
 
-// appendRegions leaves out the words of zeros at the end.
 func appendRegions(b []byte, s block.Regions) []byte {
-	for len(s) > 0 && s[len(s)-1] == 0 {
-		s = s[:len(s)-1]
-	}
-	b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
-	for _, w := range s {
-		b = appendU64(b, w)
+	b = appendCount(b, len(s))
+	for i := range s {
+		b = binary.BigEndian.AppendUint32(b, s[i].Number)
+		for _, w := range s[i].Words {
+			b = appendU64(b, w)
+		}
 	}
 	return b
 }
@@ -117,7 +119,7 @@ func appendView(b []byte, v *block.View) []byte {
 		b = appendU64(b, uint64(m.Removed))
 		b = appendIncarnation(b, m.Incarnation)
 	}
-	return b
+	return appendSnapshots(b, v.Snapshots)
 }
 
 func appendOpened(b []byte, o *block.Opened) []byte {
@@ -127,12 +129,13 @@ func appendOpened(b []byte, o *block.Opened) []byte {
 	b = appendDirtySets(b, o.Dirty)
 	b = appendFlushNumber(b, o.Flush)
 	b = appendConfirmed(b, o.Confirmed)
+	b = appendCuts(b, o.Cuts)
 	b = appendU64(b, uint64(o.Size))
 	return appendU64(b, uint64(o.Free))
 }
 
 func appendUpdate(b []byte, u *block.Update) []byte {
-	b = appendBool(b, u.View != nil, updateHasView)
+	b = append(b, flagBits(u.View != nil, updateHasView)|flagBits(u.KeepHead, updateKeepHead))
 	if u.View != nil {
 		b = appendView(b, u.View)
 	}
@@ -143,7 +146,8 @@ func appendUpdate(b []byte, u *block.Update) []byte {
 	for _, id := range u.DropDirty {
 		b = append(b, id.ID[:]...)
 	}
-	return appendRegions(b, u.ClearLog)
+	b = appendRegions(b, u.ClearLog)
+	return appendCutChanges(b, u)
 }
 
 func appendHashes(b []byte, list []block.ExtentHash) []byte {
@@ -214,23 +218,29 @@ func (d *decoder) id() (id block.ID) {
 	return id
 }
 
-// bit reads a byte in which only that bit may be set.
-func (d *decoder) bit(bit byte) bool {
+// flags reads a byte in which only the known bits may be set.
+func (d *decoder) flags(known byte) byte {
 	b := d.take(1)
 	if b == nil {
-		return false
+		return 0
 	}
-	if b[0]&^bit != 0 {
+	if b[0]&^known != 0 {
 		d.fail("an unknown flag")
 	}
-	return b[0] == bit
+	return b[0]
 }
+
+// bit reads a byte in which only that bit may be set.
+func (d *decoder) bit(bit byte) bool { return d.flags(bit) == bit }
 
 // count reads the length of a list of elements of at least size bytes, so that
 // it is bounded by what has arrived.
-func (d *decoder) count(size int) int {
+func (d *decoder) count(size int) int { return d.countTo(maxList, size) }
+
+// countTo is count for a list of at most most elements.
+func (d *decoder) countTo(most, size int) int {
 	n := int(d.u16())
-	if n > maxList || n*size > len(d.rest) {
+	if n > most || n*size > len(d.rest) {
 		d.fail("a list too long")
 		return 0
 	}
@@ -273,20 +283,19 @@ func (d *decoder) confirmed() []block.Confirmed {
 }
 
 func (d *decoder) regions() block.Regions {
-	n := int(d.u32())
-	if n > maxRegionWords || n*8 > len(d.rest) {
-		d.fail("a region set too long")
-		return nil
-	}
+	n := d.countTo(block.MaxRegionPages, regionPageSize)
 	if n == 0 {
 		return nil
 	}
-	s := make(block.Regions, n)
-	for i := range s {
-		s[i] = d.u64()
-	}
-	if s[n-1] == 0 {
-		d.fail("a region set with zeros at its end")
+	s := make(block.Regions, 0, n)
+	for range n {
+		p := block.RegionPage{Number: d.u32()}
+		for i := range p.Words {
+			p.Words[i] = d.u64()
+		}
+		if p.Number >= block.MaxRegionPages || !s.AppendPage(p) {
+			d.fail("a page of regions that is empty or not in order")
+		}
 	}
 	return s
 }
@@ -320,11 +329,9 @@ func (d *decoder) view() block.View {
 		Size:         int64(d.u64()),
 		NotWaitedOut: d.bit(viewNotWaitedOut),
 	}
-	n := d.count(memberSize)
-	if n == 0 {
-		return v
+	if n := d.count(memberSize); n > 0 {
+		v.Replicas = make([]block.Member, n)
 	}
-	v.Replicas = make([]block.Member, n)
 	for i := range v.Replicas {
 		v.Replicas[i] = block.Member{
 			ID:          block.ReplicaID{ID: d.id()},
@@ -335,6 +342,7 @@ func (d *decoder) view() block.View {
 			Incarnation: d.incarnation(),
 		}
 	}
+	v.Snapshots = d.snapshots()
 	return v
 }
 
@@ -346,14 +354,16 @@ func (d *decoder) opened() *block.Opened {
 		Dirty:       d.dirtySets(),
 		Flush:       d.flushNumber(),
 		Confirmed:   d.confirmed(),
+		Cuts:        d.cuts(),
 		Size:        int64(d.u64()),
 		Free:        int64(d.u64()),
 	}
 }
 
 func (d *decoder) update() *block.Update {
-	u := &block.Update{}
-	if d.bit(updateHasView) {
+	flags := d.flags(updateHasView | updateKeepHead)
+	u := &block.Update{KeepHead: flags&updateKeepHead != 0}
+	if flags&updateHasView != 0 {
 		v := d.view()
 		u.View = &v
 	}
@@ -364,12 +374,13 @@ func (d *decoder) update() *block.Update {
 		u.DropDirty = append(u.DropDirty, block.ReplicaID{ID: d.id()})
 	}
 	u.ClearLog = d.regions()
+	d.cutChanges(u)
 	return u
 }
 
 func (d *decoder) hashes() []block.ExtentHash {
 	n := int(d.u32())
-	if n > maxHashes || n*hashSize != len(d.rest) {
+	if n > maxHashes || n*hashSize > len(d.rest) {
 		d.fail("hashes that do not fit their count")
 		return nil
 	}

@@ -84,12 +84,18 @@
 // Which metadata and data belong to a frame:
 //
 //	request  open    Open, exactly 88 bytes
-//	         write   no metadata; data of the range's length, at most 1 MiB
+//	         read, zero, changed
+//	                 snapshot ID (16), or no metadata for the head
+//	         hash    the same, or snapshot ID (16; zeros for the head) and the ID
+//	                 (16) of the cut to compare with
+//	         write   as read; data of the range's length, at most 1 MiB
 //	         flush   flush number, list of confirmed
 //	         update  Update, at most 24 MiB
 //	reply    open    Opened, at most 24 MiB
 //	         read    no metadata; the data, at most 1 MiB
-//	         hash    count (4), and for each extent SHA-256 (32), bad (2), suspect (2)
+//	         changed no metadata; a bit for each extent, at most 2048 bytes
+//	         hash    count (4), and for each extent SHA-256 (32), bad (2), suspect
+//	                 (2); then the next snapshot ID (16), or nothing
 //	         error   text for people, at most 1024 bytes
 //
 // and none to all others. The parts of metadata, with their sizes:
@@ -97,19 +103,27 @@
 //	Open          cluster (16), volume (16), replica (16), fence (32), size (8)
 //	fence         cluster incarnation (8), generation (8), epoch (8), session (8)
 //	Opened        incarnation, View, regions of the log, list of dirty sets, flush
-//	              number, list of confirmed, size (8), free (8)
+//	              number, list of confirmed, cuts, size (8), free (8)
 //	incarnation   boot ID (16), disk sequence (8), superblock (8)
 //	flush number  epoch (8), number (8)
 //	confirmed     replica (16), flush number
-//	regions       count of words (4), words (8 each), the last of which is not 0
+//	regions       count of pages (2), at most 8192, and for each in rising order
+//	              number (4), 8 words (8 each) that are not all 0
 //	dirty set     replica (16), removal (8), regions
 //	View          volume (16), generation (8), cluster incarnation (8), attachment
 //	              (16), owner (16), start (16), epoch (8), revision (8), size (8),
-//	              flags (1; bit 0: not waited out), list of members
+//	              flags (1; bit 0: not waited out), list of members, snapshots
 //	member        replica (16), node (16), disk (16), flags (1; bit 0: in sync),
 //	              removed (8), incarnation
-//	Update        flags (1; bit 0: a View follows), View, lists of dirty sets to
-//	              set, to add and to clear, list of replicas (16 each) whose sets
-//	              to drop, regions to clear in the log
+//	snapshots     count (2), at most 4096, and for each ID (16), size (8), created (8)
+//	cuts          count (2), at most 4160, and for each snapshot (16), epoch (8),
+//	              size (8), flags (1; bit 0: valid, bit 1: kept)
+//	Update        flags (1; bit 0: a View follows, bit 1: keep the head), View, lists
+//	              of dirty sets to set, to add and to clear, list of replicas (16
+//	              each) whose sets to drop, regions to clear in the log, cuts to
+//	              take, IDs (16 each) of cuts to make valid and of cuts to drop, size
+//	              to grow to (8)
+//	cuts to take  count (2), at most 4160, and for each snapshot (16), epoch (8),
+//	              flags (1; bit 0: target); lists of IDs of cuts are as long at most
 //	list          count (2), at most 64, then its elements
 package wire

@@ -18,7 +18,8 @@ const (
 	kindReply   = 2
 
 	// maxMetadata bounds the metadata of OpUpdate and of the answer to OpOpen;
-	// it has room for a view and 40 region sets of a volume of the largest size.
+	// it has room for a view, its snapshots and 40 region sets of a volume of the
+	// largest size.
 	maxMetadata  = 24 << 20
 	maxErrorText = 1024
 )
@@ -105,6 +106,12 @@ func (h *header) decode(b []byte, kind uint8) error {
 // may carry, before anything is allocated for them.
 func (h *header) checkSizes() error {
 	var metaMin, metaMax, dataMin, dataMax uint32
+	if h.kind == kindRequest && readsOrWrites(h.op) && h.metaSize > 0 {
+		metaMin, metaMax = idSize, idSize
+		if h.op == block.OpHash {
+			metaMax = 2 * idSize
+		}
+	}
 	switch {
 	case h.kind == kindReply && h.status != statusOK:
 		metaMax = maxErrorText
@@ -124,8 +131,10 @@ func (h *header) checkSizes() error {
 	case h.op == block.OpUpdate && h.kind == kindRequest:
 		metaMin, metaMax = 1, maxMetadata
 	case h.op == block.OpHash && h.kind == kindReply:
-		metaMin, metaMax = 4, 4+maxHashes*hashSize
-	case h.op < block.OpOpen || h.op > block.OpHash:
+		metaMin, metaMax = 4, 4+maxHashes*hashSize+idSize
+	case h.op == block.OpChanged && h.kind == kindReply:
+		dataMin, dataMax = 1, uint32(block.ChangedBytes(block.ChangedMax))
+	case h.op < block.OpOpen || h.op > block.OpChanged:
 		return fmt.Errorf("frame of operation %d: %w", h.op, block.ErrProtocol)
 	}
 	if h.metaSize < metaMin || h.metaSize > metaMax || h.dataSize < dataMin || h.dataSize > dataMax {

@@ -11,8 +11,8 @@ import (
 // Version is the version of the frames that this build speaks, versionMin the
 // oldest one.
 const (
-	Version    = 1
-	versionMin = 1
+	Version    = 2
+	versionMin = 2
 )
 
 // option is the number of the private handshake option, "HFLD", answerType the

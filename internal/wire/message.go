@@ -25,7 +25,12 @@ func appendRequest(b []byte, replica block.ReplicaID, req *block.Request) ([]byt
 	case req.Op == block.OpFlush:
 		b = appendConfirmed(appendFlushNumber(b, req.Flush), req.Confirmed)
 	case req.Op == block.OpUpdate && req.Update != nil:
+		if err := fitsUpdate(req.Update); err != nil {
+			return nil, err
+		}
 		b = appendUpdate(b, req.Update)
+	case readsOrWrites(req.Op):
+		b = appendSnapshotIDs(b, req.Snapshot, req.Since)
 	}
 	return b, seal(b[start:], &h, req.Buf)
 }
@@ -43,11 +48,19 @@ func appendReply(b []byte, replica block.ReplicaID, rep *block.Reply) ([]byte, e
 	case rep.Err != nil:
 		b = append(b, errorText(rep.Err)...)
 	case rep.Op == block.OpOpen && rep.Opened != nil:
+		if err := fitsOpened(rep.Opened); err != nil {
+			return nil, err
+		}
 		b = appendOpened(b, rep.Opened)
 	case rep.Op == block.OpHash:
-		b = appendHashes(b, rep.Hashes)
+		b = appendSnapshotIDs(appendHashes(b, rep.Hashes), rep.Next, block.SnapshotID{})
 	}
 	return b, seal(b[start:], &h, rep.Buf)
+}
+
+// readsOrWrites reports whether an operation may be one on a cut.
+func readsOrWrites(op block.Op) bool {
+	return op == block.OpRead || op == block.OpHash || op == block.OpWrite || op == block.OpZero || op == block.OpChanged
 }
 
 // seal completes a frame of which b is header and metadata. It refuses what the
@@ -85,6 +98,10 @@ func decodeRequest(h *header, meta []byte, buf *block.Buffer) (block.Request, er
 		req.Confirmed = d.confirmed()
 	case block.OpUpdate:
 		req.Update = d.update()
+	default:
+		if readsOrWrites(h.op) {
+			req.Snapshot, req.Since = d.snapshotIDs(h.op == block.OpHash)
+		}
 	}
 	if err := d.end(); err != nil {
 		buf.Release()
@@ -108,6 +125,7 @@ func decodeReply(h *header, meta []byte, buf *block.Buffer) (block.Reply, error)
 		rep.Opened = d.opened()
 	case block.OpHash:
 		rep.Hashes = d.hashes()
+		rep.Next, _ = d.snapshotIDs(false)
 	}
 	if err := d.end(); err != nil {
 		buf.Release()

@@ -19,7 +19,10 @@ func sampleID(b byte) block.ID {
 	return id
 }
 
-var sampleReplica = block.ReplicaID{ID: sampleID(0x11)}
+var (
+	sampleReplica  = block.ReplicaID{ID: sampleID(0x11)}
+	sampleSnapshot = block.SnapshotID{ID: sampleID(0xaa)}
+)
 
 func sampleView() block.View {
 	return block.View{
@@ -31,12 +34,13 @@ func sampleView() block.View {
 				Incarnation: block.Incarnation{Boot: sampleID(0x88), DiskSequence: 8, Superblock: 9}},
 			{ID: block.ReplicaID{ID: sampleID(0x12)}, Node: block.NodeID{ID: sampleID(0x67)}, Removed: 10},
 		},
+		Snapshots: []block.Snapshot{{ID: sampleSnapshot, Size: 6 << 30, Created: 1_700_000_000_000}},
 	}
 }
 
 func sampleDirty() []block.DirtySet {
 	return []block.DirtySet{
-		{Replica: block.ReplicaID{ID: sampleID(0x12)}, Removal: 11, Regions: block.Regions{1, 1 << 63}},
+		{Replica: block.ReplicaID{ID: sampleID(0x12)}, Removal: 11, Regions: block.RegionsOf(0, 127, block.RegionsPerPage)},
 		{Replica: block.ReplicaID{ID: sampleID(0x13)}, Removal: 12},
 	}
 }
@@ -83,11 +87,32 @@ func requestSamples() []requestSample {
 		{"update", with(block.OpUpdate, func(r *block.Request) {
 			r.Update = &block.Update{
 				View: &view, SetDirty: sampleDirty(), AddDirty: sampleDirty()[:1], ClearDirty: sampleDirty()[1:],
-				DropDirty: []block.ReplicaID{{ID: sampleID(0x14)}}, ClearLog: block.Regions{0, 7},
+				DropDirty: []block.ReplicaID{{ID: sampleID(0x14)}}, ClearLog: block.RegionsOf(64, 65, 66),
+			}
+		})},
+		{"update-cuts", with(block.OpUpdate, func(r *block.Request) {
+			r.Update = &block.Update{
+				KeepHead: true, Grow: 9 << 30,
+				Cuts:      []block.CutRequest{{Snapshot: sampleSnapshot, Epoch: 5}, {Snapshot: block.SnapshotID{ID: sampleID(0xab)}, Epoch: 5, Target: true}},
+				ValidCuts: []block.SnapshotID{{ID: sampleID(0xac)}}, DropCuts: []block.SnapshotID{block.KeptHead},
 			}
 		})},
 		{"update-empty", with(block.OpUpdate, func(r *block.Request) { r.Update = &block.Update{} })},
+		{"read-cut", with(block.OpRead, func(r *block.Request) { r.Offset, r.Length, r.Snapshot = 1<<20, 4096, sampleSnapshot })},
+		{"write-cut", with(block.OpWrite, func(r *block.Request) {
+			r.Length, r.Flags, r.Snapshot, r.Buf = 512, block.FlagResync, sampleSnapshot, sampleBuffer(512)
+		})},
+		{"zero-cut", with(block.OpZero, func(r *block.Request) { r.Length, r.Flags, r.Snapshot = 1<<16, block.FlagResync, sampleSnapshot })},
+		{"hash-cut", with(block.OpHash, func(r *block.Request) { r.Offset, r.Length, r.Snapshot = 1<<20, 1<<20, sampleSnapshot })},
+		{"hash-since", with(block.OpHash, func(r *block.Request) {
+			r.Length, r.Snapshot, r.Since = 1<<16, sampleSnapshot, block.SnapshotID{ID: sampleID(0xab)}
+		})},
+		{"hash-head-since", with(block.OpHash, func(r *block.Request) { r.Length, r.Since = 1<<16, sampleSnapshot })},
+		{"repair-cut", with(block.OpWrite, func(r *block.Request) {
+			r.Length, r.Flags, r.Snapshot, r.Buf = 4096, block.FlagResync|block.FlagRepair, sampleSnapshot, sampleBuffer(4096)
+		})},
 		{"hash", with(block.OpHash, func(r *block.Request) { r.Offset, r.Length = 1<<20, 1<<20 })},
+		{"changed", with(block.OpChanged, func(r *block.Request) { r.Offset, r.Length, r.Snapshot = 1<<30, 1<<30, sampleSnapshot })},
 	}
 }
 
@@ -108,10 +133,13 @@ func replySamples() []replySample {
 		{"opened", with(block.OpOpen, func(r *block.Reply) {
 			r.Opened = &block.Opened{
 				Incarnation: block.Incarnation{Boot: sampleID(0x88), DiskSequence: 8, Superblock: 9},
-				View:        sampleView(), Log: block.Regions{5, 6}, Dirty: sampleDirty(),
+				View:        sampleView(), Log: block.RegionsOf(0, 2, 65, 66), Dirty: sampleDirty(),
 				Flush:     block.FlushNumber{Epoch: 4, N: 44},
 				Confirmed: []block.Confirmed{{Replica: sampleReplica, Flush: block.FlushNumber{Epoch: 4, N: 99}}},
-				Size:      7 << 30, Free: 1 << 40,
+				Cuts: []block.Cut{
+					{Snapshot: sampleSnapshot, Epoch: 3, Size: 6 << 30, Valid: true}, {Snapshot: block.KeptHead, Size: 7 << 30, Kept: true},
+				},
+				Size: 7 << 30, Free: 1 << 40,
 			}
 		})},
 		{"read", with(block.OpRead, func(r *block.Reply) { r.Buf = sampleBuffer(512) })},
@@ -121,6 +149,10 @@ func replySamples() []replySample {
 		})},
 		{"hashes", with(block.OpHash, func(r *block.Reply) {
 			r.Hashes = []block.ExtentHash{{Sum: [32]byte(bytes.Repeat([]byte{0xaa}, 32)), Bad: 3, Suspect: 2}, {}}
+		})},
+		{"changed", with(block.OpChanged, func(r *block.Reply) { r.Buf = sampleBuffer(2048) })},
+		{"hashes-next", with(block.OpHash, func(r *block.Reply) {
+			r.Hashes, r.Next = []block.ExtentHash{{Bad: 1}}, sampleSnapshot
 		})},
 		{"ping", with(block.OpPing, func(r *block.Reply) { r.Free = 1 << 39 })},
 	}

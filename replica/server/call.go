@@ -28,13 +28,16 @@ func (c *call) start() {
 
 // prepare translates the request into the store's words.
 func (c *call) prepare() {
-	c.op = store.Op{Flags: c.req.Flags, Offset: c.req.Offset, Length: c.req.Length, Buf: c.req.Buf, Done: c.op.Done}
+	c.op = store.Op{Flags: c.req.Flags, Offset: c.req.Offset, Length: c.req.Length, Snapshot: c.req.Snapshot, Since: c.req.Since, Buf: c.req.Buf, Done: c.op.Done}
 	switch c.req.Op {
 	case block.OpRead:
 		c.op.Kind = store.Read
 		c.op.Buf = block.NewBuffer(int(c.req.Length))
 	case block.OpWrite:
 		c.op.Kind = store.Write
+		if c.req.Flags&block.FlagRepair != 0 {
+			c.op.Kind = store.Repair
+		}
 	case block.OpZero:
 		c.op.Kind = store.Zero
 	case block.OpFlush:
@@ -43,6 +46,9 @@ func (c *call) prepare() {
 		c.op.Confirmed = c.req.Confirmed
 	case block.OpHash:
 		c.op.Kind = store.Hash
+	case block.OpChanged:
+		c.op.Kind = store.Changed
+		c.op.Buf = block.NewBuffer(block.ChangedBytes(c.req.Length))
 	case block.OpUpdate:
 		c.op.Kind = store.Update
 		c.op.Meta = c.req.Update
@@ -53,7 +59,7 @@ func (c *call) prepare() {
 func (c *call) answer() block.Reply {
 	rep := replyTo(&c.req, c.op.Err)
 	switch c.req.Op {
-	case block.OpRead:
+	case block.OpRead, block.OpChanged:
 		if rep.Err == nil {
 			rep.Buf = c.op.Buf
 		} else {
@@ -65,7 +71,7 @@ func (c *call) answer() block.Reply {
 	case block.OpPing:
 		rep.Free = c.door.disk.Free()
 	case block.OpHash:
-		rep.Hashes = c.op.Hashes
+		rep.Hashes, rep.Next = c.op.Hashes, c.op.Next
 	}
 	return rep
 }

@@ -38,4 +38,6 @@ type Replica interface {
 	DirtySets() []block.DirtySet
 	FlushNumber() block.FlushNumber
 	Confirmed() []block.Confirmed
+	// Cuts are those that the replica holds, oldest first.
+	Cuts() []block.Cut
 }

@@ -34,7 +34,8 @@
 //
 // # Goroutines
 //
-// The package has none of its own, reads no clock and draws no random numbers:
+// The package has none of its own but those of an export that repairs, which end with
+// it. It reads no clock and draws no random numbers:
 // it runs on the goroutines of those who call it (connections and completions of
 // the store), one of which at a time feeds a door's queue to its store. Mutexes
 // guard memory only; no lock is held while a store or a reply function is
@@ -42,7 +43,15 @@
 //
 // # Exports
 //
-// A raw replica can be read with any NBD client under the name
+// A snapshot can be read with any NBD client under the name snapshot/<SnapshotID>,
+// from each node with a replica that holds it valid and was told that it is
+// committed. base:allocation tells where it holds data, holdfast:changed/<SnapshotID>
+// which bytes may differ from an older snapshot of the same volume (flag 1).
+//
+// A read that comes upon damage has it repaired from another in-sync replica (Elsewhere),
+// which is read under the name copy/<SnapshotID>, where nobody is asked further.
+//
+// A raw replica can be read under the name
 // replica/<ReplicaID>, for inspection only. Such an export never writes, reads
 // its own disk alone, and does not pass through the door: it shows whatever
 // bytes are there while an engine goes on writing.

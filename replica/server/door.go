@@ -253,6 +253,7 @@ func (d *door) describe() *block.Opened {
 		Dirty:       d.replica.DirtySets(),
 		Flush:       d.replica.FlushNumber(),
 		Confirmed:   d.replica.Confirmed(),
+		Cuts:        d.replica.Cuts(),
 		Size:        d.replica.Size(),
 		Free:        d.disk.Free(),
 	}

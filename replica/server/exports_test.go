@@ -50,18 +50,21 @@ func newPrompt(t *testing.T, r *steppedReplica) *promptReplica {
 
 func (p *promptReplica) Submit(op *store.Op) { p.ops <- op }
 
-// Mapped implements Mapper: the second half of the test replica is a hole.
-func (p *promptReplica) Mapped(offset int64) (bool, int64, error) {
-	if offset < testSize/2 {
-		return true, testSize / 2, nil
-	}
-	return false, testSize, nil
+// ExtentsOf implements Mapper: the second half of the test replica is a hole.
+func (p *promptReplica) ExtentsOf(_ block.SnapshotID, span block.Span) ([]store.Extent, error) {
+	half := block.Span{Offset: span.Offset, Length: testSize/2 - span.Offset}
+	return []store.Extent{{Span: half, Data: true}, {Span: block.Span{Offset: half.End(), Length: span.End() - half.End()}}}, nil
 }
 
-// listen serves the bench's host on loopback.
-func (b *bench) listen(t *testing.T) string {
+// Changed implements Mapper.
+func (p *promptReplica) Changed(block.SnapshotID, block.SnapshotID, block.Span) ([]store.Extent, error) {
+	return nil, nil
+}
+
+// listen serves a host on loopback.
+func listen(t *testing.T, host *Host) string {
 	t.Helper()
-	s, err := wire.NewServer(wire.ServerConfig{Cluster: b.host.cluster, Acceptor: b.host, Exports: b.host.Exports()})
+	s, err := wire.NewServer(wire.ServerConfig{Cluster: host.cluster, Acceptor: host, Exports: host.Exports()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,22 +100,22 @@ func newPromptBench(t *testing.T, limits Limits) (*bench, *promptReplica) {
 	return b, p
 }
 
-func connectNBD(t *testing.T, addr, export string) (*nbd.Client, error) {
+func connectNBD(t *testing.T, addr, export string, contexts ...string) (*nbd.Client, error) {
 	t.Helper()
 	var dialer net.Dialer
 	socket, err := dialer.DialContext(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return nbd.Connect(context.Background(), socket, nbd.ClientConfig{Export: export, Contexts: []string{nbd.ContextAllocation}})
+	return nbd.Connect(context.Background(), socket, nbd.ClientConfig{Export: export, Contexts: append(contexts, nbd.ContextAllocation)})
 }
 
 // TestExport reads a raw replica with an ordinary client.
 func TestExport(t *testing.T) {
 	b, p := newPromptBench(t, DefaultLimits())
 	copy(p.data[4096:], pattern(4096, 0x5a))
-	addr := b.listen(t)
-	name := exportPrefix + p.id.String()
+	addr := listen(t, b.host)
+	name := replicaPrefix + p.id.String()
 	if got := b.host.Exports().List(context.Background()); len(got) != 1 || got[0] != name {
 		t.Fatalf("exports %v", got)
 	}
@@ -166,7 +169,7 @@ func TestExportNames(t *testing.T) {
 // TestExportAndDoor: a read of an export holds up a deletion and no session.
 func TestExportAndDoor(t *testing.T) {
 	b := newBench(t, DefaultLimits())
-	export, err := b.host.Exports().Open(context.Background(), exportPrefix+b.replica.id.String())
+	export, err := b.host.Exports().Open(context.Background(), replicaPrefix+b.replica.id.String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +185,7 @@ func TestExportAndDoor(t *testing.T) {
 	open := c.open()
 	b.replica.step(1)
 	wantErr(t, c.answer(open), nil)
-	if err := b.host.DeleteReplica(b.replica.id); !errors.Is(err, block.ErrUnavailable) {
+	if err := b.host.DeleteReplica(b.disk.id, b.replica.id); !errors.Is(err, block.ErrUnavailable) {
 		t.Fatalf("delete under an export's read: %v", err)
 	}
 	b.replica.drain()
@@ -193,7 +196,7 @@ func TestExportAndDoor(t *testing.T) {
 	if err := <-done; !errors.Is(err, block.ErrNotFound) {
 		t.Fatalf("read of a deleted replica: %v", err)
 	}
-	if err := b.host.DeleteReplica(b.replica.id); err != nil {
+	if err := b.host.DeleteReplica(b.disk.id, b.replica.id); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -44,6 +44,8 @@ type Host struct {
 	doors map[block.ReplicaID]*door
 	// quarantined are replicas that Raft does not know (rule 1).
 	quarantined map[block.ReplicaID]bool
+	// elsewhere may be nil.
+	elsewhere Elsewhere
 }
 
 var _ wire.Acceptor = (*Host)(nil)
@@ -108,33 +110,45 @@ func (h *Host) RemoveDisk(id block.DiskID) {
 }
 
 // CreateReplica makes an empty replica on a disk, durably. It waits for the
-// disk. Creating one that exists with the same volume and size does nothing.
+// disk. Creating one that exists does nothing; it may be smaller, for the volume may
+// have grown before Raft heard of it, and the engine grows it (rule 27).
 func (h *Host) CreateReplica(disk block.DiskID, id block.ReplicaID, volume block.VolumeID, size int64) error {
 	if id.IsZero() || volume.IsZero() || size <= 0 || size > block.MaxVolumeSize || size%block.BlockSize != 0 {
 		return fmt.Errorf("create replica %s of volume %s with %d bytes: %w", id, volume, size, block.ErrInvalid)
 	}
 	h.mu.Lock()
-	target := h.disks[disk]
 	existing := h.doors[id]
 	h.mu.Unlock()
 	if existing != nil {
 		r := existing.replica
-		if existing.disk.ID() == disk && r.Volume() == volume && r.Size() == size {
+		if existing.disk.ID() == disk && r.Volume() == volume && r.Size() <= size {
 			return nil
 		}
 		return fmt.Errorf("create replica %s on disk %s: %w", id, disk, block.ErrExists)
 	}
-	if target == nil {
-		return fmt.Errorf("create replica %s on disk %s: disk: %w", id, disk, block.ErrNotFound)
-	}
-	replica, err := target.Create(id, volume, size)
+	err := h.makeReplica(disk, id, func(target Disk) (Replica, error) { return target.Create(id, volume, size) })
 	if err != nil {
 		return fmt.Errorf("create replica %s on disk %s: %w", id, disk, err)
+	}
+	return nil
+}
+
+// makeReplica makes a replica on a disk and lets engines in.
+func (h *Host) makeReplica(disk block.DiskID, id block.ReplicaID, by func(Disk) (Replica, error)) error {
+	h.mu.Lock()
+	target := h.disks[disk]
+	h.mu.Unlock()
+	if target == nil {
+		return fmt.Errorf("disk: %w", block.ErrNotFound)
+	}
+	replica, err := by(target)
+	if err != nil {
+		return err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.disks[disk] != target {
-		return fmt.Errorf("create replica %s on disk %s: disk was removed: %w", id, disk, block.ErrUnavailable)
+		return fmt.Errorf("disk was removed: %w", block.ErrUnavailable)
 	}
 	if h.doors[id] == nil {
 		h.doors[id] = newDoor(target, replica, h.limits)
@@ -146,12 +160,16 @@ func (h *Host) CreateReplica(disk block.DiskID, id block.ReplicaID, volume block
 // tombstone in Raft and for nothing else (rule 1). While the store still runs
 // something for the replica it fails with block.ErrUnavailable, having shut out
 // all sessions: the same call succeeds later. Deleting what is not there does
-// nothing.
-func (h *Host) DeleteReplica(id block.ReplicaID) error {
+// nothing; on a disk that is not in service nobody can say what is there, and it
+// fails with block.ErrNotFound.
+func (h *Host) DeleteReplica(disk block.DiskID, id block.ReplicaID) error {
 	h.mu.Lock()
-	d := h.doors[id]
+	d, served := h.doors[id], h.disks[disk] != nil
 	h.mu.Unlock()
-	if d == nil {
+	switch {
+	case d == nil && !served:
+		return fmt.Errorf("delete replica %s on disk %s: disk: %w", id, disk, block.ErrNotFound)
+	case d == nil:
 		return nil
 	}
 	if d.close(fmt.Errorf("replica was deleted: %w", block.ErrNotFound)) {
@@ -245,8 +263,8 @@ func (h *Host) admissible(req *block.Request) (*door, error) {
 		return nil, fmt.Errorf("quarantined, the cluster does not know it: %w", block.ErrNotFound)
 	case d.replica.Volume() != o.Volume:
 		return nil, fmt.Errorf("it is of volume %s, not %s: %w", d.replica.Volume(), o.Volume, block.ErrInvalid)
-	case d.replica.Size() != o.Size:
-		return nil, fmt.Errorf("it has %d bytes, the volume %d: %w", d.replica.Size(), o.Size, block.ErrInvalid)
+	case o.Size <= 0 || o.Size > block.MaxVolumeSize:
+		return nil, fmt.Errorf("the volume has %d bytes: %w", o.Size, block.ErrInvalid)
 	}
 	return d, nil
 }

@@ -19,7 +19,7 @@ func TestOpenIsChecked(t *testing.T) {
 		"cluster": {func(o *block.Open) { o.Cluster = block.ClusterID{ID: b.id()} }, block.ErrForeign},
 		"replica": {func(o *block.Open) { o.Replica = block.ReplicaID{ID: b.id()} }, block.ErrNotFound},
 		"volume":  {func(o *block.Open) { o.Volume = block.VolumeID{ID: b.id()} }, block.ErrInvalid},
-		"size":    {func(o *block.Open) { o.Size += block.SectorSize }, block.ErrInvalid},
+		"size":    {func(o *block.Open) { o.Size = 0 }, block.ErrInvalid},
 		"epoch":   {func(o *block.Open) { o.Fence.Epoch = 9 }, block.ErrInvalid},
 		"session": {func(o *block.Open) { o.Fence.Session = 9 }, block.ErrInvalid},
 	} {
@@ -75,6 +75,10 @@ func TestTwinDisks(t *testing.T) {
 	wantErr(t, again.answer(again.open()), block.ErrNotFound)
 	b.replica.drain()
 	c.answer(running)
+	// Its bytes are there: nobody may be told that it is gone.
+	if err := b.host.DeleteReplica(b.disk.id, b.replica.id); !errors.Is(err, block.ErrNotFound) {
+		t.Fatalf("deleted from a disk that is not served: %v", err)
+	}
 }
 
 func TestDisksAreChecked(t *testing.T) {
@@ -117,7 +121,7 @@ func TestDeleteWaitsForIO(t *testing.T) {
 	b := newBench(t, DefaultLimits())
 	c := b.opened(fence(1, 1))
 	c.write(0, pattern(512, 1))
-	if err := b.host.DeleteReplica(b.replica.id); !errors.Is(err, block.ErrUnavailable) {
+	if err := b.host.DeleteReplica(b.disk.id, b.replica.id); !errors.Is(err, block.ErrUnavailable) {
 		t.Fatalf("delete with I/O running: %v", err)
 	}
 	wantErr(t, c.answer(c.write(0, pattern(512, 1))), block.ErrNotFound)
@@ -128,7 +132,7 @@ func TestDeleteWaitsForIO(t *testing.T) {
 	}
 	b.replica.drain()
 	for range 2 {
-		if err := b.host.DeleteReplica(b.replica.id); err != nil {
+		if err := b.host.DeleteReplica(b.disk.id, b.replica.id); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -140,8 +144,8 @@ func TestDeleteWaitsForIO(t *testing.T) {
 func TestCreateReplica(t *testing.T) {
 	b := newBench(t, DefaultLimits())
 	id, volume := block.ReplicaID{ID: b.id()}, block.VolumeID{ID: b.id()}
-	for range 2 {
-		if err := b.host.CreateReplica(b.disk.id, id, volume, testSize); err != nil {
+	for _, size := range []int64{testSize, testSize, 2 * testSize} {
+		if err := b.host.CreateReplica(b.disk.id, id, volume, size); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -155,7 +159,7 @@ func TestCreateReplica(t *testing.T) {
 		size   int64
 		want   error
 	}{
-		"other size":   {b.disk.id, id, volume, 2 * testSize, block.ErrExists},
+		"smaller":      {b.disk.id, id, volume, testSize / 2, block.ErrExists},
 		"other volume": {b.disk.id, id, block.VolumeID{ID: b.id()}, testSize, block.ErrExists},
 		"no disk":      {block.DiskID{ID: b.id()}, block.ReplicaID{ID: b.id()}, volume, testSize, block.ErrNotFound},
 		"no ID":        {b.disk.id, block.ReplicaID{}, volume, testSize, block.ErrInvalid},

@@ -48,6 +48,47 @@ func TestOperations(t *testing.T) {
 	}
 }
 
+// TestCutsPass: the name of a snapshot reaches the store with each operation that may
+// have one, and so do the parts of an update; an open session is told what cuts
+// there are, and gets in whatever size the replica has: it may yet have to grow.
+func TestCutsPass(t *testing.T) {
+	b := newBench(t, DefaultLimits())
+	b.replica.cuts = []block.Cut{{Snapshot: block.SnapshotID{ID: b.id()}, Epoch: 1, Size: testSize, Valid: true}}
+	c := b.connect(fence(2, 1))
+	open := c.send(block.Request{Op: block.OpOpen, Open: &block.Open{
+		Cluster: b.host.cluster, Volume: b.replica.volume, Replica: b.replica.id, Fence: fence(2, 1), Size: 2 * testSize,
+	}})
+	b.replica.drain()
+	rep := c.answer(open)
+	wantErr(t, rep, nil)
+	if len(rep.Opened.Cuts) != 1 || rep.Opened.Cuts[0] != b.replica.cuts[0] || rep.Opened.Size != testSize {
+		t.Fatalf("opened: %+v", rep.Opened)
+	}
+	id := b.replica.cuts[0].Snapshot
+	update := &block.Update{
+		KeepHead: true, Cuts: []block.CutRequest{{Snapshot: id, Epoch: 2}},
+		ValidCuts: []block.SnapshotID{id}, DropCuts: []block.SnapshotID{id}, Grow: 2 * testSize,
+		ClearLog: block.RegionsOf(0),
+	}
+	for _, req := range []block.Request{
+		{Op: block.OpRead, Length: 512, Snapshot: id},
+		{Op: block.OpHash, Length: testSize, Snapshot: id},
+		{Op: block.OpChanged, Length: testSize, Snapshot: id},
+		{Op: block.OpWrite, Flags: block.FlagResync, Length: block.ExtentSize, Buf: block.NewBuffer(block.ExtentSize), Snapshot: id},
+		{Op: block.OpZero, Flags: block.FlagResync, Length: block.ExtentSize, Snapshot: id},
+		{Op: block.OpUpdate, Update: update},
+	} {
+		seq := c.send(req)
+		b.replica.drain()
+		rep := c.answer(seq)
+		wantErr(t, rep, nil)
+		rep.Buf.Release()
+		if got := b.replica.last; got.Snapshot != req.Snapshot || got.Meta != req.Update {
+			t.Errorf("operation %d: %+v", req.Op, got)
+		}
+	}
+}
+
 // TestStoreErrorsPass: the sentinels of the store reach the engine.
 func TestStoreErrorsPass(t *testing.T) {
 	b := newBench(t, DefaultLimits())
@@ -71,9 +112,8 @@ func TestBadRequests(t *testing.T) {
 	b := newBench(t, DefaultLimits())
 	c := b.opened(fence(3, 1))
 	buf := func(n int) *block.Buffer { return block.NewBuffer(n) }
-	beyond := block.Regions{2}
-	far := make(block.Regions, 2)
-	far[1] = 1
+	beyond := block.RegionsOf(1)
+	far := block.RegionsOf(64)
 	view := func(change func(*block.View)) *block.Update {
 		v := block.View{Volume: b.replica.volume, Epoch: 3}
 		change(&v)
@@ -100,8 +140,10 @@ func TestBadRequests(t *testing.T) {
 		"write without data": {block.Request{Op: block.OpWrite, Length: 512}, block.ErrProtocol},
 		"write cut short":    {block.Request{Op: block.OpWrite, Length: 1024, Buf: buf(512)}, block.ErrProtocol},
 		"write past the end": {block.Request{Op: block.OpWrite, Offset: testSize, Length: 512, Buf: buf(512)}, block.ErrInvalid},
-		"hash of a sector":   {block.Request{Op: block.OpHash, Length: 512}, block.ErrInvalid},
+		"hash from a sector": {block.Request{Op: block.OpHash, Offset: 512, Length: 512}, block.ErrInvalid},
 		"hash too long":      {block.Request{Op: block.OpHash, Length: 32 << 20}, block.ErrInvalid},
+		"changes since when": {block.Request{Op: block.OpChanged, Length: 512}, block.ErrProtocol},
+		"changes too long":   {block.Request{Op: block.OpChanged, Length: 2 << 30, Snapshot: block.SnapshotID{ID: block.ID{1}}}, block.ErrInvalid},
 		"flush of an epoch to come": {
 			block.Request{Op: block.OpFlush, Flush: block.FlushNumber{Epoch: 4}}, block.ErrInvalid},
 		"too many confirmed": {
@@ -120,6 +162,20 @@ func TestBadRequests(t *testing.T) {
 		"clear beyond": {block.Request{Op: block.OpUpdate, Update: &block.Update{ClearDirty: set}}, block.ErrInvalid},
 		"many dropped": {block.Request{Op: block.OpUpdate, Update: &block.Update{
 			DropDirty: make([]block.ReplicaID, maxMembers+1)}}, block.ErrInvalid},
+		"write to a cut": {block.Request{Op: block.OpWrite, Length: 512, Buf: buf(512), Snapshot: block.KeptHead}, block.ErrInvalid},
+		"zero of a cut":  {block.Request{Op: block.OpZero, Length: 512, Snapshot: block.KeptHead}, block.ErrInvalid},
+		"flush of a cut": {block.Request{Op: block.OpFlush, Snapshot: block.KeptHead}, block.ErrProtocol},
+		"cut without name": {block.Request{Op: block.OpUpdate, Update: &block.Update{
+			Cuts: make([]block.CutRequest, 1)}}, block.ErrInvalid},
+		"cut of the kept head": {block.Request{Op: block.OpUpdate, Update: &block.Update{
+			Cuts: []block.CutRequest{{Snapshot: block.KeptHead}}}}, block.ErrInvalid},
+		"cut to come": {block.Request{Op: block.OpUpdate, Update: &block.Update{
+			Cuts: []block.CutRequest{{Snapshot: block.SnapshotID{ID: b.id()}, Epoch: 4}}}}, block.ErrInvalid},
+		"many cuts": {block.Request{Op: block.OpUpdate, Update: &block.Update{
+			DropCuts: make([]block.SnapshotID, maxCuts+1)}}, block.ErrInvalid},
+		"smaller":  {block.Request{Op: block.OpUpdate, Update: &block.Update{Grow: testSize - 512}}, block.ErrInvalid},
+		"odd size": {block.Request{Op: block.OpUpdate, Update: &block.Update{Grow: testSize + 1}}, block.ErrInvalid},
+		"endless":  {block.Request{Op: block.OpUpdate, Update: &block.Update{Grow: block.MaxVolumeSize * 2}}, block.ErrInvalid},
 		"many sets": {block.Request{Op: block.OpUpdate, Update: &block.Update{
 			SetDirty: make([]block.DirtySet, maxMembers+1)}}, block.ErrInvalid},
 	} {
@@ -150,7 +206,7 @@ func FuzzHandle(f *testing.F) {
 			req.Buf = block.NewBuffer(int(uint16(req.Length)))
 		}
 		if in[18]&2 != 0 {
-			req.Update = &block.Update{ClearLog: block.Regions{uint64(req.Offset)}}
+			req.Update = &block.Update{ClearLog: block.RegionsOf(block.Region(req.Offset))}
 		}
 		seq := c.send(req)
 		b.replica.drain()

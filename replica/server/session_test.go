@@ -41,7 +41,7 @@ func (e *engineEnd) next(t *testing.T) block.Reply {
 
 // links makes links to the bench's host: over TCP, and by direct call.
 func (b *bench) links(t *testing.T) map[string]func(wire.Receiver) wire.Link {
-	addr := b.listen(t)
+	addr := listen(t, b.host)
 	return map[string]func(wire.Receiver) wire.Link{
 		"local": func(recv wire.Receiver) wire.Link { return wire.Local(b.host, recv) },
 		"tcp": func(recv wire.Receiver) wire.Link {

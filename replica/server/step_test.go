@@ -23,7 +23,10 @@ type steppedReplica struct {
 	held  []*store.Op
 	fence block.Fence
 	view  block.View
+	cuts  []block.Cut
 	fail  error
+	// last is the operation that was done last, without its results.
+	last store.Op
 }
 
 var _ Replica = (*steppedReplica)(nil)
@@ -33,10 +36,11 @@ func (r *steppedReplica) Volume() block.VolumeID         { return r.volume }
 func (r *steppedReplica) Size() int64                    { return int64(len(r.data)) }
 func (r *steppedReplica) Used() int64                    { return int64(len(r.data)) }
 func (r *steppedReplica) View() block.View               { return r.view.Clone() }
-func (r *steppedReplica) Log() block.Regions             { return block.Regions{1} }
+func (r *steppedReplica) Log() block.Regions             { return block.RegionsOf(0) }
 func (r *steppedReplica) DirtySets() []block.DirtySet    { return nil }
 func (r *steppedReplica) FlushNumber() block.FlushNumber { return block.FlushNumber{Epoch: 1, N: 7} }
 func (r *steppedReplica) Confirmed() []block.Confirmed   { return nil }
+func (r *steppedReplica) Cuts() []block.Cut              { return r.cuts }
 func (r *steppedReplica) Fence() block.Fence {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,6 +79,7 @@ func (r *steppedReplica) step(i int) bool {
 		return false
 	}
 	op := r.held[i]
+	r.last = *op
 	r.held = slices.Delete(r.held, i, i+1)
 	op.Err = r.fail
 	if op.Err == nil {

@@ -27,6 +27,18 @@ func (d storeDisk) Create(id block.ReplicaID, volume block.VolumeID, size int64)
 	if err := d.store.Create(store.ReplicaSpec{Replica: id, Volume: volume, Size: size}); err != nil {
 		return nil, err
 	}
+	return d.replica(id)
+}
+
+// Clone implements Cloner.
+func (d storeDisk) Clone(spec store.CloneSpec) (Replica, error) {
+	if err := d.store.Clone(spec); err != nil {
+		return nil, err
+	}
+	return d.replica(spec.Replica)
+}
+
+func (d storeDisk) replica(id block.ReplicaID) (Replica, error) {
 	r, err := d.store.Replica(id)
 	if err != nil {
 		return nil, err
@@ -36,23 +48,7 @@ func (d storeDisk) Create(id block.ReplicaID, volume block.VolumeID, size int64)
 
 func (d storeDisk) Delete(id block.ReplicaID) error { return d.store.Delete(id) }
 
-// storeReplica adds to a store's replica what exports ask.
+// storeReplica is a store's replica, which is a Mapper, too.
 type storeReplica struct{ *store.Replica }
 
-// Mapped implements Mapper.
-func (r storeReplica) Mapped(offset int64) (mapped bool, end int64, err error) {
-	// A look at a limited stretch keeps the cost of one answer bounded.
-	const stretch = 64 * block.RegionSize
-	first := offset &^ (block.BlockSize - 1)
-	span := block.Span{Offset: first, Length: min(stretch, r.Size()-first)}
-	extents, err := r.Extents(span)
-	if err != nil {
-		return false, 0, err
-	}
-	for _, e := range extents {
-		if e.End() > offset {
-			return e.Data, e.End(), nil
-		}
-	}
-	return false, span.End(), nil
-}
+var _ Mapper = storeReplica{}

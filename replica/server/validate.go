@@ -11,8 +11,10 @@ const (
 	maxMembers = 64
 	// maxHashLength bounds the span of one OpHash.
 	maxHashLength = block.RegionSize
+	// maxCuts bounds the cuts that one update may name.
+	maxCuts = 16384
 
-	knownFlags = block.FlagResync | block.FlagAcceptSuspect
+	knownFlags = block.FlagResync | block.FlagAcceptSuspect | block.FlagRepair
 )
 
 // validate checks everything of a request that does not depend on who sent it.
@@ -23,11 +25,19 @@ func validate(req *block.Request, volume block.VolumeID, size int64) error {
 	if (req.Op == block.OpWrite) != (req.Buf != nil) || (req.Op == block.OpUpdate) != (req.Update != nil) {
 		return fmt.Errorf("operation %d with the wrong payload: %w", req.Op, block.ErrProtocol)
 	}
+	if err := validateSnapshot(req); err != nil {
+		return err
+	}
+	if req.Flags&block.FlagRepair != 0 && (req.Op != block.OpWrite || req.Snapshot.IsZero()) || !req.Since.IsZero() && req.Op != block.OpHash {
+		return fmt.Errorf("operation %d with a flag or a snapshot of another: %w", req.Op, block.ErrProtocol)
+	}
 	switch req.Op {
 	case block.OpRead, block.OpWrite, block.OpZero:
 		return validateSpan(req, size)
 	case block.OpHash:
-		return validateHash(req, size)
+		return validateExtents(req, size, maxHashLength)
+	case block.OpChanged:
+		return validateExtents(req, size, block.ChangedMax)
 	case block.OpFlush:
 		return validateFlush(req)
 	case block.OpUpdate:
@@ -36,6 +46,28 @@ func validate(req *block.Request, volume block.VolumeID, size int64) error {
 		return nil
 	default:
 		return fmt.Errorf("operation %d: %w", req.Op, block.ErrProtocol)
+	}
+}
+
+// validateSnapshot lets a resync alone change a cut. The store knows what cuts there
+// are, and their sizes.
+func validateSnapshot(req *block.Request) error {
+	if req.Snapshot.IsZero() {
+		if req.Op == block.OpChanged {
+			return fmt.Errorf("changes since no snapshot: %w", block.ErrProtocol)
+		}
+		return nil
+	}
+	switch req.Op {
+	case block.OpRead, block.OpHash, block.OpChanged:
+		return nil
+	case block.OpWrite, block.OpZero:
+		if req.Flags&block.FlagResync == 0 {
+			return fmt.Errorf("change of snapshot %s: %w", req.Snapshot, block.ErrInvalid)
+		}
+		return nil
+	default:
+		return fmt.Errorf("operation %d of snapshot %s: %w", req.Op, req.Snapshot, block.ErrProtocol)
 	}
 }
 
@@ -52,12 +84,12 @@ func validateSpan(req *block.Request, size int64) error {
 	return nil
 }
 
-// validateHash wants whole extents; the last one may end with the volume.
-func validateHash(req *block.Request, size int64) error {
+// validateExtents wants extents from their beginning. The last one may be cut short: a
+// volume is smaller than a replica that has grown for it.
+func validateExtents(req *block.Request, size, most int64) error {
 	span := req.Span()
-	whole := span.Offset%block.ExtentSize == 0 && (span.Length%block.ExtentSize == 0 || span.End() == size)
-	if !span.Within(size, block.SectorSize) || !whole || span.Length > maxHashLength {
-		return fmt.Errorf("hash of range %d+%d in a volume of %d bytes: %w", req.Offset, req.Length, size, block.ErrInvalid)
+	if !span.Within(size, block.SectorSize) || span.Offset%block.ExtentSize != 0 || span.Length > most {
+		return fmt.Errorf("operation %d of range %d+%d in a volume of %d bytes: %w", req.Op, req.Offset, req.Length, size, block.ErrInvalid)
 	}
 	return nil
 }
@@ -82,7 +114,11 @@ func validateUpdate(req *block.Request, volume block.VolumeID, size int64) error
 			return fmt.Errorf("view of epoch %d in epoch %d: %w", v.Epoch, req.Epoch, block.ErrInvalid)
 		}
 	}
-	if !regionsWithin(u.ClearLog, size) || len(u.DropDirty) > maxMembers {
+	if err := validateCuts(req, size); err != nil {
+		return err
+	}
+	regions := block.RegionCount(max(size, u.Grow))
+	if !u.ClearLog.Within(regions) || len(u.DropDirty) > maxMembers {
 		return fmt.Errorf("regions beyond the volume's end: %w", block.ErrInvalid)
 	}
 	for _, sets := range [...][]block.DirtySet{u.SetDirty, u.AddDirty, u.ClearDirty} {
@@ -90,7 +126,7 @@ func validateUpdate(req *block.Request, volume block.VolumeID, size int64) error
 			return fmt.Errorf("%d dirty sets: %w", len(sets), block.ErrInvalid)
 		}
 		for i := range sets {
-			if !regionsWithin(sets[i].Regions, size) {
+			if !sets[i].Regions.Within(regions) {
 				return fmt.Errorf("dirty set of replica %s beyond the volume's end: %w", sets[i].Replica, block.ErrInvalid)
 			}
 		}
@@ -98,16 +134,19 @@ func validateUpdate(req *block.Request, volume block.VolumeID, size int64) error
 	return nil
 }
 
-// regionsWithin reports whether the set names no region past the end of a
-// volume of size bytes.
-func regionsWithin(s block.Regions, size int64) bool {
-	count := block.RegionCount(size)
-	for i, word := range s {
-		switch first := i * 64; {
-		case word == 0 || first+64 <= count:
-		case first >= count || word>>(count-first) != 0:
-			return false
+// validateCuts checks what an update does to the cuts and the size.
+func validateCuts(req *block.Request, size int64) error {
+	u := req.Update
+	if len(u.Cuts)+len(u.ValidCuts)+len(u.DropCuts) > maxCuts {
+		return fmt.Errorf("update of more than %d cuts: %w", maxCuts, block.ErrInvalid)
+	}
+	for _, c := range u.Cuts {
+		if c.Snapshot.IsZero() || c.Snapshot == block.KeptHead || c.Epoch > req.Epoch {
+			return fmt.Errorf("cut for snapshot %s of epoch %d in epoch %d: %w", c.Snapshot, c.Epoch, req.Epoch, block.ErrInvalid)
 		}
 	}
-	return true
+	if u.Grow != 0 && (u.Grow < size || u.Grow > block.MaxVolumeSize || u.Grow%block.SectorSize != 0) {
+		return fmt.Errorf("grow from %d to %d bytes: %w", size, u.Grow, block.ErrInvalid)
+	}
+	return nil
 }

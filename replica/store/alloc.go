@@ -35,23 +35,34 @@ func (s bitset) word(i int) uint64 {
 	return 0
 }
 
-// allocator knows which extents of the data file are taken. An extent is free
-// only when neither the map in memory uses it nor the durable one, including a
-// commit in flight.
+// allocator knows which extents of the data file are taken, and which blocks of
+// those that are split. An extent or block is free only when neither the map in
+// memory uses it nor the durable one, including a commit in flight.
 type allocator struct {
-	// used are the extents that entries in memory name or writes in flight fill.
+	// used are the extents that entries in memory name or writes in flight fill. A
+	// split one is used, and durable, when any of its blocks is.
 	used bitset
 	// durable are the extents that the database names, or will if the round and
 	// the commit in flight succeed.
 	durable bitset
+	// split are the used blocks of split extents, by page, of which there are
+	// splitPages; unsettled are the durable
+	// ones of those of which the two differ, which a flush round makes equal. partial
+	// are the extents of which blocks are free.
+	split      []*splitPage
+	splitPages int64
+	unsettled  map[uint32]uint16
+	partial    bitset
 	// end is the first extent past the data file.
 	end uint32
-	// free counts the free extents below end; freeing those that are durable but
-	// no longer used.
+	// free counts the free extents below end, slots the free blocks of split ones;
+	// freeing the blocks that are durable but no longer used.
 	free    int64
+	slots   int64
 	freeing int64
-	// next is where the search begins.
-	next uint32
+	// next is where the search for an extent begins, nextSlot that for blocks.
+	next     uint32
+	nextSlot uint32
 }
 
 // grow makes the extents below end usable.
@@ -64,12 +75,20 @@ func (a *allocator) grow(end uint32) {
 
 // alloc takes a free extent; there must be one.
 func (a *allocator) alloc() uint32 {
+	n := a.find()
+	if n != 0 {
+		a.use(n)
+	}
+	return n
+}
+
+// find is the next free extent.
+func (a *allocator) find() uint32 {
 	n := a.search(max(a.next, firstExtent), a.end)
 	if n == 0 {
 		n = a.search(firstExtent, a.end)
 	}
 	if n != 0 {
-		a.use(n)
 		a.next = n + 1
 	}
 	return n
@@ -101,7 +120,7 @@ func (a *allocator) use(n uint32) {
 		return
 	}
 	if a.durable.has(n) {
-		a.freeing--
+		a.freeing -= block.BlocksPerExtent
 	} else {
 		a.free--
 	}
@@ -115,7 +134,7 @@ func (a *allocator) unuse(n uint32) {
 	}
 	a.used.remove(n)
 	if a.durable.has(n) {
-		a.freeing++
+		a.freeing += block.BlocksPerExtent
 	} else {
 		a.free++
 	}
@@ -128,7 +147,7 @@ func (a *allocator) persist(n uint32) {
 	}
 	if !a.used.has(n) {
 		a.free--
-		a.freeing++
+		a.freeing += block.BlocksPerExtent
 	}
 	a.durable.add(n)
 }
@@ -140,7 +159,7 @@ func (a *allocator) forget(n uint32) {
 	}
 	a.durable.remove(n)
 	if !a.used.has(n) {
-		a.freeing--
+		a.freeing -= block.BlocksPerExtent
 		a.free++
 	}
 }

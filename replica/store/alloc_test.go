@@ -61,4 +61,13 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	if allocs := testing.AllocsPerRun(200, mix); allocs >= 1 {
 		t.Fatalf("%v allocations in six requests", allocs)
 	}
+	// The same above cuts: what the head has written since is overwritten in place.
+	for n := range byte(3) {
+		op.Meta = &block.Update{Cuts: []block.CutRequest{{Snapshot: snapshotID(n + 1), Epoch: 1}}}
+		run(Update, 0, 0)
+		mix()
+	}
+	if allocs := testing.AllocsPerRun(200, mix); allocs >= 1 {
+		t.Fatalf("%v allocations in six requests above cuts", allocs)
+	}
 }

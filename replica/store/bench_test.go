@@ -85,7 +85,11 @@ const benchSize = 256 << 20
 // directory of the real disk (HOLDFAST_BENCH_DIR, else the temporary one).
 func benchStore(b *testing.B, onDisk bool, fillIt bool) *Replica {
 	b.Helper()
-	o := diskOptions(b)
+	return benchStoreOf(b, onDisk, fillIt, diskOptions(b))
+}
+
+func benchStoreOf(b *testing.B, onDisk, fillIt bool, o DiskOptions) *Replica {
+	b.Helper()
 	var s *Store
 	if onDisk {
 		path := b.TempDir()
@@ -199,6 +203,15 @@ func BenchmarkOverwrite4K(b *testing.B) {
 
 func BenchmarkRead4K(b *testing.B) {
 	each(b, func(b *testing.B, onDisk bool) { load(b, benchStore(b, onDisk, true), 16, random4K(Read)) })
+}
+
+// BenchmarkReadCold4K reads blocks whose map is ten times what there is memory for.
+func BenchmarkReadCold4K(b *testing.B) {
+	each(b, func(b *testing.B, onDisk bool) {
+		o := diskOptions(b)
+		o.CacheSize = MapBytes(benchSize) / 10
+		load(b, benchStoreOf(b, onDisk, true, o), 16, random4K(Read))
+	})
 }
 
 // BenchmarkWriteFlush alternates an overwrite and a flush, one at a time.

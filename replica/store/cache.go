@@ -9,28 +9,28 @@ import (
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
-// pageExtents is the number of extents that are cached together: 4 MiB of a
-// volume, so that a region is four pages.
-const pageExtents = 64
+// pageExtents is the number of extents that are cached together: 1 MiB of a volume, so
+// that a region is sixteen pages. A request that finds none of them in memory reads them
+// all, so fewer are better for small requests, and 1 MiB is the longest one.
+const pageExtents = 16
 
 const pageBytes = int64(unsafe.Sizeof(page{}))
 
 // entry is one extent of a head map in memory.
 type entry struct {
 	entryState
-	// stored is the extent that the last built commit names, 0 for none.
-	stored uint32
-	// changed: extent or data differ from the last built commit, so that the
-	// next flush round takes the entry.
+	// undo is what the database lacks of the states that cuts keep.
+	undo *undoChange
+	// queue are the pieces of requests on this extent, in the order of their
+	// arrival, granted or not.
+	queue *piece
+	// changed: places differ from the last built commit, so that the next flush
+	// round takes the entry.
 	changed bool
 	// inRound: the flush round in progress carries the entry.
 	inRound bool
 	// stale: checksums differ from the last built commit.
 	stale bool
-	// first and last are the pieces of requests on this extent, in the order of
-	// their arrival, granted or not.
-	first *piece
-	last  *piece
 }
 
 // page is a part of a replica's head map. All fields are guarded by the store's
@@ -39,6 +39,8 @@ type page struct {
 	replica *Replica
 	number  uint32
 	loaded  bool
+	// used since it came into the cache, or was last looked at by evict.
+	used bool
 	// err is why the page could not be loaded; its pieces fail, and it leaves
 	// the cache with the last of them.
 	err error
@@ -46,19 +48,20 @@ type page struct {
 	// flight that carry a part of it; stale counts the stale entries.
 	pins  int
 	stale int
-	// newer and older link the pages of a store by their last use.
+	// newer and older link the pages of a store.
 	newer   *page
 	older   *page
 	entries [pageExtents]entry
 }
 
-// cache holds pages up to a limit in bytes; pages in use may exceed it, which
-// the limits on changed entries and requests in flight bound.
+// cache holds pages up to mapLimit; pages in use may exceed it, which the limits
+// on changed entries and requests in flight bound. They leave in the order in which they
+// came, but for one that was used meanwhile, which gets another turn: so a use is a mark
+// on the page, and touches no other.
 type cache struct {
 	newest *page
 	oldest *page
 	count  int64
-	limit  int64
 }
 
 func (c *cache) push(p *page) {
@@ -92,14 +95,12 @@ func (c *cache) unlink(p *page) {
 func (s *Store) page(r *Replica, number uint32) *page {
 	p := r.pages[number]
 	if p == nil {
-		p = &page{replica: r, number: number}
+		p = s.newPage(r, number)
 		r.pages[number] = p
 		s.cache.push(p)
-		s.jobs++
-		s.options.Executor.Go(func() { s.loadPage(p) })
-	} else if s.cache.newest != p {
-		s.cache.unlink(p)
-		s.cache.push(p)
+		s.missPage(p)
+	} else {
+		p.used = true
 	}
 	p.pins++
 	return p
@@ -116,55 +117,6 @@ func (s *Store) unpin(p *page) {
 func (s *Store) dropPage(p *page) {
 	s.cache.unlink(p)
 	delete(p.replica.pages, p.number)
-}
-
-// loadPage is a job that reads a page from the database.
-func (s *Store) loadPage(p *page) {
-	if s.isAbandoned() {
-		return
-	}
-	states, err := s.readPage(p.replica.record.handle, p.number)
-	s.mu.Lock()
-	if s.abandoned {
-		s.mu.Unlock()
-		return
-	}
-	defer s.unlock()
-	s.jobDone()
-	p.loaded, p.err = true, err
-	for i := range p.entries {
-		e := &p.entries[i]
-		if err == nil {
-			e.entryState = states[i]
-			e.stored = states[i].extent
-		}
-		s.grant(e)
-	}
-	if p.pins == 0 && err != nil {
-		s.dropPage(p)
-	}
-	s.evict()
-}
-
-// readPage reads the entries of a page from the database.
-func (s *Store) readPage(h handle, number uint32) (*[pageExtents]entryState, error) {
-	states := new([pageExtents]entryState)
-	lower := mapKey(nil, h, number*pageExtents)
-	upper := mapKey(nil, h, (number+1)*pageExtents)
-	err := scan(s.db, lower, upper, func(key, value []byte) error {
-		_, extent, err := splitMapKey(key)
-		if err != nil {
-			return err
-		}
-		if err := decodeEntry(value, &states[extent%pageExtents]); err != nil {
-			return fmt.Errorf("map key %x: %w", key, err)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read map page %d in %s: %w", number, s.metaPath(), err)
-	}
-	return states, nil
 }
 
 // scan calls f for each pair of [lower, upper) in the order of the keys.
@@ -197,16 +149,22 @@ func databaseError(err error) error {
 // first written back by a commit.
 func (s *Store) evict() {
 	const attempts = 64
+	limit := s.mapLimit()
 	p := s.cache.oldest
 	for range attempts {
-		if p == nil || s.cache.count*pageBytes <= s.cache.limit {
+		if p == nil || s.cache.count*pageBytes <= limit {
 			return
 		}
 		next := p.newer
 		switch {
 		case p.pins > 0 || !p.loaded:
+		case p.used:
+			p.used = false
+			s.cache.unlink(p)
+			s.cache.push(p)
 		case p.stale == 0:
 			s.dropPage(p)
+			s.keepPage(p)
 		case s.failed == nil:
 			p.pins++
 			s.writeback = append(s.writeback, p)
@@ -216,8 +174,7 @@ func (s *Store) evict() {
 	}
 }
 
-// change marks that the extent or the data of entry index differ from the
-// database's.
+// change marks that the places of entry index differ from the database's.
 func (s *Store) change(p *page, index int) {
 	e := &p.entries[index]
 	if !e.changed {

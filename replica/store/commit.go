@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ type commit struct {
 	round      bool
 	pages      []*page
 	deletion   *deletion
+	pruning    *pruning
 	// published are the replicas whose metadata this commit changes.
 	published []publication
 }
@@ -43,12 +45,17 @@ type metadata struct {
 	fence block.Fence
 	view  *block.View
 	dirty []block.DirtySet
+	// size is in bytes.
+	size int64
+	line lineRecord
+	// cuts are in the order of their layers.
+	cuts []cut
 }
 
-// submitUpdate queues an Update. If it takes regions out of the log whose data
-// no sync covers, a flush round comes first.
-func (s *Store) submitUpdate(t *task) {
-	if t.replica.needsSync(t.op.Meta.ClearLog) {
+// queueUpdate queues an Update for a commit. If it takes regions out of the log
+// whose data no sync covers, or makes cuts valid, a flush round comes first.
+func (s *Store) queueUpdate(t *task) {
+	if t.replica.needsSync(t.op.Meta.ClearLog) || len(t.op.Meta.ValidCuts) > 0 {
 		s.flushWaiting = append(s.flushWaiting, t)
 		s.startRound()
 		return
@@ -58,12 +65,7 @@ func (s *Store) submitUpdate(t *task) {
 }
 
 func (r *Replica) needsSync(regions block.Regions) bool {
-	for i, w := range regions {
-		if w&(regionWord(r.unsynced, i)|regionWord(r.syncing, i)) != 0 {
-			return true
-		}
-	}
-	return false
+	return r.unsynced.Intersects(regions) || r.syncing.Intersects(regions)
 }
 
 // awaitLog reports whether t must wait for the intent log.
@@ -93,7 +95,7 @@ func (s *Store) awaitLog(t *task) bool {
 // startCommit begins a commit if there is something for one and none is running.
 func (s *Store) startCommit() {
 	work := len(s.commitWaiting) > 0 || len(s.logWaiting) > 0 || s.roundSynced ||
-		len(s.writeback) > 0 || s.deletionReady != nil
+		len(s.writeback) > 0 || s.deletionReady != nil || s.pruningReady != nil
 	if work && !s.committing {
 		s.committing = true
 		s.jobs++
@@ -103,9 +105,7 @@ func (s *Store) startCommit() {
 
 // runCommit is the job that builds and commits a batch.
 func (s *Store) runCommit() {
-	s.mu.Lock()
-	if s.abandoned {
-		s.mu.Unlock()
+	if !s.enter() {
 		return
 	}
 	c := &s.commit
@@ -119,13 +119,10 @@ func (s *Store) runCommit() {
 		failed = s.commitBatch(c.batch)
 	}
 
-	s.mu.Lock()
-	if s.abandoned {
-		s.mu.Unlock()
+	if !s.jobBack() {
 		return
 	}
 	defer s.unlock()
-	s.jobDone()
 	s.committing = false
 	if failed != nil {
 		s.fail(failed)
@@ -139,20 +136,14 @@ func (s *Store) runCommit() {
 // tables in the background.
 const simulatedMemTable = 128 << 10
 
-// commitBatch makes a batch durable. Pebble may report a broken log by a call
-// that must not return; the logger of the database panics there.
-func (s *Store) commitBatch(b *pebble.Batch) (err error) {
-	defer func() {
-		switch r := recover().(type) {
-		case nil:
-		case error:
-			// Also what the database throws when it cannot begin another log.
-			err = databaseError(r)
-		default:
-			panic(r)
-		}
-	}()
-	if err := b.Commit(pebble.Sync); err != nil {
+// commitBatch makes a batch durable. The database may believe in vain that it is, so
+// that the guard has the last word.
+func (s *Store) commitBatch(b *pebble.Batch) error {
+	if err := s.guard.failed(); err != nil {
+		return fmt.Errorf("commit metadata: %w", databaseError(err))
+	}
+	err := b.Commit(pebble.Sync)
+	if err = cmp.Or(s.guard.failed(), err); err != nil {
 		return fmt.Errorf("commit metadata: %w", databaseError(err))
 	}
 	if !s.options.Simulated {
@@ -163,7 +154,15 @@ func (s *Store) commitBatch(b *pebble.Batch) (err error) {
 		return nil
 	}
 	s.simulatedBytes.Store(0)
-	if err := s.db.Flush(); err != nil {
+	flushed, err := s.db.AsyncFlush()
+	if err != nil {
+		return fmt.Errorf("flush metadata: %w", databaseError(err))
+	}
+	select {
+	case <-flushed:
+	case <-s.guard.tripped:
+	}
+	if err := s.guard.failed(); err != nil {
 		return fmt.Errorf("flush metadata: %w", databaseError(err))
 	}
 	return nil
@@ -185,7 +184,7 @@ func (s *Store) build(c *commit) {
 		c.pages = append(c.pages, p)
 	}
 	s.writeback = s.writeback[:0]
-	var pages bitset
+	var pages touched
 	if c.round = s.roundSynced; c.round {
 		s.roundSynced = false
 		s.buildRound(c, &pages)
@@ -193,6 +192,10 @@ func (s *Store) build(c *commit) {
 	if c.deletion = s.deletionReady; c.deletion != nil {
 		s.deletionReady = nil
 		s.buildDeletion(c, &pages)
+	}
+	if c.pruning = s.pruningReady; c.pruning != nil {
+		s.pruningReady = nil
+		s.buildPruning(c)
 	}
 	s.putAllocation(c, pages)
 }
@@ -216,70 +219,34 @@ func (s *Store) buildLogs(c *commit) {
 
 // putRegions stores the pages in which after differs from before.
 func (s *Store) putRegions(b *pebble.Batch, before, after block.Regions, key func([]byte, uint32) []byte) {
-	for page := range max(regionPages(before), regionPages(after)) {
-		same, empty := true, true
-		for i := page * regionPageWords; i < (page+1)*regionPageWords; i++ {
-			w := regionWord(after, i)
-			same = same && w == regionWord(before, i)
-			empty = empty && w == 0
-		}
-		if same {
-			continue
-		}
-		s.keyBuffer = key(s.keyBuffer[:0], uint32(page))
-		if empty {
+	for len(before)+len(after) > 0 {
+		switch {
+		case len(after) == 0 || len(before) > 0 && before[0].Number < after[0].Number:
+			s.keyBuffer = key(s.keyBuffer[:0], before[0].Number)
 			s.put(b.Delete(s.keyBuffer, nil))
+			before = before[1:]
 			continue
+		case len(before) > 0 && before[0] == after[0]:
+		default:
+			s.keyBuffer = key(s.keyBuffer[:0], after[0].Number)
+			s.valueBuffer = appendRegionPage(s.valueBuffer[:0], &after[0])
+			s.put(b.Set(s.keyBuffer, s.valueBuffer, nil))
 		}
-		s.valueBuffer = appendRegionPage(s.valueBuffer[:0], after, page)
-		s.put(b.Set(s.keyBuffer, s.valueBuffer, nil))
+		if len(before) > 0 && before[0].Number == after[0].Number {
+			before = before[1:]
+		}
+		after = after[1:]
 	}
 }
 
 // buildRound adds the entries of a flush round whose sync has ended.
-func (s *Store) buildRound(c *commit, pages *bitset) {
+func (s *Store) buildRound(c *commit, pages *touched) {
 	r := s.round
 	s.put(c.batch.Apply(r.batch, nil))
 	s.put(c.batch.Set([]byte{keyJournal}, binary.LittleEndian.AppendUint64(nil, r.seq), nil))
-	for _, n := range r.set {
-		pages.add(allocationPage(n))
-	}
-	for _, n := range r.clear {
-		pages.add(allocationPage(n))
-	}
-}
-
-// putAllocation stores the given pages of the allocation map as they are when
-// this commit is durable. The extents it frees stay taken until then, and so do
-// those that only a later commit will name.
-func (s *Store) putAllocation(c *commit, pages bitset) {
-	var cleared []uint32
-	switch {
-	case c.round:
-		cleared = append(cleared, s.round.clear...)
-	case s.round != nil:
-		cleared = append(cleared, s.round.set...)
-	}
-	if c.deletion != nil {
-		cleared = append(cleared, c.deletion.extents...)
-	}
-	for _, n := range cleared {
-		s.space.durable.remove(n)
-	}
-	for i, w := range pages {
-		for bit := range 64 {
-			if w&(1<<bit) == 0 {
-				continue
-			}
-			page := uint32(i*64 + bit)
-			s.keyBuffer = allocationKey(s.keyBuffer[:0], page)
-			s.valueBuffer = s.space.appendAllocationPage(s.valueBuffer[:0], page)
-			s.put(c.batch.Set(s.keyBuffer, s.valueBuffer, nil))
-		}
-	}
-	for _, n := range cleared {
-		s.space.durable.add(n)
-	}
+	pages.add(r.set)
+	pages.add(r.clear)
+	s.buildValid(c, r)
 }
 
 // putStale stores the entries of p whose checksums changed. Whatever becomes of
@@ -290,7 +257,7 @@ func (s *Store) putStale(b *pebble.Batch, p *page) {
 		// data is not durable.
 		e := &p.entries[i]
 		if e.stale && !e.changed && !e.inRound {
-			s.putEntry(b, p.replica.record.handle, entryRef{page: p, index: i}.extent(), &e.entryState)
+			s.putHead(b, p.replica.record.handle, entryRef{page: p, index: i}.extent(), p.replica.stored(&e.entryState))
 			clearStale(p, e)
 		}
 	}
@@ -316,8 +283,13 @@ func (s *Store) buildTask(c *commit, t *task) error {
 	return nil
 }
 
+// buildUpdate applies u in the order of its fields. What can fail comes first, so
+// that nothing of a refused one is stored.
 func (s *Store) buildUpdate(c *commit, r *Replica, next *metadata, u *block.Update) error {
 	dirty, err := applyDirty(next.dirty, u)
+	if err == nil {
+		err = next.checkCuts(u)
+	}
 	if err != nil {
 		return err
 	}
@@ -329,6 +301,13 @@ func (s *Store) buildUpdate(c *commit, r *Replica, next *metadata, u *block.Upda
 	s.putDirty(c.batch, r, next.dirty, dirty)
 	next.dirty = dirty
 	s.clearLog(c, r, u.ClearLog)
+	s.buildCuts(c, r, next, u)
+	if u.Grow > next.size {
+		next.size = u.Grow
+		record := r.record
+		record.size = u.Grow
+		s.put(c.batch.Set(replicaKey(r.id), record.encode(), nil))
+	}
 	return nil
 }
 
@@ -346,6 +325,9 @@ func viewNewer(a, b *block.View) bool {
 // clearLog takes regions out of the intent log, after their checksums. A region
 // that is being written, or was written since the last sync, stays.
 func (s *Store) clearLog(c *commit, r *Replica, regions block.Regions) {
+	if regions.Empty() {
+		return
+	}
 	before := r.logNext.Clone()
 	for g := range regions.All() {
 		if !r.logNext.Has(g) || r.unsynced.Has(g) || r.syncing.Has(g) || r.writing(g) {
@@ -355,6 +337,8 @@ func (s *Store) clearLog(c *commit, r *Replica, regions block.Regions) {
 		for number := first; number < end; number++ {
 			if p := r.pages[number]; p != nil && p.stale > 0 {
 				s.putStale(c.batch, p)
+				p.pins++
+				c.pages = append(c.pages, p)
 			}
 		}
 		r.logNext.Remove(g)
@@ -375,7 +359,7 @@ func (r *Replica) writing(g block.Region) bool {
 			continue
 		}
 		for i := range p.entries {
-			for q := p.entries[i].first; q != nil; q = q.next {
+			for q := p.entries[i].queue; q != nil; q = q.next {
 				if q.exclusive {
 					return true
 				}
@@ -396,7 +380,7 @@ func (s *Store) committed(c *commit) {
 			change.replica.enterLog(change.regions)
 		}
 		for _, p := range c.published {
-			p.replica.durable = p.meta
+			p.replica.publish(p.meta)
 		}
 	} else {
 		s.failCommits(c)
@@ -427,6 +411,11 @@ func (s *Store) committed(c *commit) {
 		c.deletion = nil
 		s.deletionCommitted(d)
 	}
+	if p := c.pruning; p != nil {
+		c.pruning = nil
+		s.pruningCommitted(p)
+	}
+	s.startPruning()
 }
 
 // failCommits collects everything that waits for a commit into c, to be failed.
@@ -445,6 +434,10 @@ func (s *Store) failCommits(c *commit) {
 	if s.deletionReady != nil {
 		c.deletion = s.deletionReady
 		s.deletionReady = nil
+	}
+	if s.pruningReady != nil {
+		c.pruning = s.pruningReady
+		s.pruningReady = nil
 	}
 }
 

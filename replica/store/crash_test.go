@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/vfs"
+	"github.com/holdfast-io/holdfast/test/crash/sectors"
 )
 
 var (
@@ -29,7 +30,7 @@ var (
 type chaos struct {
 	*rig
 	random *rand.Rand
-	model  *model
+	model  *sectors.Model
 	// sizes are the replicas and their sizes.
 	sizes map[byte]int64
 	order []byte
@@ -42,6 +43,8 @@ type chaos struct {
 	trace      []string
 	bugs       bugs
 	generation int
+	// names counts the cuts.
+	names byte
 }
 
 const chaosSize = 18 << 20
@@ -53,7 +56,7 @@ type bugs struct {
 }
 
 func newChaos(t testing.TB, seed uint64, planted bugs) *chaos {
-	c := &chaos{random: rand.New(rand.NewPCG(seed, 7)), model: newModel(), sizes: map[byte]int64{}, bugs: planted}
+	c := &chaos{random: rand.New(rand.NewPCG(seed, 7)), model: sectors.New(), sizes: map[byte]int64{}, bugs: planted}
 	c.rig = newRig(t)
 	c.reopen()
 	for n := byte(1); n <= 3; n++ {
@@ -102,7 +105,7 @@ func (c *chaos) fail(err error) {
 
 func (c *chaos) addReplica(n byte) {
 	c.create(n, chaosSize)
-	c.model.add(n, chaosSize)
+	c.model.Add(n, chaosSize)
 	c.sizes[n] = chaosSize
 	c.order = append(c.order, n)
 }
@@ -132,6 +135,7 @@ func (c *chaos) submit(r *Replica, op *Op, done func(*Op)) {
 		c.inFlight--
 		if op.Err != nil && c.tolerant {
 			c.failed = append(c.failed, fmt.Errorf("%s: %w", op.Kind, op.Err))
+			c.model.Spoil()
 			return
 		}
 		if op.Err != nil {
@@ -156,8 +160,10 @@ func (c *chaos) act() {
 		c.actFlush(n, r)
 	case p < 92:
 		c.actRead(n, r)
-	case p < 96:
+	case p < 94:
 		c.actHash(r)
+	case p < 98:
+		c.actCut(n, r)
 	default:
 		c.actClear(r)
 	}
@@ -165,30 +171,39 @@ func (c *chaos) act() {
 
 func (c *chaos) actWrite(n byte, r *Replica) {
 	first, count := c.span(c.pick(4, 16, 300))
-	tag := c.model.begin(n, first, count, false)
+	tag := c.model.Begin(n, first, count, false)
 	data := make([]byte, count*block.SectorSize)
 	for i := range count {
-		fillSector(data[i*block.SectorSize:(i+1)*block.SectorSize], n, tag+uint64(i))
+		sectors.Fill(data[i*block.SectorSize:(i+1)*block.SectorSize], n, tag+uint64(i))
 	}
 	c.note("write %d: %d+%d tag %d", n, first, count, tag)
-	c.submit(r, writeOp(int64(first)*block.SectorSize, data), func(*Op) { c.model.ack(n, first, count, tag, false) })
+	c.submit(r, writeOp(int64(first)*block.SectorSize, data), func(*Op) { c.model.Ack(n, first, count, tag, false) })
 }
 
 func (c *chaos) actZero(n byte, r *Replica) {
 	first, count := c.span(c.pick(20, 300, 20000))
-	tag := c.model.begin(n, first, count, true)
+	tag := c.model.Begin(n, first, count, true)
 	c.note("zero %d: %d+%d", n, first, count)
 	op := &Op{Kind: Zero, Offset: int64(first) * block.SectorSize, Length: int64(count) * block.SectorSize}
-	c.submit(r, op, func(*Op) { c.model.ack(n, first, count, tag, true) })
+	c.submit(r, op, func(*Op) { c.model.Ack(n, first, count, tag, true) })
 }
 
 func (c *chaos) actFlush(n byte, r *Replica) {
-	marks := c.model.mark(n)
-	number := block.FlushNumber{Epoch: 1, N: c.model.nextTag}
+	marks := c.model.Mark(n)
+	var cuts []*sectors.Cut
+	for _, q := range c.model.Cuts {
+		if q.Replica == n && q.Acked {
+			cuts = append(cuts, q)
+		}
+	}
+	number := block.FlushNumber{Epoch: 1, N: c.model.NextTag}
 	c.note("flush %d", n)
 	c.submit(r, &Op{Kind: Flush, FlushNumber: number}, func(*Op) {
 		c.note("flushed %d", n)
-		c.model.flushed(n, marks)
+		c.model.Flushed(n, marks)
+		for _, q := range cuts {
+			q.Flushed = true
+		}
 		if r.FlushNumber().Less(number) {
 			c.fail(fmt.Errorf("flush %v ended, the number is %v", number, r.FlushNumber()))
 		}
@@ -203,7 +218,7 @@ func (c *chaos) actRead(n byte, r *Replica) {
 	op.Buf = block.NewBuffer(int(op.Length))
 	c.submit(r, op, func(op *Op) {
 		for i := range count {
-			if _, err := readSector(op.Buf.Data[i*block.SectorSize:(i+1)*block.SectorSize], n); err != nil {
+			if _, err := sectors.Read(op.Buf.Data[i*block.SectorSize:(i+1)*block.SectorSize], n); err != nil {
 				c.fail(fmt.Errorf("read replica %d sector %d: %w", n, first+i, err))
 			}
 		}
@@ -298,6 +313,32 @@ func (c *chaos) crash() {
 	}
 }
 
+// closeInOrder closes the store, after a flush, for Close would wait for jobs that
+// nobody runs. Then nothing can be lost, with or without power.
+func (c *chaos) closeInOrder() {
+	c.settle()
+	c.actFlush(c.order[0], c.replica(c.order[0]))
+	if c.settle(); c.failure != nil {
+		return
+	}
+	power := c.random.IntN(2) == 0
+	c.note("closed in order, power lost %v", power)
+	if err := c.store.Close(); err != nil {
+		c.fail(err)
+		return
+	}
+	if power {
+		c.dir = c.dir.CrashClone(pebblevfs.CrashCloneCfg{})
+		c.device = c.device.Crash(c.steps, func(int, vfs.UnsyncedWrite, int) bool { return false })
+		c.options.Incarnation.DiskSequence++
+	} else {
+		c.device = c.device.Fork() // the store has closed the other one
+	}
+	if c.openBroken(); c.failure == nil {
+		c.verify(true)
+	}
+}
+
 // verify compares every sector with the model, and the maps with the
 // allocation.
 func (c *chaos) verify(kill bool) {
@@ -307,7 +348,11 @@ func (c *chaos) verify(kill bool) {
 		return
 	}
 	for _, n := range c.order {
-		r := c.replica(n)
+		r, err := c.store.Replica(replicaID(n))
+		if err != nil {
+			c.fail(err)
+			return
+		}
 		for at := int64(0); at < r.Size(); at += block.ChunkSize {
 			op := &Op{Kind: Read, Offset: at, Length: block.ChunkSize, Flags: block.FlagAcceptSuspect, Buf: block.NewBuffer(block.ChunkSize)}
 			c.submit(r, op, func(*Op) {})
@@ -318,14 +363,15 @@ func (c *chaos) verify(kill bool) {
 			c.compare(n, int(at/block.SectorSize), op.Buf.Data, kill)
 			op.Buf.Release()
 		}
+		c.verifyCuts(n, r, kill)
 	}
 }
 
 func (c *chaos) compare(n byte, first int, data []byte, kill bool) {
 	for i := 0; i < len(data)/block.SectorSize; i++ {
-		tag, err := readSector(data[i*block.SectorSize:(i+1)*block.SectorSize], n)
+		tag, err := sectors.Read(data[i*block.SectorSize:(i+1)*block.SectorSize], n)
 		if err == nil {
-			err = c.model.survive(n, first+i, tag, kill)
+			err = c.model.Survive(n, first+i, tag, kill)
 		}
 		if err != nil {
 			c.fail(fmt.Errorf("after a crash, kill %v: replica %d sector %d: %w", kill, n, first+i, err))
@@ -350,6 +396,9 @@ func (c *chaos) run(crashes int) error {
 		if c.random.IntN(8) == 0 {
 			c.replaceReplica()
 		}
+		if c.random.IntN(6) == 0 && c.failure == nil {
+			c.closeInOrder()
+		}
 		if c.crash(); c.failure != nil {
 			return c.failure
 		}
@@ -368,6 +417,7 @@ func (c *chaos) replaceReplica() {
 		return
 	}
 	c.order = append(c.order[:i], c.order[i+1:]...)
+	c.model.DropReplicaCuts(n)
 	for range c.random.IntN(10) {
 		if c.steps.Pending() > 0 {
 			c.steps.Step(0)

@@ -253,3 +253,38 @@ func TestNoSpaceOfDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestJournalGap: after a kill, the oldest record follows the number that the database
+// has, and each other one the record before it; else something was lost.
+func TestJournalGap(t *testing.T) {
+	killed := func() (g *rig, names []string) {
+		g = newRig(t)
+		g.options.JournalSize = 256
+		g.kill()
+		r := g.create(1, testSize)
+		for i := range int64(9) {
+			g.write(r, i*block.ExtentSize, fill(4096, 7))
+		}
+		names, err := journalNames(g.dir, "disk")
+		if err != nil || len(names) < 3 {
+			t.Fatal(names, err)
+		}
+		if err := g.store.Abandon(); err != nil {
+			t.Fatal(err)
+		}
+		return g, names
+	}
+	for _, lost := range []int{0, 1} {
+		g, names := killed()
+		if err := g.dir.Remove("disk/" + names[lost]); err != nil {
+			t.Fatal(err)
+		}
+		g.options.Dir, g.options.Device = g.dir, g.device
+		if _, err := Open(g.options); !errors.Is(err, block.ErrCorrupt) || !strings.Contains(err.Error(), names[1+lost]+" at byte 64") {
+			t.Errorf("journal %d of %d lost: %v", lost, len(names), err)
+		}
+	}
+	g, _ := killed()
+	g.open()
+	g.expect(g.replica(1), 8*block.ExtentSize, fill(4096, 7))
+}

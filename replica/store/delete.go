@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -20,10 +21,10 @@ type deletion struct {
 	running bool
 	// next is where the next step begins.
 	next uint32
-	// keys and extents are those of the step.
-	keys    [][]byte
-	extents []uint32
-	last    bool
+	// keys and areas are those of the step.
+	keys  [][]byte
+	areas []area
+	last  bool
 }
 
 // deletionStep bounds the entries that one commit removes.
@@ -60,15 +61,14 @@ func (s *Store) Delete(id block.ReplicaID) error {
 		s.fail(err)
 		return fmt.Errorf("delete replica %s: %w", id, err)
 	}
-	s.deletions = append(s.deletions, &deletion{replica: r})
-	s.startDeletions()
+	s.retire(r)
 	return nil
 }
 
 func (s *Store) storeTombstone(id block.ReplicaID, record *replicaRecord) error {
 	b := s.db.NewBatch()
 	defer b.Close()
-	if err := b.Set(replicaKey(nil, id), record.encode(), nil); err != nil {
+	if err := b.Set(replicaKey(id), record.encode(), nil); err != nil {
 		return databaseError(err)
 	}
 	return s.commitBatch(b)
@@ -81,7 +81,7 @@ func (s *Store) startDeletions() {
 		return
 	}
 	d := s.deletions[0]
-	if d.running || d.replica.inFlight > 0 {
+	if d.running || d.replica.inFlight > 0 || s.pruning != nil && s.pruning.replica == d.replica {
 		return
 	}
 	if !d.flushed {
@@ -121,13 +121,10 @@ func (s *Store) stepDeletion(d *deletion) {
 		return
 	}
 	err := s.readDeletion(d)
-	s.mu.Lock()
-	if s.abandoned {
-		s.mu.Unlock()
+	if !s.jobBack() {
 		return
 	}
 	defer s.unlock()
-	s.jobDone()
 	if err != nil {
 		d.running = false
 		s.fail(err)
@@ -137,58 +134,90 @@ func (s *Store) stepDeletion(d *deletion) {
 	s.startCommit()
 }
 
+// readDeletion takes extent by extent, each with all its states: they may name the
+// same places, of which nothing may be left when those are given to others.
 func (s *Store) readDeletion(d *deletion) error {
-	d.keys, d.extents, d.last = nil, nil, true
+	d.keys, d.areas, d.last = nil, nil, false
 	h := d.replica.record.handle
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: mapKey(nil, h, d.next), UpperBound: handleKey(nil, keyMap, h+1)})
+	heads, err := s.db.NewIter(&pebble.IterOptions{LowerBound: mapKey(nil, h, d.next), UpperBound: handleKey(nil, keyMap, h+1)})
 	if err != nil {
 		return databaseError(err)
 	}
-	var e entryState
-	for ok := it.First(); ok; ok = it.Next() {
-		if len(d.keys) == deletionStep {
-			d.last = false
+	kept, err := s.db.NewIter(&pebble.IterOptions{LowerBound: undoKey(nil, h, d.next, 0), UpperBound: handleKey(nil, keyUndo, h+1)})
+	if err != nil {
+		_ = heads.Close() // nothing was read
+		return databaseError(err)
+	}
+	heads.First()
+	kept.First()
+	for err == nil && len(d.keys) < deletionStep {
+		extent := min(extentAt(heads, 9), extentAt(kept, 5))
+		if extent == ^uint32(0) {
+			d.last = true
 			break
 		}
-		_, extent, err := splitMapKey(it.Key())
-		if err == nil {
-			err = decodeEntry(it.Value(), &e)
+		for ; err == nil && extentAt(heads, 9) == extent; heads.Next() {
+			err = d.take(heads)
 		}
-		if err != nil {
-			_ = it.Close() // the damaged entry is the error that counts
-			return fmt.Errorf("delete replica %s: %w", d.replica.id, err)
+		for ; err == nil && extentAt(kept, 5) == extent; kept.Next() {
+			err = d.take(kept)
 		}
-		d.keys = append(d.keys, slices.Clone(it.Key()))
-		d.extents = append(d.extents, e.extent)
 		d.next = extent + 1
 	}
-	if err := it.Close(); err != nil {
-		return databaseError(err)
+	for _, it := range []*pebble.Iterator{heads, kept} {
+		if closeErr := it.Close(); closeErr != nil && err == nil {
+			err = databaseError(closeErr)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("delete replica %s: %w", d.replica.id, err)
+	}
+	return nil
+}
+
+// extentAt is the extent in the key where it stands, the highest number at the end.
+func extentAt(it *pebble.Iterator, at int) uint32 {
+	if !it.Valid() || len(it.Key()) != 13 {
+		return ^uint32(0)
+	}
+	return binary.BigEndian.Uint32(it.Key()[at:])
+}
+
+func (d *deletion) take(it *pebble.Iterator) error {
+	var e entryState
+	if err := decodeEntry(it.Value(), &e); err != nil {
+		return fmt.Errorf("map key %x: %w", it.Key(), err)
+	}
+	d.keys = append(d.keys, slices.Clone(it.Key()))
+	for p := range e.placements {
+		if !p.foreign() {
+			for a := range p.areas {
+				d.areas = append(d.areas, a)
+			}
+		}
 	}
 	return nil
 }
 
 // buildDeletion adds a step to a commit; the last one removes the replica's
 // other keys.
-func (s *Store) buildDeletion(c *commit, pages *bitset) {
+func (s *Store) buildDeletion(c *commit, pages *touched) {
 	d := c.deletion
 	for _, key := range d.keys {
 		s.put(c.batch.Delete(key, nil))
 	}
-	for _, n := range d.extents {
-		pages.add(allocationPage(n))
-	}
+	pages.add(d.areas)
 	if !d.last {
 		return
 	}
 	h := d.replica.record.handle
-	for _, kind := range []byte{keyFence, keyView, keyUsed} {
+	for _, kind := range []byte{keyFence, keyView, keyUsed, keyLine} {
 		s.put(c.batch.Delete(handleKey(nil, kind, h), nil))
 	}
-	for _, kind := range []byte{keyLog, keyDirtySet, keyDirtyPage} {
+	for _, kind := range []byte{keyLog, keyDirtySet, keyDirtyPage, keyCut, keyChange} {
 		s.put(c.batch.DeleteRange(handleKey(nil, kind, h), handleKey(nil, kind, h+1), nil))
 	}
-	s.put(c.batch.Delete(replicaKey(nil, d.replica.id), nil))
+	s.put(c.batch.Delete(replicaKey(d.replica.id), nil))
 }
 
 // deletionCommitted frees the extents of a step and goes on.
@@ -197,9 +226,9 @@ func (s *Store) deletionCommitted(d *deletion) {
 	if s.failed != nil {
 		return
 	}
-	for _, n := range d.extents {
-		s.space.unuse(n)
-		s.space.forget(n)
+	for _, a := range d.areas {
+		s.space.unuseArea(a)
+		s.space.forgetArea(a)
 	}
 	if d.last {
 		r := d.replica
@@ -207,6 +236,7 @@ func (s *Store) deletionCommitted(d *deletion) {
 		s.replicas = slices.DeleteFunc(s.replicas, func(q *Replica) bool { return q == r })
 		s.slots.remove(r.record.slot)
 		s.deletions = s.deletions[1:]
+		s.releaseOrigin(r)
 	}
 	s.wakeSpace()
 	s.startDeletions()

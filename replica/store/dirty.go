@@ -18,10 +18,21 @@ const (
 )
 
 func validateUpdate(u *block.Update, size int64) error {
+	if u.Grow != 0 {
+		if u.Grow < size || u.Grow > block.MaxVolumeSize || u.Grow%block.SectorSize != 0 {
+			return fmt.Errorf("grow from %d to %d bytes: %w", size, u.Grow, block.ErrInvalid)
+		}
+		size = u.Grow
+	}
+	for _, c := range u.Cuts {
+		if c.Snapshot.IsZero() || c.Snapshot == block.KeptHead {
+			return fmt.Errorf("cut for snapshot %s: %w", c.Snapshot, block.ErrInvalid)
+		}
+	}
 	limit := block.RegionCount(size)
 	for _, list := range [][]block.DirtySet{u.SetDirty, u.AddDirty, u.ClearDirty} {
 		for i := range list {
-			if !regionsWithin(list[i].Regions, limit) {
+			if !list[i].Regions.Within(limit) {
 				return fmt.Errorf("dirty set of replica %s: regions past the end: %w", list[i].Replica, block.ErrInvalid)
 			}
 		}
@@ -29,20 +40,10 @@ func validateUpdate(u *block.Update, size int64) error {
 	if u.View != nil && len(u.View.Replicas) > maxMembers {
 		return fmt.Errorf("view of %d replicas, at most %d: %w", len(u.View.Replicas), maxMembers, block.ErrInvalid)
 	}
-	if !regionsWithin(u.ClearLog, limit) {
+	if !u.ClearLog.Within(limit) {
 		return fmt.Errorf("log regions past the end: %w", block.ErrInvalid)
 	}
 	return nil
-}
-
-// regionsWithin reports whether every region of s is below limit.
-func regionsWithin(s block.Regions, limit int) bool {
-	for g := range s.All() {
-		if int(g) >= limit {
-			return false
-		}
-	}
-	return true
 }
 
 // applyDirty is the list of dirty sets after u. Neither the old list nor its

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 
@@ -24,8 +25,17 @@ const (
 // Incarnation of the embedded Options are filled in.
 type DiskOptions struct {
 	Options
-	// Workers is the number of operations the kernel is given at once; 0 chooses.
+	// Engine is how I/O on the data file reaches the kernel; empty chooses.
+	Engine vfs.Engine
+	// Workers is the number of operations the kernel is given at once by threads; 0
+	// chooses.
 	Workers int
+	// LockWait is how long OpenDisk waits for a lock that somebody has, such as the
+	// last requests of a process that was killed.
+	LockWait time.Duration
+	// Spent is an incarnation under which the disk has failed, or zero. It is not opened
+	// under that again: what was lost then would pass for durable.
+	Spent block.Incarnation
 	// Buffered goes through the page cache, for file systems without O_DIRECT.
 	Buffered bool
 }
@@ -98,7 +108,10 @@ func clearUnfinished(path string) error {
 // another version wrote it, and block.ErrCorrupt if it is damaged.
 func OpenDisk(path string, options DiskOptions) (*Store, error) {
 	data := filepath.Join(path, dataName)
-	dev, err := vfs.OpenOSDevice(data, vfs.OSDeviceOptions{Workers: options.Workers, Buffered: options.Buffered})
+	dev, err := vfs.OpenDevice(data, vfs.OSDeviceOptions{
+		Engine: options.Engine, Workers: options.Workers, Buffered: options.Buffered,
+		LockWait: options.LockWait, Logger: options.Logger,
+	})
 	if errors.Is(err, block.ErrNotFound) {
 		return nil, fmt.Errorf("open disk in %s: it has not been formatted: %w", path, block.ErrNotFound)
 	}
@@ -109,6 +122,11 @@ func OpenDisk(path string, options DiskOptions) (*Store, error) {
 	o.Dir, o.Path, o.Device = pebblevfs.Default, path, dev
 	if o.Incarnation, err = vfs.SystemIncarnation(data); err != nil {
 		return nil, errors.Join(fmt.Errorf("open disk in %s: %w", path, err), dev.Close())
+	}
+	if o.Incarnation == options.Spent {
+		err := fmt.Errorf("open disk in %s: it has failed: unmount its file system and mount it again, or restart the machine, which shows whether it lost anything, then add it: %w",
+			path, block.ErrDiskFailed)
+		return nil, errors.Join(err, dev.Close())
 	}
 	s, err := Open(o)
 	if err != nil {

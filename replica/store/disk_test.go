@@ -239,6 +239,7 @@ func TestConcurrent(t *testing.T) {
 			}
 		}
 	})
+	users.Go(func() { takeAndDrop(t, r) })
 	users.Wait()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -247,12 +248,51 @@ func TestConcurrent(t *testing.T) {
 	defer s.Close()
 	// Deletions that were cut short go on.
 	s.mu.Lock()
-	for s.jobs > 0 || len(s.deletions) > 0 {
+	for s.jobs > 0 || len(s.deletions) > 0 || s.pruning != nil {
 		s.quiet.Wait()
 	}
 	s.mu.Unlock()
 	if err := s.Check(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// takeAndDrop takes cuts while others write, reads each twice, which must give the
+// same, and drops it.
+func takeAndDrop(t *testing.T, r *Replica) {
+	random := rand.New(rand.NewPCG(77, 1))
+	for n := range 40 {
+		id := manyName(n)
+		if err := wait(r, &Op{Kind: Update, Meta: &block.Update{Cuts: []block.CutRequest{{Snapshot: id}}}}); err != nil {
+			t.Error(err)
+			return
+		}
+		at := random.Int64N(60) << 20
+		var first []byte
+		for range 2 {
+			op := &Op{Kind: Read, Snapshot: id, Offset: at, Length: 1 << 20, Buf: block.NewBuffer(1 << 20)}
+			if err := wait(r, op); err != nil {
+				t.Error(err)
+				return
+			}
+			if first != nil && !bytes.Equal(first, op.Buf.Data) {
+				t.Errorf("cut %d has changed", n)
+			}
+			first = op.Buf.Data
+		}
+		if _, err := r.Usage(id); err != nil {
+			t.Error(err)
+		}
+		if _, err := r.Changed(id, block.SnapshotID{}, block.Span{Length: r.Size()}); err != nil {
+			t.Error(err)
+		}
+		if n%3 == 0 {
+			continue
+		}
+		if err := wait(r, &Op{Kind: Update, Meta: &block.Update{DropCuts: []block.SnapshotID{id}}}); err != nil {
+			t.Error(err)
+			return
+		}
 	}
 }
 

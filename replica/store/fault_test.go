@@ -14,6 +14,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/vfs"
+	"github.com/holdfast-io/holdfast/test/crash/sectors"
 )
 
 // faultKind is a way in which disks fail.
@@ -21,6 +22,8 @@ type faultKind struct {
 	// kinds are those of the operations that are counted, as named by the wrappers
 	// below; empty means all.
 	kinds string
+	// names is part of the names of the files that are counted; empty means all.
+	names string
 	// forever: not one operation fails, but also all after it.
 	forever bool
 	// err is what a file says, device what the data file says.
@@ -41,7 +44,7 @@ type fault struct {
 
 // hit counts an operation and reports whether it fails.
 func (f *fault) hit(kind, name string) bool {
-	if f.kinds != "" && !strings.Contains(f.kinds, kind) {
+	if f.kinds != "" && !strings.Contains(f.kinds, kind) || !strings.Contains(name, f.names) {
 		return false
 	}
 	n := f.count.Add(1) - 1
@@ -306,10 +309,10 @@ func TestEveryFault(t *testing.T) {
 
 // faultyRun plays the scenario on a store whose disk has the fault.
 func faultyRun(t *testing.T, f *fault) *chaos {
-	c := &chaos{rig: newRig(t), random: rand.New(rand.NewPCG(1, 1)), model: newModel(), sizes: map[byte]int64{}}
+	c := &chaos{rig: newRig(t), random: rand.New(rand.NewPCG(1, 1)), model: sectors.New(), sizes: map[byte]int64{}}
 	for n := byte(1); n <= 2; n++ {
-		c.create(n, syncPointSize)
-		c.model.add(n, syncPointSize)
+		c.create(n, faultSize)
+		c.model.Add(n, faultSize)
 		c.order = append(c.order, n)
 	}
 	// Whatever opening takes does not count.
@@ -371,7 +374,7 @@ func (c *chaos) failsStop(f *fault) {
 // afterFault crashes a copy of what is left and opens it on a disk that works.
 func (c *chaos) afterFault(t *testing.T, kill bool) error {
 	g := &rig{t: t, steps: &vfs.StepExecutor{}, options: c.options}
-	after := &chaos{rig: g, model: c.model.clone(), order: c.order}
+	after := &chaos{rig: g, model: c.model.Clone(), order: c.order}
 	random := rand.New(rand.NewPCG(1, 1))
 	if kill {
 		g.dir = keepAll(c.dir)

@@ -19,14 +19,22 @@ type round struct {
 	slots   []*Replica
 	writing int
 	io      vfs.IO
-	// refs are the entries that batch carries. set and clear are the extents
+	// refs are the entries that batch carries. set and clear are the areas
 	// that the database names after, and no longer names after the commit.
 	refs  []entryRef
-	set   []uint32
-	clear []uint32
-	batch *pebble.Batch
+	set   []area
+	clear []area
+	// emptied are those of clear that memory still uses.
+	emptied []area
+	batch   *pebble.Batch
+	// pages have stale checksums that batch carries, and valid are the cuts that
+	// become valid with it.
+	pages []*page
+	valid []validated
 	// seq is the newest journal record that batch covers.
 	seq uint64
+	// number is that of the round, in the order of collection.
+	number uint64
 	// syncing are the replicas with data that the sync covers.
 	syncing []*Replica
 	err     error
@@ -48,7 +56,8 @@ func (s *Store) startRound() {
 	s.round = r
 	r.err = nil
 	r.tasks, s.flushWaiting = s.flushWaiting, r.tasks[:0]
-	r.slots, r.set, r.clear = r.slots[:0], r.set[:0], r.clear[:0]
+	r.slots, r.set, r.clear, r.emptied = r.slots[:0], r.set[:0], r.clear[:0], r.emptied[:0]
+	r.pages, r.valid = r.pages[:0], r.valid[:0]
 	for _, t := range r.tasks {
 		if t.op.Kind == Flush && t.replica.noteFlush(t.op) {
 			r.slots = append(r.slots, t.replica)
@@ -113,9 +122,7 @@ func (s *Store) writeSlot(r *round, replica *Replica) {
 }
 
 func (s *Store) slotDone(io *vfs.IO) {
-	s.mu.Lock()
-	if s.abandoned {
-		s.mu.Unlock()
+	if !s.enter() {
 		return
 	}
 	defer s.unlock()
@@ -142,34 +149,31 @@ func (s *Store) slotWritten(r *round) {
 
 // collect takes into the round the state of every changed entry. Their data was
 // written before, and so is covered by the sync that follows. From here on the
-// extents that they name are taken, whatever becomes of the entries: the commit
+// areas that they name are taken, whatever becomes of the entries: the commit
 // will name them.
 func (s *Store) collect(r *round) {
+	s.collected++
+	r.number = s.collected
 	r.seq = s.journal.seq
 	r.refs, s.changed = s.changed, r.refs[:0]
-	if len(r.refs) > 0 {
+	if len(r.refs)+len(s.freed) > 0 {
 		r.batch = s.db.NewBatch()
 	}
+	for i, c := range s.freed {
+		r.clear = append(r.clear, c.area)
+		s.countBlocks(c.replica, -c.area.size())
+		s.freed[i] = claim{}
+	}
+	s.freed = s.freed[:0]
 	for _, ref := range r.refs {
 		e := ref.entry()
 		e.changed, e.inRound = false, true
 		clearStale(ref.page, e)
-		named := e.extent
-		if e.data == 0 {
-			named = 0
-		}
-		if named != e.stored {
-			if e.stored != 0 {
-				r.clear = append(r.clear, e.stored)
-			}
-			if named != 0 {
-				r.set = append(r.set, named)
-				s.space.persist(named)
-			}
-			s.countExtents(r.batch, ref.page.replica, e.stored, named)
-			e.stored = named
-		}
-		s.putEntry(r.batch, ref.page.replica.record.handle, ref.extent(), &e.entryState)
+		s.collectEntry(r, ref)
+	}
+	s.collectCuts(r)
+	if r.batch != nil {
+		s.putCounts(r.batch)
 	}
 	r.syncing, s.unsynced = s.unsynced, r.syncing[:0]
 	for _, replica := range r.syncing {
@@ -178,30 +182,110 @@ func (s *Store) collect(r *round) {
 	}
 }
 
-// countExtents keeps the number of extents that the database names for a
-// replica, as an entry goes from one extent to another or none.
-func (s *Store) countExtents(b *pebble.Batch, r *Replica, from, to uint32) {
-	before := r.extents
-	if from != 0 {
-		r.extents--
+// collectEntry takes the head and the kept states of one extent into the round.
+func (s *Store) collectEntry(r *round, ref entryRef) {
+	e, replica := ref.entry(), ref.page.replica
+	h, extent := replica.record.handle, ref.extent()
+	for w := range e.placements {
+		if n := (area{extent: w.extent()}); w.mask() == 0 && s.space.durable.has(n.extent) {
+			r.clear = append(r.clear, n)
+			r.emptied = append(r.emptied, n)
+			s.countBlocks(replica, -n.size())
+		}
 	}
-	if to != 0 {
-		r.extents++
-	}
-	if r.extents != before {
-		s.put(b.Set(handleKey(nil, keyUsed, r.record.handle), binary.LittleEndian.AppendUint64(nil, r.extents), nil))
+	head := replica.stored(&e.entryState)
+	s.persistState(r, replica, head)
+	s.putHead(r.batch, h, extent, head)
+	s.putChanges(r.batch, replica, extent, headLayer, head)
+	for u := e.undo; u != nil; u = u.next {
+		if u.collected {
+			continue
+		}
+		u.collected = true
+		s.persistState(r, replica, u.state)
+		s.putUndo(r.batch, h, extent, u.layer, u.state)
+		s.putChanges(r.batch, replica, extent, u.layer, u.state)
 	}
 }
 
-// putEntry stores an entry, or removes it if it has no data.
-func (s *Store) putEntry(b *pebble.Batch, h handle, extent uint32, e *entryState) {
+// persistState marks what a state names as durable.
+func (s *Store) persistState(r *round, replica *Replica, e *entryState) {
+	if e == nil {
+		return
+	}
+	for p := range e.placements {
+		if p.foreign() || p.mask() == 0 {
+			continue
+		}
+		for a := range p.areas {
+			if rest, some := s.space.undurable(a); some {
+				s.space.persistArea(rest)
+				r.set = append(r.set, rest)
+				s.countBlocks(replica, rest.size())
+			}
+		}
+	}
+}
+
+// countBlocks keeps the number of blocks that the database names for a replica.
+func (s *Store) countBlocks(r *Replica, n int64) {
+	r.blocks += n
+	if !r.countChanged {
+		r.countChanged = true
+		s.counted = append(s.counted, r)
+	}
+}
+
+// putCounts stores the numbers that changed.
+func (s *Store) putCounts(b *pebble.Batch) {
+	for i, r := range s.counted {
+		s.counted[i] = nil
+		r.countChanged = false
+		s.put(b.Set(handleKey(nil, keyUsed, r.record.handle), binary.LittleEndian.AppendUint64(nil, uint64(r.blocks)), nil))
+	}
+	s.counted = s.counted[:0]
+}
+
+// putHead stores the entry of a head, or removes it if there is none.
+func (s *Store) putHead(b *pebble.Batch, h handle, extent uint32, e *entryState) {
 	s.keyBuffer = mapKey(s.keyBuffer[:0], h, extent)
-	if e.data == 0 {
+	s.putState(b, e)
+}
+
+// putUndo stores a kept state, or removes it if there is none.
+func (s *Store) putUndo(b *pebble.Batch, h handle, extent, layer uint32, e *entryState) {
+	s.keyBuffer = undoKey(s.keyBuffer[:0], h, extent, layer)
+	s.putState(b, e)
+}
+
+func (s *Store) putState(b *pebble.Batch, e *entryState) {
+	if e == nil {
 		s.put(b.Delete(s.keyBuffer, nil))
 		return
 	}
 	s.valueBuffer = appendEntry(s.valueBuffer[:0], e)
 	s.put(b.Set(s.keyBuffer, s.valueBuffer, nil))
+}
+
+// putChanges notes in the index what follows from a state: that the extent changed
+// in its layer, if there is an older cut to compare with, and, for one that a cut
+// keeps, after that cut. So a cut whose extent has nothing any more is noted, too.
+func (s *Store) putChanges(b *pebble.Batch, r *Replica, extent, key uint32, e *entryState) {
+	if e == nil {
+		return
+	}
+	if e.layer > r.durable.oldest() {
+		s.putChange(b, r.record.handle, e.layer, extent)
+	}
+	if key != headLayer {
+		_, above := r.durable.neighbours(key)
+		s.putChange(b, r.record.handle, above, extent)
+	}
+}
+
+func (s *Store) putChange(b *pebble.Batch, h handle, layer, extent uint32) {
+	s.keyBuffer = changeKey(s.keyBuffer[:0], h, layer, extent)
+	s.put(b.Set(s.keyBuffer, nil, nil))
 }
 
 // put takes the result of adding to a batch, which fails only if the batch is
@@ -213,9 +297,7 @@ func (s *Store) put(err error) {
 }
 
 func (s *Store) syncDone(io *vfs.IO) {
-	s.mu.Lock()
-	if s.abandoned {
-		s.mu.Unlock()
+	if !s.enter() {
 		return
 	}
 	defer s.unlock()
@@ -241,18 +323,26 @@ func (s *Store) endRound() {
 	}
 	if s.failed == nil {
 		s.journal.applied = max(s.journal.applied, r.seq)
-		for _, n := range r.clear {
-			s.space.forget(n)
+		s.ended = r.number
+		for _, a := range r.clear {
+			s.space.forgetArea(a)
 		}
+	}
+	for i, p := range r.pages {
+		r.pages[i] = nil
+		s.unpin(p)
 	}
 	for i, ref := range r.refs {
 		ref.entry().inRound = false
+		if s.failed == nil {
+			ref.entry().endUndo()
+		}
 		s.unpin(ref.page)
 		r.refs[i] = entryRef{}
 	}
 	r.refs = r.refs[:0]
 	for i, replica := range r.syncing {
-		clear(replica.syncing)
+		replica.syncing = replica.syncing[:0]
 		r.syncing[i] = nil
 	}
 	r.syncing = r.syncing[:0]
@@ -265,6 +355,7 @@ func (s *Store) endRound() {
 	s.wakeSpace()
 	s.evict()
 	s.startDeletions()
+	s.startPruning()
 	if s.roundWanted || len(s.flushWaiting) > 0 {
 		s.startRound()
 	}

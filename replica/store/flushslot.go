@@ -9,6 +9,8 @@ import (
 
 const (
 	flushMagic = 0x48534c46 // "FLSH"
+	// flushVersion is that of the first format; the record has not changed since.
+	flushVersion = 1
 	// maxConfirmed bounds the confirmed flushes of a replica; one block holds them.
 	maxConfirmed = 100
 
@@ -36,7 +38,7 @@ func (f *flushRecord) encode(b []byte) {
 	le := binary.LittleEndian
 	clear(b)
 	out := le.AppendUint32(b[:0], flushMagic)
-	out = le.AppendUint32(out, Version)
+	out = le.AppendUint32(out, flushVersion)
 	out = append(out, f.replica.ID[:]...)
 	out = le.AppendUint64(out, f.counter)
 	out = le.AppendUint64(out, uint64(f.number.Epoch))
@@ -58,7 +60,7 @@ func decodeFlush(b []byte) (*flushRecord, error) {
 	d := decoder{rest: b[:flushSumOffset]}
 	if magic, version := d.u32(), d.u32(); magic != flushMagic {
 		return nil, fmt.Errorf("decode flush record at byte 0: %w", block.ErrCorrupt)
-	} else if version != Version {
+	} else if version != flushVersion {
 		return nil, versionError(version)
 	}
 	f := &flushRecord{}

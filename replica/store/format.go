@@ -8,8 +8,12 @@ import (
 )
 
 // Version is the version of every format of this package. It only moves
-// forward, and with it the package comment and the golden files.
-const Version = 1
+// forward, and with it the package comment and the golden files. Stores of older
+// versions are brought to this one when they are opened.
+const Version = 2
+
+// readable reports whether this build reads that version.
+func readable(version uint32) bool { return version == 1 || version == Version }
 
 // Geometry of the data file.
 const (
@@ -21,6 +25,8 @@ const (
 	// firstExtent is the first extent for data, in units of block.ExtentSize from
 	// the start of the file.
 	firstExtent = (firstFlushBlock + 2*flushSlots) / block.BlocksPerExtent
+	// FirstByte is the byte of the data file at which it begins.
+	FirstByte = int64(firstExtent * block.ExtentSize)
 	// maxExtents bounds the extent numbers, which are 32 bits wide.
 	maxExtents = 1 << 32
 )
@@ -32,10 +38,12 @@ type Identity struct {
 	Disk    block.DiskID
 }
 
-func encodeSuperblock(id Identity) []byte {
+func encodeSuperblock(id Identity) []byte { return encodeSuperblockOf(id, Version) }
+
+func encodeSuperblockOf(id Identity, version uint32) []byte {
 	b := make([]byte, 0, superblockLength)
 	b = append(b, superblockMagic...)
-	b = binary.LittleEndian.AppendUint32(b, Version)
+	b = binary.LittleEndian.AppendUint32(b, version)
 	b = append(b, id.Cluster.ID[:]...)
 	b = append(b, id.Node.ID[:]...)
 	b = append(b, id.Disk.ID[:]...)
@@ -46,29 +54,30 @@ func encodeSuperblock(id Identity) []byte {
 	return binary.LittleEndian.AppendUint32(b, checksum(b))
 }
 
-func decodeSuperblock(b []byte) (Identity, error) {
+// decodeSuperblock also returns the version that wrote it.
+func decodeSuperblock(b []byte) (Identity, uint32, error) {
 	if len(b) < superblockLength {
-		return Identity{}, fmt.Errorf("superblock of %d bytes: %w", len(b), block.ErrCorrupt)
+		return Identity{}, 0, fmt.Errorf("superblock of %d bytes: %w", len(b), block.ErrCorrupt)
 	}
 	d := decoder{rest: b[:superblockLength]}
 	if string(d.take(len(superblockMagic))) != superblockMagic {
-		return Identity{}, fmt.Errorf("no superblock at byte 0: %w", block.ErrCorrupt)
+		return Identity{}, 0, fmt.Errorf("no superblock at byte 0: %w", block.ErrCorrupt)
 	}
 	version := d.u32()
-	if version != Version {
-		return Identity{}, versionError(version)
+	if !readable(version) {
+		return Identity{}, 0, versionError(version)
 	}
 	var id Identity
 	id.Cluster.ID, id.Node.ID, id.Disk.ID = d.id(), d.id(), d.id()
 	slots, flushBlock, extent, reserved := d.u32(), d.u32(), d.u32(), d.u64()
 	sum := d.u32()
 	if d.short || sum != checksum(b[:superblockLength-4]) {
-		return Identity{}, fmt.Errorf("superblock at byte 0: checksum: %w", block.ErrCorrupt)
+		return Identity{}, 0, fmt.Errorf("superblock at byte 0: checksum: %w", block.ErrCorrupt)
 	}
 	if slots != flushSlots || flushBlock != firstFlushBlock || extent != firstExtent || reserved != 0 {
-		return Identity{}, fmt.Errorf("superblock at byte 0: unknown geometry: %w", block.ErrCorrupt)
+		return Identity{}, 0, fmt.Errorf("superblock at byte 0: unknown geometry: %w", block.ErrCorrupt)
 	}
-	return id, nil
+	return id, version, nil
 }
 
 func versionError(found uint32) error {
@@ -76,82 +85,24 @@ func versionError(found uint32) error {
 		found, Version, found, block.ErrVersion)
 }
 
-// entryState is one extent of a head map, as in memory and on disk.
-type entryState struct {
-	// extent is where the blocks lie, 0 for nowhere.
-	extent uint32
-	// data has bit b set when block b has been written.
-	data uint16
-	// sums are the checksums of the blocks in data.
-	sums [block.BlocksPerExtent]uint32
-}
-
-// maxEntryLength is the longest encoding of an entry of this version.
-const maxEntryLength = 1 + 8 + 2 + 4*block.BlocksPerExtent
-
-const placementOwned = 1
-
-// appendEntry encodes e; an entry without data is not stored at all.
-func appendEntry(b []byte, e *entryState) []byte {
-	if e.data == 0 {
-		return append(b, 0, 0, 0)
-	}
-	b = append(b, 1)
-	b = binary.LittleEndian.AppendUint16(b, e.data)
-	b = append(b, placementOwned)
-	base := uint64(e.extent) * block.BlocksPerExtent
-	b = append(b, byte(base), byte(base>>8), byte(base>>16), byte(base>>24), byte(base>>32))
-	b = binary.LittleEndian.AppendUint16(b, 0)
-	for i := range block.BlocksPerExtent {
-		if e.data&(1<<i) != 0 {
-			b = binary.LittleEndian.AppendUint32(b, e.sums[i])
-		}
-	}
-	return b
-}
-
-func decodeEntry(b []byte, e *entryState) error {
-	*e = entryState{}
-	d := decoder{rest: b}
-	switch d.u8() {
-	case 0:
-	case 1:
-		e.data = d.u16()
-		flags := d.u8()
-		low, high := d.u32(), d.u8()
-		base := uint64(low) | uint64(high)<<32
-		e.extent = uint32(base / block.BlocksPerExtent)
-		if flags != placementOwned || base%block.BlocksPerExtent != 0 || e.data == 0 ||
-			base/block.BlocksPerExtent < firstExtent || base/block.BlocksPerExtent >= maxExtents {
-			return fmt.Errorf("decode map entry at byte 1: placement: %w", block.ErrCorrupt)
-		}
-	default:
-		return fmt.Errorf("decode map entry at byte 0: placements: %w", block.ErrCorrupt)
-	}
-	if d.u16() != 0 {
-		return fmt.Errorf("decode map entry at byte %d: zero blocks without an older layer: %w", d.at-2, block.ErrCorrupt)
-	}
-	for i := range block.BlocksPerExtent {
-		if e.data&(1<<i) != 0 {
-			e.sums[i] = d.u32()
-		}
-	}
-	return d.end("map entry")
-}
-
 // Keys of the metadata database, described in the package comment.
 const (
 	keyIdentity    = 'A'
 	keyIncarnation = 'I'
 	keyAllocation  = 'B'
+	keyChange      = 'C'
 	keyDirtySet    = 'D'
 	keyDirtyPage   = 'E'
 	keyFence       = 'F'
+	keySplit       = 'G'
+	keyLine        = 'H'
 	keyJournal     = 'J'
 	keyLog         = 'L'
 	keyMap         = 'M'
 	keyHandle      = 'N'
+	keyUndo        = 'P'
 	keyReplica     = 'R'
+	keyCut         = 'S'
 	keyUsed        = 'U'
 	keyView        = 'V'
 )
@@ -169,8 +120,12 @@ func mapKey(b []byte, h handle, extent uint32) []byte {
 	return binary.BigEndian.AppendUint32(b, extent)
 }
 
-// headLayer is the layer of the head; older layers will have other numbers.
-const headLayer = 0
+// headLayer stands for the head in keys; firstLayer is the number of the first
+// head of a line.
+const (
+	headLayer  = 0
+	firstLayer = 1
+)
 
 // splitMapKey is the inverse of mapKey.
 func splitMapKey(key []byte) (h handle, extent uint32, err error) {
@@ -179,6 +134,9 @@ func splitMapKey(key []byte) (h handle, extent uint32, err error) {
 	}
 	return handle(binary.BigEndian.Uint32(key[1:])), binary.BigEndian.Uint32(key[9:]), nil
 }
+
+// handleIn is the handle in a key that begins with one.
+func handleIn(key []byte) handle { return handle(binary.BigEndian.Uint32(key[1:])) }
 
 func logPageKey(b []byte, h handle, page uint32) []byte {
 	return binary.BigEndian.AppendUint32(handleKey(b, keyLog, h), page)
@@ -192,47 +150,29 @@ func dirtyPageKey(b []byte, h handle, replica block.ReplicaID, page uint32) []by
 	return binary.BigEndian.AppendUint32(append(handleKey(b, keyDirtyPage, h), replica.ID[:]...), page)
 }
 
-func replicaKey(b []byte, id block.ReplicaID) []byte {
-	return append(append(b, keyReplica), id.ID[:]...)
-}
+func replicaKey(id block.ReplicaID) []byte { return append([]byte{keyReplica}, id.ID[:]...) }
 
-// regionPageWords is the number of words of a region set under one key.
-const regionPageWords = 8
-
-func appendRegionPage(b []byte, s block.Regions, page int) []byte {
-	for i := page * regionPageWords; i < (page+1)*regionPageWords; i++ {
-		var w uint64
-		if i < len(s) {
-			w = s[i]
-		}
+// appendRegionPage appends what is under one key of a set of regions.
+func appendRegionPage(b []byte, p *block.RegionPage) []byte {
+	for _, w := range p.Words {
 		b = binary.LittleEndian.AppendUint64(b, w)
 	}
 	return b
 }
 
+// decodeRegionPage adds a page to a set that has those before it.
 func decodeRegionPage(b []byte, s *block.Regions, page uint32) error {
-	const maxPage = block.MaxVolumeSize / block.RegionSize / 64 / regionPageWords
-	if len(b) != regionPageWords*8 || page >= maxPage {
+	p := block.RegionPage{Number: page}
+	if len(b) != 8*len(p.Words) || page >= block.MaxRegionPages {
 		return fmt.Errorf("decode regions, page %d of %d bytes: %w", page, len(b), block.ErrCorrupt)
 	}
-	for len(*s) < int(page+1)*regionPageWords {
-		*s = append(*s, 0)
+	for i := range p.Words {
+		p.Words[i] = binary.LittleEndian.Uint64(b[8*i:])
 	}
-	for i := range regionPageWords {
-		(*s)[int(page)*regionPageWords+i] = binary.LittleEndian.Uint64(b[8*i:])
+	if !s.AppendPage(p) {
+		return fmt.Errorf("decode regions, page %d is empty or out of order: %w", page, block.ErrCorrupt)
 	}
 	return nil
-}
-
-// regionPages is the number of pages a set takes.
-func regionPages(s block.Regions) int { return (len(s) + regionPageWords - 1) / regionPageWords }
-
-// regionWord is word i of a set that may be shorter.
-func regionWord(s block.Regions, i int) uint64 {
-	if i < len(s) {
-		return s[i]
-	}
-	return 0
 }
 
 // replicaRecord is what names a replica in its store.
@@ -308,7 +248,33 @@ func encodeView(v *block.View) []byte {
 		b = le.AppendUint64(b, uint64(m.Removed))
 		b = appendIncarnation(b, m.Incarnation)
 	}
+	if len(v.Snapshots) == 0 {
+		return b
+	}
+	b = le.AppendUint32(b, uint32(len(v.Snapshots)))
+	for i := range v.Snapshots {
+		q := &v.Snapshots[i]
+		b = append(b, q.ID.ID[:]...)
+		b = le.AppendUint64(b, uint64(q.Size))
+		b = le.AppendUint64(b, uint64(q.Created))
+	}
 	return b
+}
+
+// snapshots reads the list at the end of a view, which is not there if it is empty.
+func (d *decoder) snapshots(v *block.View) {
+	n := d.u32()
+	d.short = d.short || n == 0
+	for range n {
+		if d.short {
+			return
+		}
+		var q block.Snapshot
+		q.ID.ID = d.id()
+		q.Size = int64(d.u64())
+		q.Created = int64(d.u64())
+		v.Snapshots = append(v.Snapshots, q)
+	}
 }
 
 func decodeView(b []byte) (*block.View, error) {
@@ -332,6 +298,9 @@ func decodeView(b []byte) (*block.View, error) {
 		m.Removed = block.Revision(d.u64())
 		m.Incarnation = d.incarnation()
 		v.Replicas = append(v.Replicas, m)
+	}
+	if len(d.rest) > 0 {
+		d.snapshots(v)
 	}
 	if err := d.end("view"); err != nil {
 		return nil, err

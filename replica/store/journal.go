@@ -19,8 +19,8 @@ const (
 	journalPrefix       = "journal-"
 
 	recordHeaderLength = 12
-	// maxRecordLength is the longest payload of a record.
-	maxRecordLength = 8 + 4 + 4 + maxEntryLength
+	// maxRecordLength is the longest payload of a record: the head and every cut.
+	maxRecordLength = 8 + 4 + 4 + 2 + (maxCuts+1)*(4+maxEntryLength)
 )
 
 // journal makes changes of the map survive the death of the process: records go
@@ -29,9 +29,10 @@ const (
 // the one job that runs.
 type journal struct {
 	// seq numbers the records; applied is the number up to which the database
-	// has them.
+	// has them, written that up to which the file has.
 	seq     uint64
 	applied uint64
+	written uint64
 	// pending are encoded records that wait for the job, with the pieces that
 	// wait for them.
 	pending []byte
@@ -55,48 +56,65 @@ type journalFile struct {
 	last uint64
 }
 
-// journalRecord is the state of one extent after a change.
+// journalRecord is the state of one extent after a change: its head, and what
+// changed of the states that cuts keep.
 type journalRecord struct {
 	seq    uint64
 	handle handle
 	extent uint32
-	entry  entryState
+	states []keptState
 }
 
-func appendJournalHeader(b []byte, disk block.DiskID, inc block.Incarnation) []byte {
-	start := len(b)
-	b = append(b, journalMagic...)
-	b = binary.LittleEndian.AppendUint32(b, Version)
+// keptState is an entry of a chain; layer 0 is the head, no state that there is
+// none any more.
+type keptState struct {
+	layer uint32
+	state *entryState
+}
+
+func encodeJournalHeader(disk block.DiskID, inc block.Incarnation) []byte {
+	b := binary.LittleEndian.AppendUint32([]byte(journalMagic), Version)
 	b = append(b, disk.ID[:]...)
 	b = appendIncarnation(b, inc)
-	return binary.LittleEndian.AppendUint32(b, checksum(b[start:]))
+	return binary.LittleEndian.AppendUint32(b, checksum(b))
 }
 
-func decodeJournalHeader(b []byte) (disk block.DiskID, inc block.Incarnation, err error) {
+// decodeJournalHeader also returns the version of the records that follow.
+func decodeJournalHeader(b []byte) (disk block.DiskID, inc block.Incarnation, version uint32, err error) {
 	d := decoder{rest: b}
 	if string(d.take(len(journalMagic))) != journalMagic {
-		return disk, inc, fmt.Errorf("journal header at byte 0: %w", block.ErrCorrupt)
+		return disk, inc, 0, fmt.Errorf("journal header at byte 0: %w", block.ErrCorrupt)
 	}
-	version := d.u32()
+	version = d.u32()
 	disk.ID = d.id()
 	inc = d.incarnation()
 	sum := d.u32()
 	if d.short || sum != checksum(b[:journalHeaderLength-4]) {
-		return disk, inc, fmt.Errorf("journal header at byte 0: checksum: %w", block.ErrCorrupt)
+		return disk, inc, 0, fmt.Errorf("journal header at byte 0: checksum: %w", block.ErrCorrupt)
 	}
-	if version != Version {
-		return disk, inc, versionError(version)
+	if !readable(version) {
+		return disk, inc, 0, versionError(version)
 	}
-	return disk, inc, nil
+	return disk, inc, version, nil
 }
 
-func appendJournalRecord(b []byte, seq uint64, h handle, extent uint32, e *entryState) []byte {
-	start := len(b)
+// beginJournalRecord and endJournalRecord go around the states of a record.
+func beginJournalRecord(b []byte, seq uint64, h handle, extent uint32) []byte {
 	b = append(b, make([]byte, recordHeaderLength)...)
 	b = binary.LittleEndian.AppendUint64(b, seq)
 	b = binary.LittleEndian.AppendUint32(b, uint32(h))
 	b = binary.LittleEndian.AppendUint32(b, extent)
-	b = appendEntry(b, e)
+	return binary.LittleEndian.AppendUint16(b, 0)
+}
+
+func appendRecordState(b []byte, start int, layer uint32, e *entryState) []byte {
+	const countAt = recordHeaderLength + 8 + 4 + 4
+	count := b[start+countAt:]
+	binary.LittleEndian.PutUint16(count, binary.LittleEndian.Uint16(count)+1)
+	return appendState(binary.LittleEndian.AppendUint32(b, layer), e)
+}
+
+func endJournalRecord(b []byte, start int) []byte {
 	head, payload := b[start:start+recordHeaderLength], b[start+recordHeaderLength:]
 	binary.LittleEndian.PutUint32(head, uint32(len(payload)))
 	binary.LittleEndian.PutUint32(head[4:], checksum(payload))
@@ -107,7 +125,7 @@ func appendJournalRecord(b []byte, seq uint64, h handle, extent uint32, e *entry
 // decodeJournalRecord reads the first record of b and returns the bytes after
 // it. A record that b ends within is io.ErrUnexpectedEOF: the process died while
 // it wrote, and nobody was told that the record is there.
-func decodeJournalRecord(b []byte, r *journalRecord) (rest []byte, err error) {
+func decodeJournalRecord(b []byte, version uint32, r *journalRecord) (rest []byte, err error) {
 	if len(b) < recordHeaderLength {
 		return nil, io.ErrUnexpectedEOF
 	}
@@ -126,13 +144,38 @@ func decodeJournalRecord(b []byte, r *journalRecord) (rest []byte, err error) {
 	r.seq = d.u64()
 	r.handle = handle(d.u32())
 	r.extent = d.u32()
-	if d.short {
-		return nil, fmt.Errorf("journal record of %d bytes: %w", length, block.ErrCorrupt)
-	}
-	if err := decodeEntry(d.rest, &r.entry); err != nil {
+	if err := r.decodeStates(&d, version); err != nil {
 		return nil, fmt.Errorf("journal record: %w", err)
 	}
 	return rest, nil
+}
+
+// decodeStates reads what comes after the extent. Version 1 has the head alone.
+func (r *journalRecord) decodeStates(d *decoder, version uint32) error {
+	r.states = nil
+	if version == 1 {
+		state := new(entryState)
+		if err := d.entry(state); err != nil {
+			return err
+		}
+		if state.data == 0 {
+			state = nil
+		}
+		r.states = append(r.states, keptState{state: state})
+		return d.end("record")
+	}
+	for range d.u16() {
+		layer := d.u32()
+		state, err := d.state()
+		if err != nil {
+			return err
+		}
+		if d.short {
+			break
+		}
+		r.states = append(r.states, keptState{layer: layer, state: state})
+	}
+	return d.end("record")
 }
 
 // journalNames lists the journal files of a directory, oldest first.
@@ -174,7 +217,7 @@ func (s *Store) replayFile(path string, content []byte, apply func(r *journalRec
 	if len(content) < journalHeaderLength {
 		return nil
 	}
-	disk, inc, err := decodeJournalHeader(content[:journalHeaderLength])
+	disk, inc, version, err := decodeJournalHeader(content[:journalHeaderLength])
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
@@ -187,7 +230,7 @@ func (s *Store) replayFile(path string, content []byte, apply func(r *journalRec
 	var r journalRecord
 	for rest := content[journalHeaderLength:]; len(rest) > 0; {
 		at := len(content) - len(rest)
-		rest, err = decodeJournalRecord(rest, &r)
+		rest, err = decodeJournalRecord(rest, version, &r)
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			return nil
 		}
@@ -214,14 +257,18 @@ func readFile(fs vfs.FS, path string) ([]byte, error) {
 	return content, nil
 }
 
-// record queues the state of p's extent for the journal; p goes on when it is
-// written. The mutex is held.
+// record queues the state of p's extent for the journal, with all that the
+// database may lack of what cuts keep. The mutex is held.
 func (s *Store) record(p *piece) {
-	j := &s.journal
+	j, e, r := &s.journal, p.entry(), p.page.replica
 	j.seq++
-	j.pending = appendJournalRecord(j.pending, j.seq, p.page.replica.record.handle, p.extent(), &p.entry().entryState)
-	j.waiting = append(j.waiting, p)
-	s.startJournal()
+	start := len(j.pending)
+	b := beginJournalRecord(j.pending, j.seq, r.record.handle, p.extent())
+	b = appendRecordState(b, start, headLayer, r.stored(&e.entryState))
+	for u := e.undo; u != nil; u = u.next {
+		b = appendRecordState(b, start, u.layer, u.state)
+	}
+	j.pending = endJournalRecord(b, start)
 }
 
 func (s *Store) startJournal() {
@@ -234,9 +281,7 @@ func (s *Store) startJournal() {
 
 // runJournal is the job that writes what is pending.
 func (s *Store) runJournal() {
-	s.mu.Lock()
-	if s.abandoned {
-		s.mu.Unlock()
+	if !s.enter() {
 		return
 	}
 	j := &s.journal
@@ -258,10 +303,13 @@ func (s *Store) runJournal() {
 	j.running = false
 	if err != nil {
 		s.fail(err)
+	} else {
+		j.written = seq
+		s.letGo()
 	}
 	for i, p := range waiting {
 		waiting[i] = nil
-		s.pieceDone(p, s.failed)
+		s.pieceDone(p, errors.Join(p.err, s.failed))
 	}
 	j.spare, j.spareWaiting = buf[:0], waiting[:0]
 	s.startJournal()
@@ -312,7 +360,7 @@ func (s *Store) createJournal(seq uint64) error {
 	if err := file.Preallocate(0, s.options.JournalSize); err != nil {
 		return fmt.Errorf("allocate %s: %w", j.name, err)
 	}
-	header := appendJournalHeader(nil, s.identity.Disk, s.options.Incarnation)
+	header := encodeJournalHeader(s.identity.Disk, s.options.Incarnation)
 	if _, err := file.Write(header); err != nil {
 		return fmt.Errorf("write %s: %w", j.name, err)
 	}

@@ -29,6 +29,14 @@ const (
 	Update
 	// Fence stores NewFence durably; it must not be lower than the stored one.
 	Fence
+	// Repair gives a valid cut back blocks that fail their checksums, durably and in
+	// their place. Buf must be what the cut has: other bytes are block.ErrChecksum,
+	// and blocks that verify are left alone, so that nothing that can be read changes.
+	Repair
+	// Changed tells which extents of the span, at most 1 GiB, may differ between
+	// Snapshot and the head: bit i%8 of byte i/8 of Buf stands for extent i of the
+	// span. What was begun before and has not ended may be told of or not.
+	Changed
 )
 
 // Op is one asynchronous operation on a replica. The submitter fills the fields
@@ -38,7 +46,15 @@ type Op struct {
 	Flags  block.Flags
 	Offset int64
 	Length int64
-	// Buf is the source of a Write and the destination of a Read. The store holds
+	// Snapshot is the cut that a Changed is about. Unless zero, it is the one instead
+	// of the head that a Read or Hash is about; block.ErrNotFound if there is none. A Write or Zero of whole extents
+	// gives that cut other bytes, and with it what has inherited them from it; a
+	// valid cut, or one with a valid one above it, is block.ErrInvalid.
+	Snapshot block.SnapshotID
+	// Since, unless zero, is another cut: a Hash leaves out what the replica holds but
+	// once for both (see block.Request).
+	Since block.SnapshotID
+	// Buf is the source of a Write and the destination of a Read or Changed. The store holds
 	// no reference after Done.
 	Buf *block.Buffer
 
@@ -49,6 +65,9 @@ type Op struct {
 
 	// Hashes is the result of Hash.
 	Hashes []block.ExtentHash
+	// Next, for a Hash of a cut, is the next valid cut that may have other bytes in the
+	// span; zero if there is none.
+	Next block.SnapshotID
 	// Bad names, for a Read that failed with block.ErrChecksum, the first block
 	// that failed, by its offset in the volume.
 	Bad int64
@@ -79,6 +98,10 @@ func (k Kind) String() string {
 		return "update"
 	case Fence:
 		return "fence"
+	case Changed:
+		return "changes of"
+	case Repair:
+		return "repair"
 	default:
 		return fmt.Sprintf("operation %d of", uint8(k))
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,12 +20,6 @@ func (s *Store) metaPath() string { return s.options.Dir.PathJoin(s.options.Path
 
 func encodeHandle(h handle) []byte { return binary.LittleEndian.AppendUint32(nil, uint32(h)) }
 
-// fatalDatabaseError is what the database's logger panics with.
-type fatalDatabaseError struct{ message string }
-
-// Error implements error.
-func (e fatalDatabaseError) Error() string { return e.message }
-
 // databaseLogger passes on what the database says.
 type databaseLogger struct{ store *Store }
 
@@ -34,23 +29,31 @@ func (l databaseLogger) Errorf(format string, args ...any) {
 	l.store.options.Logger.Error("database", "disk", l.store.identity.Disk, "message", fmt.Sprintf(format, args...))
 }
 
-// Fatalf is called when the database can no longer write, and must not return.
+// Fatalf is called when the database has found a fault of its own, and must not
+// return. What the disk does wrong does not come to it (guard).
 func (l databaseLogger) Fatalf(format string, args ...any) {
-	panic(fatalDatabaseError{message: fmt.Sprintf(format, args...)})
+	panic(fmt.Sprintf(format, args...))
 }
 
 func (s *Store) databaseOptions() *pebble.Options {
 	o := &pebble.Options{
-		FS:                 s.options.Dir,
+		FS:                 s.databaseDir,
 		FormatMajorVersion: pebble.FormatNewest,
 		MemTableSize:       s.options.MemTableSize,
-		Logger:             databaseLogger{store: s},
-		ErrorIfNotExists:   true,
+		// The cache has what the tables in memory leave of it.
+		MemTableStopWritesThreshold: memTableStop,
+		Logger:                      databaseLogger{store: s},
+		ErrorIfNotExists:            true,
 		// Without this the database ends the process on damage; the reader that
 		// meets it gets an error as well, and can go elsewhere.
-		EventListener: &pebble.EventListener{DataCorruption: func(info pebble.DataCorruptionInfo) {
-			s.options.Logger.Error("database damaged", "disk", s.identity.Disk, "path", info.Path, "error", info.Details)
-		}},
+		EventListener: &pebble.EventListener{
+			DataCorruption: func(info pebble.DataCorruptionInfo) {
+				s.options.Logger.Error("database damaged", "disk", s.identity.Disk, "path", info.Path, "error", info.Details)
+			},
+			BackgroundError: func(err error) { _ = s.guard.show("work in", metaName, err) },
+		},
+		// A commit that waits for a compaction could not be given up when the disk fails.
+		L0StopWritesThreshold: 1000,
 	}
 	if s.options.Simulated {
 		o.DisableAutomaticCompactions = true
@@ -66,7 +69,10 @@ func (s *Store) databaseOptions() *pebble.Options {
 func newStore(options Options) *Store {
 	s := &Store{options: options.withDefaults(), byID: map[block.ReplicaID]*Replica{}, nextHandle: 1, zeroSum: zeroExtentSum()}
 	s.quiet.L = &s.mu
-	s.cache.limit = s.options.CacheSize
+	s.guard = newGuard(&s.watch, func() { s.options.Executor.Go(s.runDatabaseFailed) })
+	s.databaseDir = &metaDir{Dir: options.Dir, guard: s.guard, guarded: true}
+	s.options.Dir = &metaDir{Dir: options.Dir, guard: s.guard}
+	s.options.Device = s.watch.Device(options.Device)
 	s.journalJob, s.commitJob, s.growJob, s.deliverJob = s.runJournal, s.runCommit, s.runGrow, s.runDeliver
 	s.syncJob = s.syncDone
 	return s
@@ -108,18 +114,37 @@ func (s *Store) formatDatabase() error {
 	}
 	o := s.databaseOptions()
 	o.ErrorIfNotExists, o.ErrorIfExists = false, true
-	db, err := pebble.Open(s.metaPath(), o)
+	db, err := s.openDatabase(o)
 	if err != nil {
-		return databaseError(err)
+		return err
 	}
 	err = db.Set([]byte{keyIdentity}, encodeSuperblock(s.identity), pebble.Sync)
-	if closeErr := db.Close(); err == nil {
-		err = closeErr
-	}
+	s.guard.release()
+	err = cmp.Or(s.guard.failed(), err, db.Close(), s.guard.failed())
 	if err != nil {
 		return databaseError(err)
 	}
 	return nil
+}
+
+// openDatabase is pebble.Open, which believes that it has written what it wanted to.
+func (s *Store) openDatabase(o *pebble.Options) (*pebble.DB, error) {
+	db, err := pebble.Open(s.metaPath(), o)
+	s.guard.opened.Store(true)
+	failure := s.guard.failed()
+	switch {
+	case failure == nil && err == nil:
+		return db, nil
+	case failure == nil && errors.Is(err, pebble.ErrDBDoesNotExist):
+		return nil, fmt.Errorf("the metadata is missing: %w", block.ErrCorrupt)
+	case failure == nil:
+		return nil, databaseError(err)
+	}
+	s.guard.release()
+	if err == nil {
+		err = db.Close()
+	}
+	return nil, databaseError(errors.Join(failure, err))
 }
 
 func syncDir(dir vfs.Dir, path string) error {
@@ -146,25 +171,34 @@ func (s *Store) formatDevice() error {
 	if err := dev.Grow(firstExtent*block.ExtentSize + min(s.options.GrowStep, max(room-firstExtent*block.ExtentSize, 0))); err != nil {
 		return err
 	}
+	return s.writeSuperblock()
+}
+
+func (s *Store) writeSuperblock() error {
 	b := block.NewBuffer(block.BlockSize)
 	defer b.Release()
 	clear(b.Data)
 	copy(b.Data, encodeSuperblock(s.identity))
-	if err := vfs.Do(dev, &vfs.IO{Kind: vfs.Write, Length: block.BlockSize, Data: b.Data}); err != nil {
+	if err := vfs.Do(s.options.Device, &vfs.IO{Kind: vfs.Write, Length: block.BlockSize, Data: b.Data}); err != nil {
 		return err
 	}
-	return vfs.Do(dev, &vfs.IO{Kind: vfs.Sync})
+	return vfs.Do(s.options.Device, &vfs.IO{Kind: vfs.Sync})
 }
 
 // ReadIdentity reads a store's superblock.
 func ReadIdentity(dev vfs.Device) (Identity, error) {
+	id, _, err := readSuperblock(dev)
+	return id, err
+}
+
+func readSuperblock(dev vfs.Device) (Identity, uint32, error) {
 	if dev.Size() < firstExtent*block.ExtentSize {
-		return Identity{}, fmt.Errorf("data file of %d bytes is not a store: %w", dev.Size(), block.ErrCorrupt)
+		return Identity{}, 0, fmt.Errorf("data file of %d bytes is not a store: %w", dev.Size(), block.ErrCorrupt)
 	}
 	b := block.NewBuffer(block.BlockSize)
 	defer b.Release()
 	if err := vfs.Do(dev, &vfs.IO{Kind: vfs.Read, Length: block.BlockSize, Data: b.Data}); err != nil {
-		return Identity{}, err
+		return Identity{}, 0, err
 	}
 	return decodeSuperblock(b.Data)
 }
@@ -177,7 +211,7 @@ func Open(options Options) (*Store, error) {
 		return nil, err
 	}
 	s := newStore(options)
-	id, err := ReadIdentity(options.Device)
+	id, version, err := readSuperblock(options.Device)
 	if err != nil {
 		return nil, fmt.Errorf("open store in %s: data file: %w", options.Path, err)
 	}
@@ -185,19 +219,26 @@ func Open(options Options) (*Store, error) {
 	if c := options.Cluster; !c.IsZero() && c != id.Cluster {
 		return nil, fmt.Errorf("open store in %s: it belongs to cluster %s, this is %s: %w", options.Path, id.Cluster, c, block.ErrForeign)
 	}
-	if s.db, err = pebble.Open(s.metaPath(), s.databaseOptions()); err != nil {
-		if errors.Is(err, pebble.ErrDBDoesNotExist) {
-			err = fmt.Errorf("the metadata is missing: %w", block.ErrCorrupt)
-		} else {
-			err = databaseError(err)
-		}
+	if err := s.checkLogs(); err != nil {
 		return nil, fmt.Errorf("open store in %s: %w", options.Path, err)
 	}
-	if err := s.load(); err != nil {
+	if err := s.breakSeal(); err != nil {
+		return nil, fmt.Errorf("open store in %s: %w", options.Path, err)
+	}
+	if s.db, err = s.openDatabase(s.databaseOptions()); err != nil {
+		return nil, fmt.Errorf("open store in %s: %w", options.Path, err)
+	}
+	err = s.load()
+	if err == nil && version != Version {
+		err = s.writeSuperblock()
+	}
+	if err != nil {
+		s.guard.release()
 		return nil, errors.Join(fmt.Errorf("open store in %s: %w", options.Path, err), s.db.Close())
 	}
 	s.mu.Lock()
 	s.startDeletions()
+	s.startPruning()
 	s.mu.Unlock()
 	return s, nil
 }
@@ -208,12 +249,17 @@ func (s *Store) load() error {
 	if err != nil {
 		return err
 	}
-	id, err := decodeSuperblock(b)
+	id, version, err := decodeSuperblock(b)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.metaPath(), err)
 	}
 	if id != s.identity {
 		return fmt.Errorf("the metadata is of disk %s, the data file of disk %s: %w", id.Disk, s.identity.Disk, block.ErrCorrupt)
+	}
+	if version == 1 {
+		if err := s.upgrade(); err != nil {
+			return err
+		}
 	}
 	s.space.grow(extentsIn(s.options.Device.Size()))
 	if s.room, err = s.roomToGrow(s.options.Device.Size()); err != nil {
@@ -259,6 +305,14 @@ func (s *Store) loadAllocation() error {
 		}
 		return s.space.loadAllocationPage(binary.BigEndian.Uint32(key[1:]), value)
 	})
+	if err == nil {
+		err = scan(s.db, []byte{keySplit}, []byte{keySplit + 1}, func(key, value []byte) error {
+			if len(key) != 5 {
+				return fmt.Errorf("split extent key %x: %w", key, block.ErrCorrupt)
+			}
+			return s.space.loadSplit(binary.BigEndian.Uint32(key[1:]), value)
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", s.metaPath(), err)
 	}
@@ -294,9 +348,35 @@ func (s *Store) loadReplicas() error {
 		if err := s.loadReplica(r); err != nil {
 			return fmt.Errorf("read replica %s in %s: %w", r.id, s.metaPath(), err)
 		}
+	}
+	if err := s.linkOrigins(); err != nil {
+		return err
+	}
+	for _, r := range s.replicas {
 		if r.record.deleting {
-			s.deletions = append(s.deletions, &deletion{replica: r})
+			s.queueRetired(r)
 		}
+	}
+	return nil
+}
+
+// linkOrigins finds the line that each clone shows.
+func (s *Store) linkOrigins() error {
+	byHandle := map[handle]*Replica{}
+	for _, r := range s.replicas {
+		byHandle[r.record.handle] = r
+	}
+	for _, r := range s.replicas {
+		line := r.next.line
+		if line.origin == 0 {
+			continue
+		}
+		o := byHandle[line.origin]
+		if o == nil || o == r || !o.durable.cutsIn(line.originLayer, line.originLayer) {
+			return fmt.Errorf("replica %s shows layer %d of replica number %d, which is not there: %w", r.id, line.originLayer, line.origin, block.ErrCorrupt)
+		}
+		r.origin = o
+		r.pinOrigin()
 	}
 	return nil
 }
@@ -325,10 +405,13 @@ func (s *Store) loadReplica(r *Replica) error {
 	}
 	if b != nil {
 		d := decoder{rest: b}
-		r.extents = d.u64()
-		if err := d.end("extent count"); err != nil {
+		r.blocks = int64(d.u64())
+		if err := d.end("block count"); err != nil {
 			return err
 		}
+	}
+	if err := s.loadCuts(r); err != nil {
+		return err
 	}
 	if r.next.dirty, err = s.loadDirty(h); err != nil {
 		return err
@@ -342,7 +425,7 @@ func (s *Store) loadReplica(r *Replica) error {
 		r.unsynced, r.hasUnsynced = r.log.Clone(), true
 		s.unsynced = append(s.unsynced, r)
 	}
-	r.durable = r.next
+	r.publish(r.next)
 	return s.loadFlush(r)
 }
 

@@ -20,16 +20,39 @@ type piece struct {
 	granted   bool
 	next      *piece
 
-	// state is the entry as it was when the piece began.
+	// state is the entry as it was when the piece began, or as a cut has it; kept:
+	// not from the head.
 	state entryState
-	// stage is what io does now.
+	kept  bool
+	// before is the state at the other cut of a Hash. damaged are the blocks that a
+	// Repair has found to be.
+	before  *entryState
+	damaged uint16
+	// stage is what io does now, from block first on; left are the blocks that it
+	// has yet to come to.
 	stage  stage
+	first  int
+	left   uint16
 	io     vfs.IO
 	bounce *block.Buffer
+	// buffer is what is read or written, from byte bufferFrom of the extent on.
+	buffer     []byte
+	bufferFrom int
+	// target are the blocks of the data file that the piece writes to, by block;
+	// fresh are those taken for it that no entry has yet.
+	target [block.BlocksPerExtent]int64
+	fresh  []placement
+	// changed: the places of the extent are others now, and the journal is to know.
+	changed bool
+	err     error
+	// chain are the kept states of the extent, for a piece that changes them: the
+	// one that stands for the layer concerned, and those below and above it.
+	chain  chain
+	covers *link
+	below  *link
+	above  []link
 	// sums are the checksums of what was read or written, by block.
 	sums [block.BlocksPerExtent]uint32
-	// accepted are suspect blocks whose checksum is taken as found.
-	accepted uint16
 }
 
 func (p *piece) entry() *entry { return &p.page.entries[p.index] }
@@ -73,10 +96,12 @@ func (s *Store) newPiece() *piece {
 // recycle forgets all of a piece but its callback.
 func (s *Store) recycle(p *piece) {
 	p.bounce.Release()
-	p.task, p.page, p.bounce = nil, nil, nil
-	p.granted, p.accepted, p.stage = false, 0, stageNone
-	p.state.extent, p.state.data = 0, 0
+	p.task, p.page, p.bounce, p.buffer = nil, nil, nil, nil
+	p.granted, p.stage, p.kept, p.changed, p.err = false, stageNone, false, false, nil
+	p.state.first, p.state.more, p.state.data, p.state.layer = 0, nil, 0, 0
 	p.io.Data, p.io.Err = nil, nil
+	p.before, p.damaged = nil, 0
+	p.fresh, p.chain, p.covers, p.below, p.above = p.fresh[:0], chain{}, nil, nil, p.above[:0]
 	p.next = s.freePieces
 	s.freePieces = p
 }
@@ -84,12 +109,11 @@ func (s *Store) recycle(p *piece) {
 // enqueue puts p at the end of its extent's queue.
 func (s *Store) enqueue(p *piece) {
 	e := p.entry()
-	if e.last != nil {
-		e.last.next = p
-	} else {
-		e.first = p
+	link := &e.queue
+	for *link != nil {
+		link = &(*link).next
 	}
-	e.last = p
+	*link = p
 	p.task.waiting++
 	s.grant(e)
 }
@@ -98,7 +122,7 @@ func (s *Store) enqueue(p *piece) {
 // both read.
 func (s *Store) grant(e *entry) {
 	var read, written uint16
-	for p := e.first; p != nil; p = p.next {
+	for p := e.queue; p != nil; p = p.next {
 		if !p.page.loaded {
 			return
 		}
@@ -120,26 +144,32 @@ func (s *Store) grant(e *entry) {
 	}
 }
 
-// release takes p out of its extent's queue. An extent without data that no
-// other writer is about to fill is given back.
+// release takes p out of its extent's queue. What was taken for it and not used is
+// given back, and so is an extent without data that no other writer is about to
+// fill.
 func (s *Store) release(p *piece) {
-	e := p.entry()
-	for link := &e.first; *link != nil; link = &(*link).next {
+	e, r := p.entry(), p.page.replica
+	for link := &e.queue; *link != nil; link = &(*link).next {
 		if *link == p {
 			*link = p.next
 			break
 		}
 	}
-	e.last = nil
-	writers := false
-	for q := e.first; q != nil; q = q.next {
-		e.last = q
-		writers = writers || q.exclusive && q.granted
-	}
 	p.next = nil
-	if e.extent != 0 && e.data == 0 && !writers {
-		s.space.unuse(e.extent)
-		e.extent = 0
+	for _, q := range p.fresh {
+		// No record has named it.
+		if q.mask() != 0 {
+			s.freeAfter(r, q, 0)
+		}
+	}
+	if w := e.whole(); w != 0 && w.mask() == 0 && !p.otherWriters() {
+		e.edit(func(q placement) placement {
+			if q.mask() != 0 {
+				return q
+			}
+			s.freeAfter(r, q, s.journal.seq)
+			return 0
+		})
 	}
 	s.grant(e)
 	s.unpin(p.page)

@@ -155,12 +155,50 @@ func TestCheckFinds(t *testing.T) {
 			return nil
 		},
 		"extent given away": func(s *Store) error {
-			s.space.unuse(s.replicas[0].pages[0].entries[0].extent)
+			s.space.unuse(s.replicas[0].pages[0].entries[0].first.extent())
 			return nil
 		},
 		"extent of two": func(s *Store) error {
 			e := s.replicas[0].pages[0].entries[0].entryState
 			return s.db.Set(mapKey(nil, s.replicas[1].record.handle, 40), appendEntry(nil, &e), nil)
+		},
+		"lost slot": func(s *Store) error {
+			s.space.allocSlots(1)
+			return nil
+		},
+		"slot given away": func(s *Store) error {
+			e := s.replicas[0].pages[0].entries[3]
+			s.space.unuseArea(area{extent: uint32(e.at(0) / block.BlocksPerExtent), blocks: 1 << (e.at(0) % block.BlocksPerExtent)})
+			return nil
+		},
+		"state of a cut removed": func(s *Store) error {
+			return s.db.Delete(undoKey(nil, s.replicas[0].record.handle, 3, 1), nil)
+		},
+		"state that no cut needs": func(s *Store) error {
+			return s.db.Set(undoKey(nil, s.replicas[0].record.handle, 3, 2), []byte{entryMark, 2, 0, 0, 0}, nil)
+		},
+		"change not noted": func(s *Store) error {
+			return s.db.Delete(changeKey(nil, s.replicas[0].record.handle, 2, 3), nil)
+		},
+		"place owned twice": func(s *Store) error {
+			e := s.replicas[0].pages[0].entries[3].entryState
+			e.edit(func(p placement) placement { return p.withFlags(p.flags() | placementOwned) })
+			return s.db.Set(mapKey(nil, s.replicas[0].record.handle, 3), appendEntry(nil, &e), nil)
+		},
+		"place of nobody": func(s *Store) error {
+			e := s.replicas[0].pages[0].entries[3].entryState
+			e.edit(func(p placement) placement { return p.withFlags(p.flags() &^ placementOwned) })
+			return s.db.Set(mapKey(nil, s.replicas[0].record.handle, 3), appendEntry(nil, &e), nil)
+		},
+		"clone of something else": func(s *Store) error {
+			e := s.replicas[2].pages[0].entries[0].entryState
+			e.edit(func(p placement) placement {
+				if p.foreign() {
+					return makePlacement(p.mask(), p.flags(), p.base()+block.BlocksPerExtent)
+				}
+				return p
+			})
+			return s.db.Set(mapKey(nil, s.replicas[2].record.handle, 0), appendEntry(nil, &e), nil)
 		},
 		"entry removed": func(s *Store) error {
 			return s.db.Delete(mapKey(nil, s.replicas[0].record.handle, 0), nil)
@@ -169,7 +207,7 @@ func TestCheckFinds(t *testing.T) {
 			return s.db.Set(mapKey(nil, s.replicas[0].record.handle, 0), []byte{1, 2, 3}, nil)
 		},
 		"entry of nobody": func(s *Store) error {
-			return s.db.Set(mapKey(nil, 77, 0), []byte{0, 0, 0}, nil)
+			return s.db.Set(mapKey(nil, 77, 0), []byte{entryMark, 1, 0, 0, 0}, nil)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -177,8 +215,18 @@ func TestCheckFinds(t *testing.T) {
 			for n := byte(1); n <= 2; n++ {
 				r := g.create(n, testSize)
 				g.write(r, 0, fill(4*block.ExtentSize, n))
+				g.cut(r, n)
+				g.flush(r)
+				g.write(r, 3*block.ExtentSize, fill(block.BlockSize, n+10))
 				g.flush(r)
 			}
+			clone := CloneSpec{Source: replicaID(2), Snapshot: snapshotID(2)}
+			clone.ReplicaSpec = ReplicaSpec{Replica: replicaID(3), Volume: block.VolumeID{ID: testID(9)}, Size: testSize}
+			if err := g.store.Clone(clone); err != nil {
+				t.Fatal(err)
+			}
+			g.write(g.replica(3), 0, fill(block.BlockSize, 20))
+			g.flush(g.replica(3))
 			if err := g.store.Check(); err != nil {
 				t.Fatal(err)
 			}

@@ -1,8 +1,8 @@
 package store
 
 import (
-	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/vfs"
@@ -12,14 +12,33 @@ import (
 type Replica struct {
 	store *Store
 	id    block.ReplicaID
+	size  atomic.Int64
 
 	// All that follows is guarded by the store's mutex.
 	record   replicaRecord
 	creating bool
 	inFlight int
+	// origin is the line that shows through, pins counts the lines that show a cut
+	// of this one, by its layer.
+	origin *Replica
+	pins   map[uint32]int
+	// newest is the layer of the youngest cut that anything needs, newestValid that
+	// of the youngest valid one.
+	newest, newestValid uint32
+	// retired: a deletion frees all that it has. wantsPruning: it is among the prunes.
+	retired, wantsPruning bool
+	// headGone is the cut down to which the head of a deleted replica was freed.
+	headGone uint32
 
-	// extents is the number of extents that the last built commit names.
-	extents uint64
+	// active counts the windows that write. Updates that take cuts wait in cutting
+	// until there are none; while there are such, or their commit goes on, gates is
+	// not zero and windows wait in gated.
+	active, gates  int
+	cutting, gated []*task
+
+	// blocks is the number of blocks that the last built round names.
+	blocks       int64
+	countChanged bool
 
 	// next is the metadata after the commit in flight, durable that before it.
 	next    metadata
@@ -50,10 +69,13 @@ type Replica struct {
 }
 
 func (s *Store) newReplica(id block.ReplicaID, record replicaRecord) *Replica {
-	return &Replica{
-		store: s, id: id, record: record, pages: map[uint32]*page{},
+	r := &Replica{
+		store: s, id: id, record: record, pages: map[uint32]*page{}, pins: map[uint32]int{},
 		flush: flushRecord{replica: id}, durableFlush: flushRecord{replica: id},
 	}
+	r.next.size, r.next.line.head = record.size, firstLayer
+	r.publish(r.next)
+	return r
 }
 
 func (f *flushRecord) clone() flushRecord {
@@ -69,13 +91,13 @@ func (r *Replica) ID() block.ReplicaID { return r.id }
 func (r *Replica) Volume() block.VolumeID { return r.record.volume }
 
 // Size is in bytes.
-func (r *Replica) Size() int64 { return r.record.size }
+func (r *Replica) Size() int64 { return r.size.Load() }
 
 // Used is what the replica takes on the disk as of the last flush, in bytes.
 func (r *Replica) Used() int64 {
 	r.store.mu.Lock()
 	defer r.store.mu.Unlock()
-	return int64(r.extents) * block.ExtentSize
+	return r.blocks * block.BlockSize
 }
 
 // Fence is the durable one.
@@ -127,76 +149,6 @@ func (r *Replica) Confirmed() []block.Confirmed {
 	r.store.mu.Lock()
 	defer r.store.mu.Unlock()
 	return slices.Clone(r.durableFlush.confirmed)
-}
-
-// Extent is a run of blocks that are alike.
-type Extent struct {
-	block.Span
-	// Data: the blocks have been written; else they read as zeros.
-	Data bool
-}
-
-// maxExtentsSpan bounds the answer of Extents.
-const maxExtentsSpan = 1 << 30
-
-// Extents tells which blocks of span, whole blocks of at most 1 GiB, hold data.
-// It may block on the database.
-func (r *Replica) Extents(span block.Span) ([]Extent, error) {
-	if !span.Within(r.Size(), block.SectorSize) || span.Length > maxExtentsSpan {
-		return nil, fmt.Errorf("extents of %d bytes at %d: %w", span.Length, span.Offset, block.ErrInvalid)
-	}
-	var list []Extent
-	for at := span.Offset; at < span.End(); {
-		masks, err := r.pageData(uint32(at / zeroWindow))
-		if err != nil {
-			return nil, err
-		}
-		for end := min(span.End(), at-at%zeroWindow+zeroWindow); at < end; {
-			next := min(at-at%block.BlockSize+block.BlockSize, end)
-			data := masks[at%zeroWindow/block.ExtentSize]&(1<<(at%block.ExtentSize/block.BlockSize)) != 0
-			if n := len(list); n > 0 && list[n-1].Data == data {
-				list[n-1].Length += next - at
-			} else {
-				list = append(list, Extent{Span: block.Span{Offset: at, Length: next - at}, Data: data})
-			}
-			at = next
-		}
-	}
-	return list, nil
-}
-
-// pageData returns the blocks with data of each extent of a page.
-func (r *Replica) pageData(number uint32) (masks [pageExtents]uint16, err error) {
-	s := r.store
-	s.mu.Lock()
-	p := r.pages[number]
-	cached := p != nil && p.loaded && p.err == nil
-	if cached {
-		for i := range p.entries {
-			masks[i] = p.entries[i].data
-		}
-	}
-	closed := s.closing || s.abandoned
-	if !closed {
-		s.jobs++
-	}
-	s.mu.Unlock()
-	if closed {
-		return masks, fmt.Errorf("extents of replica %s: %w", r.id, block.ErrClosed)
-	}
-	defer s.jobEnded()
-	if cached {
-		return masks, nil
-	}
-	// A page that is not in memory has no change that the database lacks.
-	states, err := s.readPage(r.record.handle, number)
-	if err != nil {
-		return masks, fmt.Errorf("extents of replica %s: %w", r.id, err)
-	}
-	for i := range states {
-		masks[i] = states[i].data
-	}
-	return masks, nil
 }
 
 // jobEnded counts a blocking call of a user as a job that has ended.

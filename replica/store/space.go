@@ -3,6 +3,8 @@ package store
 import (
 	"errors"
 	"fmt"
+	"math"
+	"math/bits"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 )
@@ -25,7 +27,7 @@ func (s *Store) Space() Space {
 	s.mu.Unlock()
 	file := int64(space.end) - firstExtent
 	sp := Space{Capacity: file*block.ExtentSize + room}
-	sp.Used = (file - space.free) * block.ExtentSize
+	sp.Used = space.takenBlocks() * block.BlockSize
 	sp.Free = sp.Capacity - sp.Used
 	return sp
 }
@@ -53,40 +55,62 @@ func (s *Store) MeasureSpace() error {
 	return nil
 }
 
-// awaitSpace gives an extent to each piece of a Write that has none. If there
-// are too few it reports true, and t goes on or fails later.
+// awaitSpace takes room for what the pieces of a window write to new places. If
+// there is too little it reports true, and t goes on or fails later.
 func (s *Store) awaitSpace(t *task) bool {
-	if t.reserved {
-		return false
-	}
-	needed := int64(0)
-	for _, p := range t.pieces {
-		if p.entry().extent == 0 {
-			needed++
-		}
-	}
-	if needed > s.space.free {
+	extents, enough := s.needs(t)
+	if !enough {
 		s.spaceWaiting = append(s.spaceWaiting, t)
 		// Without anything to free, waiting for rounds would go on for ever: each
 		// would end by starting the next.
-		if s.space.freeing > 0 && (s.round != nil || len(s.changed) > 0) {
+		switch {
+		case s.space.freeing > 0 && (s.round != nil || len(s.changed) > 0):
 			s.startRound()
-		} else {
+		case s.cannotGrow() && len(s.held) > 0:
+			// The journal's job is on its way, and lets go of them.
+		default:
 			s.startGrow()
 		}
 		return true
 	}
+	// Whole extents first: slots can do with what is left.
 	for _, p := range t.pieces {
-		if e := p.entry(); e.extent == 0 {
-			e.extent = s.space.alloc()
+		if _, whole := p.need(); whole && extents > 0 {
+			extents--
+			p.takeExtent(s.space.alloc())
 		}
 	}
-	t.reserved = true
+	for _, p := range t.pieces {
+		p.plan(s)
+	}
 	if s.space.free < s.options.GrowStep/block.ExtentSize/4 && !s.growFailed {
 		s.startGrow()
 	}
 	return false
 }
+
+// needs is what the pieces of a window take of free extents, and whether there is enough
+// of them and of free blocks in split ones. On a disk that cannot grow, pieces for which no
+// extent is left go to blocks between others: what is free can all be written.
+func (s *Store) needs(t *task) (extents int64, enough bool) {
+	slots := int64(0)
+	most := int64(math.MaxInt64)
+	if t.layer == 0 && s.cannotGrow() {
+		most = s.space.free
+	}
+	for _, p := range t.pieces {
+		if fresh, whole := p.need(); whole && extents < most {
+			extents++
+		} else {
+			slots += int64(bits.OnesCount16(fresh))
+		}
+	}
+	return extents, extents <= s.space.free && slots <= s.space.available(extents)
+}
+
+// cannotGrow reports whether the data file has found no room to grow, and nobody has
+// given any back since.
+func (s *Store) cannotGrow() bool { return s.growFailed && s.room < block.ExtentSize }
 
 // wakeSpace lets everything that waits for space try again.
 func (s *Store) wakeSpace() {
@@ -111,13 +135,10 @@ func (s *Store) runGrow() {
 		return
 	}
 	size, room, err := s.growDevice()
-	s.mu.Lock()
-	if s.abandoned {
-		s.mu.Unlock()
+	if !s.jobBack() {
 		return
 	}
 	defer s.unlock()
-	s.jobDone()
 	s.growing = false
 	s.growFailed = err != nil
 	s.room = room
@@ -132,7 +153,11 @@ func (s *Store) runGrow() {
 	waiting := s.spaceWaiting
 	s.spaceWaiting = nil
 	for _, t := range waiting {
-		s.endWindow(t, err)
+		if _, enough := s.needs(t); enough || len(s.held) > 0 {
+			s.makeReady(t)
+		} else {
+			s.endWindow(t, err)
+		}
 	}
 }
 

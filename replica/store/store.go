@@ -40,14 +40,18 @@ type Options struct {
 	Reserve int64
 	// GrowStep is by how much the data file grows, in bytes. 0 means 1 GiB.
 	GrowStep int64
-	// CacheSize bounds the head maps in memory, in bytes. 0 means 256 MiB.
+	// Memory bounds what the store holds in memory, in bytes: the head maps have what
+	// the rest leaves. 0 means MemoryPerTiB for each TiB in use, and once at least.
+	Memory int64
+	// CacheSize, unless zero, bounds the head maps in memory whatever Memory says, in
+	// bytes.
 	CacheSize int64
 	// MaxChanged is the number of changed extents that begins a flush by itself,
 	// which bounds memory and journal. 0 means 16384.
 	MaxChanged int
 	// JournalSize is the length of a journal file in bytes. 0 means 8 MiB.
 	JournalSize int64
-	// MemTableSize is that of the database, in bytes. 0 means 16 MiB.
+	// MemTableSize is that of the database, in bytes. 0 means 4 MiB.
 	MemTableSize uint64
 	// Simulated keeps the database from working in the background, so that a
 	// simulation is deterministic; it then only grows.
@@ -64,6 +68,8 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("store options: Dir, Path, Device, Executor and Logger are needed: %w", block.ErrInvalid)
 	case o.Capacity < 0 || o.Reserve < 0 || o.GrowStep < 0 || o.CacheSize < 0 || o.MaxChanged < 0 || o.JournalSize < 0:
 		return fmt.Errorf("store options: negative limit: %w", block.ErrInvalid)
+	case o.Memory != 0 && o.Memory < LeastMemory:
+		return fmt.Errorf("store options: Memory of %d bytes, at least %d: %w", o.Memory, LeastMemory, block.ErrInvalid)
 	case o.GrowStep%block.ExtentSize != 0:
 		return fmt.Errorf("store options: GrowStep must be whole extents: %w", block.ErrInvalid)
 	default:
@@ -74,11 +80,17 @@ func (o *Options) Validate() error {
 func (o Options) withDefaults() Options {
 	o.Reserve = cmp.Or(o.Reserve, DefaultReserve)
 	o.GrowStep = cmp.Or(o.GrowStep, 1<<30)
-	o.CacheSize = cmp.Or(o.CacheSize, 256<<20)
 	o.MaxChanged = cmp.Or(o.MaxChanged, 16384)
 	o.JournalSize = cmp.Or(o.JournalSize, 8<<20)
-	o.MemTableSize = cmp.Or(o.MemTableSize, 16<<20)
+	o.MemTableSize = cmp.Or(o.MemTableSize, 4<<20)
 	return o
+}
+
+// MapBytes is what the head map of a volume takes in memory as a whole, in bytes;
+// size is the volume's.
+func MapBytes(size int64) int64 {
+	const covered = pageExtents * block.ExtentSize
+	return (size + covered - 1) / covered * pageBytes
 }
 
 // Store keeps the replicas of one disk. Its methods may be called from any
@@ -88,6 +100,13 @@ type Store struct {
 	identity Identity
 	db       *pebble.DB
 	zeroSum  [32]byte
+	// watch knows how old the disk's operations are, guard stands before the files of
+	// the database, which are in databaseDir.
+	watch       vfs.Watch
+	guard       *guard
+	databaseDir vfs.Dir
+	// shadow: the store is looked at only, and changed in memory.
+	shadow bool
 	// The jobs and callbacks, bound once so that starting one allocates nothing.
 	journalJob, commitJob, growJob, deliverJob func()
 	syncJob                                    func(*vfs.IO)
@@ -100,6 +119,10 @@ type Store struct {
 	quiet sync.Cond
 	// closing refuses new requests, abandoned ends everything at once.
 	closing, abandoned bool
+	// left: the files are being closed, or are left as they are.
+	left bool
+	// stalled: an operation does not return. failed is set too.
+	stalled bool
 	// failed is set when the disk refused a write or a sync, for ever.
 	failed error
 	// replicas are in the order of their handles.
@@ -115,15 +138,35 @@ type Store struct {
 	// spaceWaiting are tasks that wait for free extents.
 	spaceWaiting []*task
 
-	cache     cache
+	cache cache
+	// missing are the pages that wait to be read, loaders the jobs for that, of which
+	// loadersComing have yet to look at them.
+	missing                []*page
+	loaders, loadersComing int
+	freeLoaders            *pageLoader
+	freePages              *page
+	freePageCount          int
+	// replicaBytes is what the replicas took when they were last looked at.
+	replicaBytes int64
+
 	writeback []*page
 	changed   []entryRef
-	unsynced  []*Replica
-	journal   journal
+	// freed are areas that the database names and memory does not any more.
+	freed []claim
+	// held are areas that wait for the journal to be free.
+	held []held
+	// counted are replicas whose number of blocks has changed.
+	counted  []*Replica
+	unsynced []*Replica
+	journal  journal
 
 	// round is the flush round in progress; rounds is its memory.
-	round        *round
-	rounds       round
+	round  *round
+	rounds round
+	// collected counts the rounds that have collected changes, ended those that are
+	// in the database.
+	collected    uint64
+	ended        uint64
 	roundWanted  bool
 	roundSynced  bool
 	flushWaiting []*task
@@ -134,8 +177,12 @@ type Store struct {
 	logWanting    []*Replica
 	logWaiting    []*task
 
-	deletions     []*deletion
+	deletions []*deletion
+	// prunes are the replicas that may have something to prune.
+	prunes        []*Replica
 	deletionReady *deletion
+	pruning       *pruning
+	pruningReady  *pruning
 
 	// inFlight counts tasks, jobs what the executor owes.
 	inFlight, jobs         int
@@ -206,7 +253,9 @@ func (spec *ReplicaSpec) validate() error {
 // Create adds an empty replica, durably. It blocks on the disk. Creating what
 // exists with the same properties succeeds; with others it is block.ErrExists,
 // and so is an ID whose deletion has not finished.
-func (s *Store) Create(spec ReplicaSpec) error {
+func (s *Store) Create(spec ReplicaSpec) error { return s.create(CloneSpec{ReplicaSpec: spec}) }
+
+func (s *Store) create(spec CloneSpec) error {
 	if err := spec.validate(); err != nil {
 		return fmt.Errorf("create replica %s: %w", spec.Replica, err)
 	}
@@ -223,6 +272,7 @@ func (s *Store) Create(spec ReplicaSpec) error {
 	s.jobDone()
 	if err != nil {
 		s.fail(err)
+		s.releaseOrigin(r)
 		delete(s.byID, spec.Replica)
 		return fmt.Errorf("create replica %s: %w", spec.Replica, err)
 	}
@@ -238,7 +288,7 @@ func (s *Store) sortReplicas() {
 
 // reserveReplica takes the name, a handle and a slot; nil if the replica is
 // there already.
-func (s *Store) reserveReplica(spec ReplicaSpec) (*Replica, error) {
+func (s *Store) reserveReplica(spec CloneSpec) (*Replica, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch old := s.byID[spec.Replica]; {
@@ -250,10 +300,14 @@ func (s *Store) reserveReplica(spec ReplicaSpec) (*Replica, error) {
 		return nil, fmt.Errorf("another call creates it: %w", block.ErrUnavailable)
 	case old != nil && old.record.deleting:
 		return nil, fmt.Errorf("its deletion has not finished: %w", block.ErrExists)
-	case old != nil && (old.record.volume != spec.Volume || old.record.size != spec.Size):
+	case old != nil && (old.record.volume != spec.Volume || old.record.size != spec.Size || !old.clones(spec)):
 		return nil, fmt.Errorf("of volume %s, size %d: %w", old.record.volume, old.record.size, block.ErrExists)
 	case old != nil:
 		return nil, nil
+	}
+	origin, line, err := s.findOrigin(spec)
+	if err != nil {
+		return nil, err
 	}
 	slot := uint32(0)
 	for s.slots.has(slot) {
@@ -265,6 +319,9 @@ func (s *Store) reserveReplica(spec ReplicaSpec) (*Replica, error) {
 	s.slots.add(slot)
 	r := s.newReplica(spec.Replica, replicaRecord{handle: s.nextHandle, volume: spec.Volume, size: spec.Size, slot: slot})
 	r.creating = true
+	r.origin, r.next.line = origin, line
+	r.publish(r.next)
+	r.pinOrigin()
 	s.nextHandle++
 	s.byID[spec.Replica] = r
 	s.jobs++
@@ -274,11 +331,14 @@ func (s *Store) reserveReplica(spec ReplicaSpec) (*Replica, error) {
 func (s *Store) storeReplica(r *Replica) error {
 	b := s.db.NewBatch()
 	defer b.Close()
-	err := b.Set(replicaKey(nil, r.id), r.record.encode(), nil)
+	err := b.Set(replicaKey(r.id), r.record.encode(), nil)
 	if err == nil {
 		// Handles rise; of two creations at once the later number may be stored
 		// first, so the open looks at the records as well.
 		err = b.Set([]byte{keyHandle}, encodeHandle(r.record.handle+1), nil)
+	}
+	if err == nil && r.origin != nil {
+		err = b.Set(handleKey(nil, keyLine, r.record.handle), r.next.line.encode(), nil)
 	}
 	if err != nil {
 		return databaseError(err)
@@ -308,73 +368,44 @@ func (s *Store) fail(err error) {
 	s.startCommit()
 }
 
-// Close ends the store: new requests fail with block.ErrClosed, those under way
-// end, what they did is made durable, and the device is closed. It needs the
-// executor to run. Closing twice is harmless.
-func (s *Store) Close() error {
+// runDatabaseFailed is the job that fails the store after the guard.
+func (s *Store) runDatabaseFailed() {
 	s.mu.Lock()
-	if s.closing || s.abandoned {
+	if s.abandoned || s.left {
 		s.mu.Unlock()
-		return nil
+		return
 	}
-	s.closing = true
-	for s.inFlight > 0 {
-		s.quiet.Wait()
-	}
-	if s.failed == nil && (len(s.changed) > 0 || len(s.unsynced) > 0) {
-		s.startRound()
-	}
-	for s.round != nil || s.jobs > 0 {
-		s.quiet.Wait()
-	}
-	s.mu.Unlock()
-	return s.shut()
+	s.fail(fmt.Errorf("metadata: %w", databaseError(s.guard.failed())))
+	s.unlock()
 }
 
-// Abandon ends the store as the death of its process would, for tests and
-// simulations: no Done is called any more, nothing is written. Jobs that the
-// executor still holds do nothing. The device is left alone. No job may be
-// running, so it is for executors that run jobs on the caller's goroutine.
-func (s *Store) Abandon() error {
+// Tick lets time pass for the watch over the operations on the disk, and returns the
+// age of the oldest, in ticks. It is called about once a second and never blocks. At
+// the age of limit the disk has failed: what runs may never return, so requests that
+// depend on it are not answered, all others are, with an error.
+func (s *Store) Tick(limit int) (oldest int) {
+	oldest = s.watch.Tick()
+	if oldest < limit {
+		return oldest
+	}
 	s.mu.Lock()
-	already := s.abandoned || s.closing
-	s.abandoned = true
-	s.mu.Unlock()
-	if already {
-		return nil
+	if s.stalled || s.abandoned || s.left {
+		s.mu.Unlock()
+		return oldest
 	}
-	return s.closeFiles()
+	s.stalled = true
+	s.fail(fmt.Errorf("an operation on the disk does not return: %w", block.ErrDiskFailed))
+	s.quiet.Broadcast()
+	s.unlock()
+	return oldest
 }
 
-func (s *Store) isAbandoned() bool {
+// Stuck reports whether the disk has failed by not answering, and still does not.
+func (s *Store) Stuck() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.abandoned
+	return s.stuck()
 }
 
-// jobDone counts a job as ended.
-func (s *Store) jobDone() {
-	s.jobs--
-	s.quiet.Broadcast()
-}
-
-func (s *Store) shut() error {
-	err := s.closeFiles()
-	if deviceErr := s.options.Device.Close(); err == nil {
-		err = deviceErr
-	}
-	return err
-}
-
-func (s *Store) closeFiles() error {
-	var err error
-	if s.journal.file != nil {
-		if err = s.journal.file.Close(); err != nil {
-			err = fmt.Errorf("close journal: %w", err)
-		}
-	}
-	if dbErr := s.db.Close(); dbErr != nil && err == nil {
-		err = fmt.Errorf("close %s: %w", s.metaPath(), databaseError(dbErr))
-	}
-	return err
-}
+// stuck: waiting for what runs is in vain. The mutex is held.
+func (s *Store) stuck() bool { return s.stalled && !s.watch.Idle() }

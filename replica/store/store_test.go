@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/holdfast-io/holdfast/internal/block"
@@ -82,9 +83,9 @@ func TestUpdateAndFence(t *testing.T) {
 	g.must(r, &Op{Kind: Flush, FlushNumber: block.FlushNumber{Epoch: 3, N: 9}, Confirmed: []block.Confirmed{{Replica: replicaID(1), Flush: block.FlushNumber{Epoch: 3, N: 8}}}})
 	g.must(r, &Op{Kind: Update, Meta: &block.Update{
 		View:     &view,
-		SetDirty: []block.DirtySet{{Replica: replicaID(2), Removal: 7, Regions: block.Regions{1}}},
-		AddDirty: []block.DirtySet{{Replica: replicaID(2), Removal: 7, Regions: block.Regions{2}}},
-		ClearLog: block.Regions{1},
+		SetDirty: []block.DirtySet{{Replica: replicaID(2), Removal: 7, Regions: block.RegionsOf(0)}},
+		AddDirty: []block.DirtySet{{Replica: replicaID(2), Removal: 7, Regions: block.RegionsOf(1)}},
+		ClearLog: block.RegionsOf(0),
 	}})
 	if err := g.do(r, &Op{Kind: Fence, NewFence: block.Fence{Epoch: 2}}); !errors.Is(err, block.ErrStaleEpoch) {
 		t.Fatalf("lower fence: %v", err)
@@ -98,7 +99,7 @@ func TestUpdateAndFence(t *testing.T) {
 	g.must(r, &Op{Kind: Update, Meta: &block.Update{View: &older}})
 	for range 2 {
 		sets := r.DirtySets()
-		if len(sets) != 1 || sets[0].Removal != 7 || sets[0].Regions[0] != 3 {
+		if len(sets) != 1 || sets[0].Removal != 7 || !slices.Equal(sets[0].Regions, block.RegionsOf(0, 1)) {
 			t.Fatalf("dirty sets %v", sets)
 		}
 		if v := r.View(); v.Revision != 7 || len(v.Replicas) != 1 {
@@ -234,8 +235,8 @@ func TestChecksum(t *testing.T) {
 	r := g.create(1, testSize)
 	g.write(r, 0, fill(65536, 1))
 	g.flush(r)
-	loc := r.pages[0].entries[0].extent
-	g.device.Flip(int64(loc)*block.ExtentSize+4096*3+5, 2)
+	loc := r.pages[0].entries[0].at(3)
+	g.device.Flip(loc*block.BlockSize+5, 2)
 	op := &Op{Kind: Read, Offset: 8192, Length: 8192, Buf: block.NewBuffer(8192)}
 	if err := g.do(r, op); !errors.Is(err, block.ErrChecksum) || op.Bad != 4096*3 {
 		t.Fatalf("flipped bit: %v, bad %d", err, op.Bad)
@@ -266,7 +267,7 @@ func TestChecksum(t *testing.T) {
 	}
 	op = &Op{Kind: Read, Offset: 4096 * 3, Length: 4096, Buf: block.NewBuffer(4096), Flags: block.FlagAcceptSuspect}
 	g.must(r, op)
-	g.must(r, &Op{Kind: Update, Meta: &block.Update{ClearLog: block.Regions{1}}})
+	g.must(r, &Op{Kind: Update, Meta: &block.Update{ClearLog: block.RegionsOf(0)}})
 	g.powerLoss()
 	want := fill(4096, 1)
 	want[5] ^= 4
@@ -284,7 +285,7 @@ func TestClearLogAfterKill(t *testing.T) {
 	g.kill()
 	r = g.replica(1)
 	g.must(r, &Op{Kind: Read, Length: 4096, Buf: block.NewBuffer(4096), Flags: block.FlagAcceptSuspect})
-	g.must(r, &Op{Kind: Update, Meta: &block.Update{ClearLog: block.Regions{1}}})
+	g.must(r, &Op{Kind: Update, Meta: &block.Update{ClearLog: block.RegionsOf(0)}})
 	g.powerLoss()
 	r = g.replica(1)
 	if !r.Log().Empty() {

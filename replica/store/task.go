@@ -18,8 +18,16 @@ type task struct {
 	pieces  []*piece
 	waiting int
 	running int
-	// reserved: every piece has an extent to write to.
-	reserved bool
+	// layer is that of the cut of a Read, Hash or layer write, 0 for the head.
+	layer uint32
+	// since is the layer of the other cut of a Hash, 0 for none. later is the first
+	// number of layers above layer that may have other bytes than it, 0 for none.
+	since, later uint32
+	// active: the window counts as writing. gate: an Update that holds writes back.
+	active bool
+	gate   bool
+	// pruning is what the store's own operation is for.
+	pruning *pruning
 	// synced: an Update whose regions needed a flush has had it.
 	synced bool
 	err    error
@@ -29,7 +37,7 @@ type task struct {
 
 // Windows, in bytes.
 const (
-	zeroWindow = pageExtents * block.ExtentSize
+	zeroWindow = 4 << 20
 	hashWindow = block.ChunkSize
 	// maxHashSpan bounds the results of one Hash.
 	maxHashSpan = 1 << 30
@@ -39,15 +47,13 @@ const (
 // in the order of their submission.
 func (r *Replica) Submit(op *Op) {
 	s := r.store
-	op.Err, op.Bad = nil, 0
-	err := r.validate(op)
-	s.mu.Lock()
-	if s.abandoned {
-		s.mu.Unlock()
+	op.Err, op.Bad, op.Next = nil, 0, block.SnapshotID{}
+	if !s.enter() {
 		return
 	}
+	err := r.admissible(op)
 	if err == nil {
-		err = r.admissible(op)
+		err = r.validate(op)
 	}
 	if err != nil {
 		s.finishOp(op, fmt.Errorf("%s replica %s: %w", op.Kind, r.id, err))
@@ -62,6 +68,9 @@ func (r *Replica) Submit(op *Op) {
 		case Fence:
 			s.commitWaiting = append(s.commitWaiting, t)
 			s.startCommit()
+		case Changed:
+			s.jobs++
+			s.options.Executor.Go(func() { s.runChanged(t) })
 		default:
 			s.submitSpan(t)
 		}
@@ -71,14 +80,39 @@ func (r *Replica) Submit(op *Op) {
 	s.mu.Unlock()
 }
 
-// validate checks what does not depend on state.
+// validate checks what is asked for. The mutex is held.
 func (r *Replica) validate(op *Op) error {
 	span := block.Span{Offset: op.Offset, Length: op.Length}
-	size := r.record.size
+	size := r.durable.size
+	if !op.Snapshot.IsZero() {
+		c, err := r.cutOf(op.Snapshot)
+		if err != nil {
+			return err
+		}
+		size = c.Size
+	}
 	bad := func(what string) error {
 		return fmt.Errorf("%s of %d bytes at %d, size %d: %w", what, op.Length, op.Offset, size, block.ErrInvalid)
 	}
 	switch op.Kind {
+	case Flush, Update, Fence:
+		if !op.Snapshot.IsZero() {
+			return fmt.Errorf("of a snapshot: %w", block.ErrInvalid)
+		}
+	case Write, Zero:
+		if whole := op.Offset%block.ExtentSize == 0 && (op.Length%block.ExtentSize == 0 || span.End() == size); !op.Snapshot.IsZero() && !whole {
+			return bad("snapshot, span")
+		}
+	}
+	if !op.Since.IsZero() && op.Kind != Hash {
+		return fmt.Errorf("since a snapshot: %w", block.ErrInvalid)
+	}
+	switch op.Kind {
+	case Repair:
+		if op.Snapshot.IsZero() || !wholeBlocks(span, size) {
+			return bad("snapshot, span")
+		}
+		fallthrough
 	case Read, Write:
 		if !span.Within(size, block.SectorSize) || op.Length > block.MaxTransfer {
 			return bad("span")
@@ -92,10 +126,9 @@ func (r *Replica) validate(op *Op) error {
 		}
 	case Hash:
 		whole := (size + block.ExtentSize - 1) &^ (block.ExtentSize - 1)
-		if end := span.End(); end == size {
-			span.Length = whole - span.Offset
-		}
-		if !span.Within(whole, block.ExtentSize) || op.Length > maxHashSpan {
+		// An engine may know a smaller size; what lies beyond it is hashed, too.
+		span.Length = (span.Length + block.ExtentSize - 1) &^ (block.ExtentSize - 1)
+		if !span.Within(whole, block.ExtentSize) || span.Offset+op.Length > size || op.Length > maxHashSpan {
 			return bad("span")
 		}
 	case Flush:
@@ -107,6 +140,11 @@ func (r *Replica) validate(op *Op) error {
 			return fmt.Errorf("no update: %w", block.ErrInvalid)
 		}
 		return validateUpdate(op.Meta, size)
+	case Changed:
+		if op.Snapshot.IsZero() || !span.Within(r.durable.size, block.SectorSize) || op.Offset%block.ExtentSize != 0 ||
+			op.Length > maxExtentsSpan || op.Buf == nil || len(op.Buf.Data) != block.ChangedBytes(op.Length) {
+			return bad("span")
+		}
 	case Fence:
 	default:
 		return fmt.Errorf("operation %d: %w", op.Kind, block.ErrInvalid)
@@ -121,7 +159,7 @@ func (r *Replica) admissible(op *Op) error {
 		return block.ErrClosed
 	case r.record.deleting:
 		return block.ErrNotFound
-	case s.failed != nil && op.Kind != Read && op.Kind != Hash:
+	case s.failed != nil && (s.stalled || op.Kind != Read && op.Kind != Hash):
 		return s.failed
 	default:
 		return nil
@@ -147,6 +185,9 @@ func (s *Store) newTask(r *Replica, op *Op) *task {
 func (s *Store) finish(t *task, err error) {
 	r, op := t.replica, t.op
 	op.Bad = t.bad
+	if t.gate {
+		s.openGate(r)
+	}
 	if err != nil {
 		err = fmt.Errorf("%s replica %s: %w", op.Kind, r.id, err)
 	}
@@ -156,7 +197,9 @@ func (s *Store) finish(t *task, err error) {
 	s.freeTasks = t
 	s.inFlight--
 	if r.inFlight--; r.inFlight == 0 && r.record.deleting {
+		s.wantPruning(r)
 		s.startDeletions()
+		s.startPruning()
 	}
 	if s.inFlight == 0 {
 		s.quiet.Broadcast()
@@ -257,7 +300,6 @@ func (s *Store) beginWindow(t *task) {
 	case Hash:
 		t.windowEnd = min(t.end, t.at+hashWindow)
 	}
-	t.reserved = false
 	t.waiting = 1
 	for at := t.at; at < t.windowEnd; {
 		extent := at / block.ExtentSize
@@ -269,7 +311,10 @@ func (s *Store) beginWindow(t *task) {
 		p.index = int(extent % pageExtents)
 		p.from, p.to = int(at-start), int(to-start)
 		p.mask = blockMask(p.from, p.to)
-		p.exclusive = t.op.Kind == Write || t.op.Kind == Zero
+		p.exclusive = t.op.Kind == Write || t.op.Kind == Zero || t.op.Kind == Repair
+		if p.exclusive && !t.op.Snapshot.IsZero() {
+			p.mask = 1<<block.BlocksPerExtent - 1
+		}
 		t.pieces = append(t.pieces, p)
 		s.enqueue(p)
 		at = to
@@ -303,23 +348,76 @@ func (s *Store) run() {
 }
 
 // proceed goes on with a window all of whose pieces are granted: the regions
-// must be in the intent log and there must be space, then the pieces start.
+// must be in the intent log and there must be space, then the pieces start. From
+// the taking of space to the end of the window no cut is taken.
 func (s *Store) proceed(t *task) {
-	if t.pieces[0].exclusive {
-		if s.failed != nil {
-			s.endWindow(t, s.failed)
-			return
-		}
-		if s.awaitLog(t) || t.op.Kind == Write && s.awaitSpace(t) {
-			return
-		}
-	}
 	for _, p := range t.pieces {
 		if p.page.err != nil {
 			s.endWindow(t, p.page.err)
 			return
 		}
 	}
+	writes := t.op.Kind == Write || t.op.Kind == Zero
+	if writes || t.op.Kind == prune {
+		if s.failed != nil {
+			s.endWindow(t, s.failed)
+			return
+		}
+		if writes && s.awaitLog(t) || s.awaitGate(t) {
+			return
+		}
+	}
+	if t.op.Kind == Repair && s.failed != nil {
+		s.endWindow(t, s.failed)
+		return
+	}
+	if err := t.findLayer(); err != nil {
+		s.endWindow(t, err)
+		return
+	}
+	if writes && s.awaitSpace(t) {
+		return
+	}
+	if writes || t.op.Kind == prune {
+		t.active = true
+		t.replica.active++
+	}
+	switch {
+	case t.op.Kind == prune || writes && t.layer != 0:
+		s.startChains(t)
+	case t.layer == 0 && t.since == 0 || s.lookUp(t):
+		s.startPieces(t)
+	}
+}
+
+// findLayer finds the cut that t is about. A write must not change a valid cut, nor
+// one that has inherited from what it changes.
+func (t *task) findLayer() error {
+	if !t.op.Since.IsZero() {
+		c, err := t.replica.cutOf(t.op.Since)
+		if err != nil {
+			return err
+		}
+		t.since = c.layer
+	}
+	if t.op.Snapshot.IsZero() {
+		return nil
+	}
+	c, err := t.replica.cutOf(t.op.Snapshot)
+	if err != nil {
+		return err
+	}
+	t.layer = c.layer
+	switch {
+	case t.op.Kind == Repair && !c.Valid:
+		return fmt.Errorf("snapshot %s is not valid: %w", t.op.Snapshot, block.ErrInvalid)
+	case t.op.Kind != Repair && t.pieces[0].exclusive && (c.Valid || c.layer < t.replica.newestValid):
+		return fmt.Errorf("snapshot %s is valid: %w", t.op.Snapshot, block.ErrInvalid)
+	}
+	return nil
+}
+
+func (s *Store) startPieces(t *task) {
 	t.running = len(t.pieces) + 1
 	for _, p := range t.pieces {
 		s.startPiece(p)
@@ -328,16 +426,26 @@ func (s *Store) proceed(t *task) {
 }
 
 func (s *Store) startPiece(p *piece) {
-	p.state = p.entry().entryState
+	if p.task.layer == 0 {
+		p.state = p.entry().entryState
+	}
 	switch p.task.op.Kind {
 	case Read:
 		s.startRead(p)
 	case Write:
 		s.startWrite(p)
 	case Zero:
-		s.startZero(p)
+		if p.task.layer != 0 {
+			s.layerWritten(p)
+		} else {
+			s.startZero(p)
+		}
 	case Hash:
 		s.startHash(p)
+	case Repair:
+		s.startRepair(p)
+	case prune:
+		s.startPrune(p)
 	}
 }
 
@@ -365,6 +473,11 @@ func (s *Store) endWindow(t *task, err error) {
 		t.pieces[i] = nil
 	}
 	t.pieces = t.pieces[:0]
+	if t.active {
+		t.active = false
+		t.replica.active--
+		s.drained(t.replica)
+	}
 	t.at = t.windowEnd
 	if err == nil && t.at < t.end {
 		s.beginWindow(t)

@@ -27,9 +27,15 @@ const (
 type contender struct {
 	// Name is for scripts, Title for people.
 	Name, Title string
-	Target      target
+	// load puts a workload on it and says what it came to.
+	load func(ctx context.Context, w workload, round int) (load, error)
 	// pids are the processes behind it; nil if there is none.
 	pids func() []int
+	// allocations are what Go's heap was asked for so far in these processes; nil where
+	// that is not known.
+	allocations func(ctx context.Context) (float64, error)
+	// idle is how many that are each second without any load.
+	idle float64
 	// healthy says that it is still what it is called; nil if it cannot be
 	// otherwise.
 	healthy func(ctx context.Context) error
@@ -43,6 +49,28 @@ func (c contender) cpu() (time.Duration, error) {
 	return harness.CPU(c.pids())
 }
 
+// allocated is what has been allocated since it was called, without what the question
+// takes and what an idle contender does.
+func (c contender) allocated(ctx context.Context) (func(context.Context) (float64, error), error) {
+	if c.allocations == nil {
+		return func(context.Context) (float64, error) { return 0, nil }, nil
+	}
+	first, err := c.allocations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	before, err := c.allocations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	return func(ctx context.Context) (float64, error) {
+		elapsed := time.Since(began)
+		after, err := c.allocations(ctx)
+		return max(0, after-before-(before-first)-c.idle*elapsed.Seconds()), err
+	}, nil
+}
+
 func (c contender) check(ctx context.Context) error {
 	if c.healthy == nil {
 		return nil
@@ -50,8 +78,8 @@ func (c contender) check(ctx context.Context) error {
 	return c.healthy(ctx)
 }
 
-// stage is what the contenders need, and all of them.
-type stage struct {
+// volumeStage is what the contenders need, and all of them.
+type volumeStage struct {
 	options    options
 	dir        string
 	fio        fio
@@ -64,31 +92,26 @@ type stage struct {
 // and as much again for metadata and the replicas' own needs.
 const copies = 6
 
-// newStage makes the directory, once it is clear that what is needed is there.
-func newStage(o options) (*stage, error) {
+// newVolumeStage makes the directory, once it is clear that what is needed is there.
+func newVolumeStage(o options) (*volumeStage, error) {
 	for tool, pkg := range map[string]string{"fio": "fio", "qemu-nbd": "qemu-utils", "go": "golang-go"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return nil, fmt.Errorf("%s is missing: install the package %s, or run build/deps.sh bench", tool, pkg)
 		}
 	}
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(o.Dir, &fs); err != nil {
-		return nil, fmt.Errorf("-dir %s: %w", o.Dir, err)
-	}
-	if free := int64(fs.Bavail) * fs.Bsize; free < copies*o.SizeBytes {
-		return nil, fmt.Errorf("-dir %s: %d MiB are free, %d are needed: free some, or give another -dir or a smaller -size",
-			o.Dir, free>>20, copies*o.SizeBytes>>20)
+	if err := wantFree(o.Dir, copies*o.SizeBytes); err != nil {
+		return nil, err
 	}
 	// Short, because of the limit on paths of sockets.
 	dir, err := os.MkdirTemp(o.Dir, "hf-bench-")
 	if err != nil {
 		return nil, err
 	}
-	return &stage{options: o, dir: dir, fio: fio{dir: dir}}, nil
+	return &volumeStage{options: o, dir: dir, fio: fio{dir: dir}}, nil
 }
 
 // set makes all contenders.
-func (s *stage) set(ctx context.Context, p *progress) error {
+func (s *volumeStage) set(ctx context.Context, p *progress) error {
 	for _, step := range []struct {
 		note string
 		do   func(context.Context) error
@@ -99,6 +122,7 @@ func (s *stage) set(ctx context.Context, p *progress) error {
 		{"starting qemu-nbd", s.addQemu},
 		{"writing a volume with 1 replica", s.addVolume(holdfast1, 1)},
 		{"writing a volume with 3 replicas", s.addVolume(holdfast3, 3)},
+		{"looking at idle daemons", s.watchIdle},
 	} {
 		p.note(step.note)
 		if err := step.do(ctx); err != nil {
@@ -109,7 +133,7 @@ func (s *stage) set(ctx context.Context, p *progress) error {
 }
 
 // checkFio: some builds of fio have no nbd engine.
-func (s *stage) checkFio(ctx context.Context) error {
+func (s *volumeStage) checkFio(ctx context.Context) error {
 	out, err := exec.CommandContext(ctx, "fio", "--enghelp").Output()
 	if err != nil {
 		return err
@@ -124,16 +148,16 @@ func (s *stage) checkFio(ctx context.Context) error {
 
 // fill writes a contender to its last byte, so that what follows overwrites and
 // reads what is there.
-func (s *stage) fill(ctx context.Context, t target) error {
+func (s *volumeStage) fill(ctx context.Context, t target) error {
 	_, err := s.fio.run(ctx, t, job{
 		workload: workload{Pattern: "write", BlockBytes: 1 << 20, Depth: 4}, SizeBytes: s.options.SizeBytes, Seed: 1,
 	})
 	return err
 }
 
-func (s *stage) rawPath() string { return filepath.Join(s.dir, "raw") }
+func (s *volumeStage) rawPath() string { return filepath.Join(s.dir, "raw") }
 
-func (s *stage) addRawFile(ctx context.Context) error {
+func (s *volumeStage) addRawFile(ctx context.Context) error {
 	file, err := os.OpenFile(s.rawPath(), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -143,12 +167,20 @@ func (s *stage) addRawFile(ctx context.Context) error {
 		return err
 	}
 	t := fileTarget(s.rawPath())
-	s.contenders = append(s.contenders, contender{Name: rawFile, Title: "raw file", Target: t})
+	s.add(contender{Name: rawFile, Title: "raw file"}, t)
 	return s.fill(ctx, t)
 }
 
+func (s *volumeStage) all() []contender { return s.contenders }
+
+// add adds a contender that fio reaches at target.
+func (s *volumeStage) add(c contender, t target) {
+	c.load = s.fio.loads(t, s.options)
+	s.contenders = append(s.contenders, c)
+}
+
 // addQemu shows the same file by qemu-nbd.
-func (s *stage) addQemu(ctx context.Context) error {
+func (s *volumeStage) addQemu(ctx context.Context) error {
 	socket := filepath.Join(s.dir, "qemu.sock")
 	// It is ended by strike, not with the context of the start.
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), "qemu-nbd",
@@ -178,15 +210,14 @@ func (s *stage) addQemu(ctx context.Context) error {
 		text, _ := os.ReadFile(log.Name())
 		return fmt.Errorf("%w: %s", err, lastLines(text))
 	}
-	s.contenders = append(s.contenders, contender{
-		Name: qemuNBD, Title: "qemu-nbd, cache=none", Target: nbdTarget("nbd+unix:///?socket=" + socket),
-		pids: func() []int { return []int{cmd.Process.Pid} },
-	})
+	s.add(contender{
+		Name: qemuNBD, Title: "qemu-nbd, cache=none", pids: func() []int { return []int{cmd.Process.Pid} },
+	}, nbdTarget("nbd+unix:///?socket="+socket))
 	return nil
 }
 
 // strike ends and removes everything, whatever was set.
-func (s *stage) strike(ctx context.Context) error {
+func (s *volumeStage) strike(ctx context.Context) error {
 	var errs []error
 	if s.qemu != nil {
 		errs = append(errs, s.qemu.Process.Kill())

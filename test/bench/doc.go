@@ -4,6 +4,8 @@
 //
 //	go run ./test/bench -h
 //
+// By the word store it measures one store instead, see below.
+//
 // # Contenders
 //
 //	raw        the preallocated, fully written file itself, by libaio and O_DIRECT
@@ -30,6 +32,18 @@
 //
 // With write+flush an operation is a write and a flush, and its latency the sum of
 // the percentiles of both, which is an upper bound for the 99th.
+//
+// # bench store
+//
+// A store is driven in this process, without daemon or network, and compared with its
+// own data file, preallocated and fully written, of which fio, by io_uring, and our own
+// I/O layer (internal/vfs) read and write the same blocks while the store is closed: of
+// two files on one disk one was seen to be half as fast again as the other. The better of
+// the two counts. Where fio overwrites the file, the store overwrites a volume, which is
+// written anew for that, or writes one for the first time; its data file was written once
+// before, else the file system's own first writes would be measured. With a cold map the
+// store is opened with memory for a tenth of it. A load in this process begins the next
+// request where the last one ended, so that it costs little itself.
 //
 // # What it leaves behind
 //

@@ -28,6 +28,11 @@ func fileTarget(path string) target {
 	return target{"--ioengine=libaio", "--direct=1", "--filename=" + path}
 }
 
+// uringTarget is a file from the byte first on.
+func uringTarget(path string, first int64) target {
+	return target{"--ioengine=io_uring", "--direct=1", "--filename=" + path, "--offset=" + strconv.FormatInt(first, 10)}
+}
+
 func nbdTarget(uri string) target { return target{"--ioengine=nbd", "--uri=" + uri} }
 
 // job is one load to put on a target.
@@ -46,7 +51,7 @@ func (j job) args(t target) []string {
 		"--lat_percentiles=1", "--clat_percentiles=0",
 		"--rw=" + j.Pattern,
 		"--bs=" + strconv.FormatInt(j.BlockBytes, 10),
-		"--iodepth=" + strconv.Itoa(j.Depth),
+		"--iodepth=" + strconv.Itoa(j.depth()),
 		"--size=" + strconv.FormatInt(j.SizeBytes, 10),
 		"--randseed=" + strconv.Itoa(j.Seed), "--norandommap",
 	}, t...)
@@ -56,9 +61,17 @@ func (j job) args(t target) []string {
 		args = append(args, "--end_fsync=1")
 	}
 	if j.Flush {
-		args = append(args, t.flushArg())
+		args = append(args, "--numjobs="+strconv.Itoa(j.Depth), t.flushArg())
 	}
 	return args
+}
+
+// depth is that of one job of fio: writers that flush are jobs.
+func (j job) depth() int {
+	if j.Flush {
+		return 1
+	}
+	return j.Depth
 }
 
 // flushArg asks for the lightest flush that makes a write durable. The nbd engine
@@ -76,6 +89,8 @@ type load struct {
 	// Rate is in operations each second.
 	Rate     float64
 	P50, P99 time.Duration
+	// Allocations are those of Go's heap for one operation, where that is known.
+	Allocations float64
 	// ClientCPU is that of the thread which made the load; ProcessCPU that of all
 	// of fio.
 	ClientCPU, ProcessCPU time.Duration
@@ -83,6 +98,13 @@ type load struct {
 
 // endDelay is how long fio may take to end after a signal.
 const endDelay = 5 * time.Second
+
+// loads puts workloads on a target.
+func (f fio) loads(t target, o options) func(context.Context, workload, int) (load, error) {
+	return func(ctx context.Context, w workload, round int) (load, error) {
+		return f.run(ctx, t, job{workload: w, SizeBytes: o.SizeBytes, Runtime: o.Runtime, Seed: round + 1})
+	}
+}
 
 // run runs a job to its end.
 func (f fio) run(ctx context.Context, t target, j job) (load, error) {

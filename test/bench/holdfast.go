@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"time"
 
@@ -16,13 +17,13 @@ const (
 	callLimit  = 60 * time.Second
 )
 
-func (s *stage) startCluster(ctx context.Context) error {
+func (s *volumeStage) startCluster(ctx context.Context) error {
 	binaries, err := harness.Build(ctx, filepath.Join(s.dir, "bin"))
 	if err != nil {
 		return err
 	}
 	s.cluster, err = harness.Start(ctx, harness.Options{
-		Binaries: binaries, Dir: filepath.Join(s.dir, "c"), DaemonArgs: []string{"--frontend", "socket"},
+		Binaries: binaries, Dir: filepath.Join(s.dir, "c"), DaemonArgs: []string{"--frontend", "socket", "--disk-io", string(s.options.Engine)},
 	})
 	if err != nil {
 		return err
@@ -32,7 +33,7 @@ func (s *stage) startCluster(ctx context.Context) error {
 
 // daemons are the processes of all daemons: that of a single replica's volume
 // belongs to a cluster too.
-func (s *stage) daemons() []int {
+func (s *volumeStage) daemons() []int {
 	var pids []int
 	for _, n := range s.cluster.Nodes {
 		pids = append(pids, n.PID())
@@ -40,8 +41,46 @@ func (s *stage) daemons() []int {
 	return pids
 }
 
+// allocations are those of all daemons.
+func (s *volumeStage) allocations(ctx context.Context) (float64, error) {
+	sum := 0.0
+	for _, n := range s.cluster.Nodes {
+		value, err := n.Metric(ctx, http.DefaultClient, "go_memstats_mallocs_total")
+		if err != nil {
+			return 0, err
+		}
+		sum += value
+	}
+	return sum, nil
+}
+
+// idleTime is several times as long as anything that daemons do regularly.
+const idleTime = 5 * time.Second
+
+// watchIdle finds out, once for all that they show, what daemons without load allocate.
+func (s *volumeStage) watchIdle(ctx context.Context) error {
+	allocated, err := contender{allocations: s.allocations}.allocated(ctx)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	select {
+	case <-time.After(idleTime):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	n, err := allocated(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range s.contenders {
+		s.contenders[i].idle = n / time.Since(began).Seconds()
+	}
+	return nil
+}
+
 // addVolume makes a volume, attaches it where one of its replicas is, and fills it.
-func (s *stage) addVolume(name string, replicas int) func(context.Context) error {
+func (s *volumeStage) addVolume(name string, replicas int) func(context.Context) error {
 	return func(ctx context.Context) error {
 		id, uri, err := s.makeVolume(ctx, name, replicas)
 		if err != nil {
@@ -51,16 +90,15 @@ func (s *stage) addVolume(name string, replicas int) func(context.Context) error
 		if replicas > 1 {
 			title = fmt.Sprintf("Holdfast, %d replicas", replicas)
 		}
-		s.contenders = append(s.contenders, contender{
-			Name: name, Title: title, Target: nbdTarget(uri),
-			pids:    s.daemons,
+		s.add(contender{
+			Name: name, Title: title, pids: s.daemons, allocations: s.allocations,
 			healthy: func(ctx context.Context) error { return s.checkVolume(ctx, id, replicas) },
-		})
+		}, nbdTarget(uri))
 		return s.fill(ctx, nbdTarget(uri))
 	}
 }
 
-func (s *stage) makeVolume(ctx context.Context, name string, replicas int) (id, uri string, err error) {
+func (s *volumeStage) makeVolume(ctx context.Context, name string, replicas int) (id, uri string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	volumes := s.cluster.Nodes[0].Volumes()
@@ -83,7 +121,7 @@ func (s *stage) makeVolume(ctx context.Context, name string, replicas int) (id, 
 
 // checkVolume: a volume that lost a replica on the way would be measured under a
 // wrong name.
-func (s *stage) checkVolume(ctx context.Context, id string, replicas int) error {
+func (s *volumeStage) checkVolume(ctx context.Context, id string, replicas int) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	volume, err := s.cluster.Nodes[0].Volumes().GetVolume(ctx, &holdfastv1.GetVolumeRequest{Id: id})

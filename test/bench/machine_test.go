@@ -62,18 +62,18 @@ func TestBlockDevice(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	o, err := parseFlags([]string{"-rounds", "9", "-runtime", "4s", "-size", "128", "-only", "flush,seqread", "-o", "json"})
+	o, err := parseFlags([]string{"-rounds", "9", "-runtime", "4s", "-size", "128", "-only", "flush,seqread", "-o", "json"}, workloads())
 	if err != nil || o.Rounds != 9 || o.Runtime != 4*time.Second || o.SizeBytes != 128<<20 || len(o.Workloads) != 2 || o.Output != outputJSON {
 		t.Errorf("%+v (%v)", o, err)
 	}
-	if o, err := parseFlags([]string{"-quick", "-dir", "/d"}); err != nil || o.Rounds != quick.Rounds || o.Dir != "/d" || len(o.Workloads) != len(workloads()) {
+	if o, err := parseFlags([]string{"-quick", "-dir", "/d"}, workloads()); err != nil || o.Rounds != quick.Rounds || o.Dir != "/d" || len(o.Workloads) != len(workloads()) {
 		t.Errorf("%+v (%v)", o, err)
 	}
 	for flags, why := range map[string]string{
 		"-rounds 0": "-rounds", "-runtime 1500ms": "whole seconds", "-runtime 0s": "whole seconds", "-size 1": "64 MiB",
 		"-only nothing": "there are", "-o xml": "json", "more": "unexpected",
 	} {
-		if _, err := parseFlags(strings.Fields(flags)); err == nil || !strings.Contains(err.Error(), why) {
+		if _, err := parseFlags(strings.Fields(flags), workloads()); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %v", flags, err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/holdfast-io/holdfast/internal/vfs"
 	"github.com/holdfast-io/holdfast/test/harness"
 )
 
@@ -23,6 +24,8 @@ type options struct {
 	Dir       string
 	Output    string
 	Workloads []workload
+	// Engine is how Holdfast reads and writes disks.
+	Engine vfs.Engine
 }
 
 // quick is a look, not a measurement.
@@ -34,14 +37,15 @@ const (
 	outputMarkdown = "markdown"
 )
 
-func parseFlags(args []string) (options, error) {
+func parseFlags(args []string, all []workload) (options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	rounds := flags.Int("rounds", 5, "rounds; each measures every workload on every contender")
 	runtime := flags.Duration("runtime", 3*time.Second, "length of each measurement, whole seconds")
 	size := flags.Int64("size", 1024, "size of the file and of each volume, in MiB; six times that must be free")
 	dir := flags.String("dir", "/var/tmp", "where everything lies while it runs; on the disk to measure")
 	output := flags.String("o", outputTable, "table, json or markdown")
-	only := flags.String("only", "", "measure only these workloads, by name: "+strings.Join(names(workloads()), ","))
+	only := flags.String("only", "", "measure only these workloads, by name: "+strings.Join(names(all), ","))
+	engine := flags.String("disk-io", string(vfs.EngineAuto), "how Holdfast reads and writes disks: auto, io_uring or threads")
 	short := flags.Bool("quick", false, "a look of a minute or two: -rounds 1 -runtime 1s -size 512")
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
@@ -52,8 +56,11 @@ func parseFlags(args []string) (options, error) {
 	}
 	o.Dir, o.Output = *dir, *output
 	var err error
-	if o.Workloads, err = choose(workloads(), *only); err != nil {
+	if o.Workloads, err = choose(all, *only); err != nil {
 		return options{}, err
+	}
+	if o.Engine, err = vfs.ParseEngine(*engine); err != nil {
+		return options{}, fmt.Errorf("-disk-io %w", err)
 	}
 	return o, o.validate(flags.Args())
 }
@@ -77,8 +84,14 @@ func (o *options) validate(rest []string) error {
 // cleanupLimit bounds the cleaning up.
 const cleanupLimit = 60 * time.Second
 
+// run compares volumes, or, by the word store, one store with its disk.
 func run(ctx context.Context, args []string) (err error) {
-	o, err := parseFlags(args)
+	all, show := workloads(), setting(volumeSetting)
+	store := len(args) > 0 && args[0] == "store"
+	if store {
+		args, all, show = args[1:], storeWorkloads(), storeSetting
+	}
+	o, err := parseFlags(args, all)
 	if err != nil {
 		return err
 	}
@@ -87,17 +100,40 @@ func run(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	progress := newProgress(os.Stderr)
-	results, err := measure(ctx, o, progress)
+	results, err := measure(ctx, o, show, progress)
 	progress.end()
 	if err != nil {
 		return err
 	}
+	if store {
+		return summarizeStore(facts, o, results).write(os.Stdout, o.Output)
+	}
 	return summarize(facts, o, results).write(os.Stdout, o.Output)
 }
 
+// setting makes the contenders of a benchmark, on a stage of its own.
+type setting func(o options) (stage, error)
+
+// stage has contenders.
+type stage interface {
+	// set makes them all.
+	set(ctx context.Context, p *progress) error
+	all() []contender
+	// strike ends and removes everything, whatever was set.
+	strike(ctx context.Context) error
+}
+
+func volumeSetting(o options) (stage, error) {
+	s, err := newVolumeStage(o)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
 // measure sets the contenders up, lets them take turns, and takes them down.
-func measure(ctx context.Context, o options, progress *progress) (results []measurement, err error) {
-	s, err := newStage(o)
+func measure(ctx context.Context, o options, set setting, progress *progress) (results []measurement, err error) {
+	s, err := set(o)
 	if err != nil {
 		return nil, err
 	}
@@ -113,10 +149,10 @@ func measure(ctx context.Context, o options, progress *progress) (results []meas
 	if err := s.set(ctx, progress); err != nil {
 		return nil, err
 	}
-	turns := schedule(o.Workloads, s.contenders, o.Rounds)
+	turns := schedule(o.Workloads, s.all(), o.Rounds)
 	for i, t := range turns {
 		progress.turn(i, len(turns), t)
-		m, err := t.measure(ctx, s.fio, o)
+		m, err := t.measure(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -34,6 +34,8 @@ type result struct {
 	// ServerCPU and ClientCPU are for one operation.
 	ServerCPU spread `json:"serverCPUMicroseconds"`
 	ClientCPU spread `json:"clientCPUMicroseconds"`
+	// Allocations are those of the daemons for one operation; nil for who is no daemon.
+	Allocations *spread `json:"allocations,omitempty"`
 }
 
 // yardsticks are whom the others are compared with.
@@ -52,9 +54,7 @@ func summarize(host hostFacts, o options, all []measurement) report {
 	r := report{
 		Version: 1, Host: host, Rounds: o.Rounds,
 		RuntimeSeconds: o.Runtime.Seconds(), SizeBytes: o.SizeBytes,
-		OthersPercent: spreadOf(values(all, func(m measurement) float64 {
-			return 100 * m.OthersCPU.Seconds() / m.Elapsed.Seconds() / float64(host.CPUs)
-		})),
+		OthersPercent: othersPercent(host, all),
 	}
 	for _, w := range o.Workloads {
 		for _, c := range titles {
@@ -65,6 +65,13 @@ func summarize(host hostFacts, o options, all []measurement) report {
 		}
 	}
 	return r
+}
+
+// othersPercent is the CPU that nobody in the run used, in percent of the machine.
+func othersPercent(host hostFacts, all []measurement) spread {
+	return spreadOf(values(all, func(m measurement) float64 {
+		return 100 * m.OthersCPU.Seconds() / m.Elapsed.Seconds() / float64(host.CPUs)
+	}))
 }
 
 // condense summarizes the measurements of one workload on one contender.
@@ -81,6 +88,10 @@ func condense(w workload, name, title string, of, all []measurement) result {
 		ClientCPU: spreadOf(values(of, func(m measurement) float64 {
 			return microseconds(m.ClientCPU) / float64(m.Operations)
 		})),
+	}
+	if name == holdfast1 || name == holdfast3 {
+		allocations := spreadOf(values(of, func(m measurement) float64 { return m.Allocations }))
+		r.Allocations = &allocations
 	}
 	for _, yardstick := range yardsticks {
 		if yardstick == name {

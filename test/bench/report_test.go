@@ -54,7 +54,7 @@ func measured() []measurement {
 					load: load{
 						Operations: int64(3 * rate), Rate: rate,
 						P50: time.Duration(i+1) * 50 * time.Microsecond, P99: time.Duration(i+1) * 200 * time.Microsecond,
-						ClientCPU: time.Duration(3 * rate * 10 * float64(time.Microsecond)),
+						ClientCPU: time.Duration(3 * rate * 10 * float64(time.Microsecond)), Allocations: float64(i) / 8,
 					},
 					ServerCPU: time.Duration(3 * rate * float64(i) * 20 * float64(time.Microsecond)),
 					Elapsed:   3 * time.Second,
@@ -125,12 +125,10 @@ func TestRatiosNeedTheSameRound(t *testing.T) {
 }
 
 func TestOthersAreTold(t *testing.T) {
-	r := report{OthersPercent: spread{Median: 40, Max: 90}}
-	if got := r.others(); got != "40% of the machine (0 to 90%): it was NOT quiet" {
+	if got := others(spread{Median: 40, Max: 90}); got != "40% of the machine (0 to 90%): it was NOT quiet" {
 		t.Error(got)
 	}
-	r.OthersPercent = spread{Median: 3, Min: 1, Max: 12}
-	if got := r.others(); got != "3% of the machine (1 to 12%)" {
+	if got := others(spread{Median: 3, Min: 1, Max: 12}); got != "3% of the machine (1 to 12%)" {
 		t.Error(got)
 	}
 }

@@ -23,11 +23,11 @@ func TestRun(t *testing.T) {
 	defer os.RemoveAll(dir)
 	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
 	defer cancel()
-	o, err := parseFlags([]string{"-rounds", "1", "-runtime", "1s", "-size", "64", "-only", "flush", "-dir", dir})
+	o, err := parseFlags([]string{"-rounds", "1", "-runtime", "1s", "-size", "64", "-only", "flush", "-dir", dir}, workloads())
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := newStage(o)
+	s, err := newVolumeStage(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func TestRun(t *testing.T) {
 	var measured []string
 	turns := schedule(o.Workloads, s.contenders, o.Rounds)
 	for _, turn := range turns {
-		m, err := turn.measure(ctx, s.fio, o)
+		m, err := turn.measure(ctx)
 		if err != nil {
 			t.Error(err)
 			break
@@ -51,7 +51,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("measured were %v", measured)
 	}
 	cancel()
-	if _, err := turns[len(turns)-1].measure(ctx, s.fio, o); !errors.Is(err, context.Canceled) {
+	if _, err := turns[len(turns)-1].measure(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v", err)
 	}
 	if err := s.strike(t.Context()); err != nil {
@@ -65,7 +65,7 @@ func TestInterruptedBeforeItBegan(t *testing.T) {
 	o := options{Rounds: 1, Runtime: time.Second, SizeBytes: 64 << 20, Dir: t.TempDir(), Workloads: workloads()}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := measure(ctx, o, newProgress(os.Stderr)); !errors.Is(err, context.Canceled) {
+	if _, err := measure(ctx, o, volumeSetting, newProgress(os.Stderr)); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	wantEmpty(t, o.Dir)
@@ -80,10 +80,10 @@ func wantEmpty(t *testing.T, dir string) {
 }
 
 func TestNoSpaceAndNoDirectory(t *testing.T) {
-	if _, err := newStage(options{Dir: t.TempDir(), SizeBytes: 1 << 50}); err == nil {
+	if _, err := newVolumeStage(options{Dir: t.TempDir(), SizeBytes: 1 << 50}); err == nil {
 		t.Error("a petabyte is free")
 	}
-	if _, err := newStage(options{Dir: "/nonexistent", SizeBytes: 1}); err == nil {
+	if _, err := newVolumeStage(options{Dir: "/nonexistent", SizeBytes: 1}); err == nil {
 		t.Error("a directory that is not there will do")
 	}
 }

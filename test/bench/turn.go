@@ -40,9 +40,13 @@ type measurement struct {
 }
 
 // measure runs the turn.
-func (t turn) measure(ctx context.Context, f fio, o options) (measurement, error) {
+func (t turn) measure(ctx context.Context) (measurement, error) {
 	fail := func(err error) (measurement, error) {
 		return measurement{}, fmt.Errorf("round %d, %s, %s: %w", t.Round+1, t.Workload.Title, t.Contender.Title, err)
+	}
+	allocated, err := t.Contender.allocated(ctx)
+	if err != nil {
+		return fail(err)
 	}
 	before, err := t.Contender.cpu()
 	if err != nil {
@@ -53,7 +57,7 @@ func (t turn) measure(ctx context.Context, f fio, o options) (measurement, error
 		return fail(err)
 	}
 	began := time.Now()
-	l, err := f.run(ctx, t.Contender.Target, job{workload: t.Workload, SizeBytes: o.SizeBytes, Runtime: o.Runtime, Seed: t.Round + 1})
+	l, err := t.Contender.load(ctx, t.Workload, t.Round)
 	elapsed := time.Since(began)
 	if err != nil {
 		return fail(err)
@@ -66,9 +70,14 @@ func (t turn) measure(ctx context.Context, f fio, o options) (measurement, error
 	if err != nil {
 		return fail(err)
 	}
+	allocations, err := allocated(ctx)
+	if err != nil {
+		return fail(err)
+	}
 	if err := t.Contender.check(ctx); err != nil {
 		return fail(err)
 	}
+	l.Allocations += allocations / float64(l.Operations)
 	m := measurement{
 		Round: t.Round, Workload: t.Workload, Contender: t.Contender.Name, load: l,
 		ServerCPU: after - before, Elapsed: elapsed,

@@ -15,8 +15,15 @@ type workload struct {
 	Pattern    string `json:"pattern"`
 	BlockBytes int64  `json:"blockBytes"`
 	Depth      int    `json:"depth"`
-	// Flush: each write is followed by a flush.
+	// Flush: each write is followed by a flush. Depth is then the number of writers,
+	// each of which does one thing at a time.
 	Flush bool `json:"flush,omitempty"`
+	// First: blocks of a fresh volume are written, each once. Files are overwritten.
+	First bool `json:"first,omitempty"`
+	// ColdMap: a tenth of the volume's map fits into memory.
+	ColdMap bool `json:"coldMap,omitempty"`
+	// Target is the ratio that is promised; 0 if none is.
+	Target float64 `json:"target,omitempty"`
 }
 
 // writes reports whether the workload writes rather than reads.

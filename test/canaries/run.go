@@ -29,8 +29,8 @@ type Catch struct {
 	// By is who must catch it.
 	By     string
 	Caught bool
-	// Checker is what noticed, Events after how many events of the simulator, or
-	// states of the explorer, in how many runs and with which seed.
+	// Checker is what noticed, Events after how many events of the simulator, states
+	// of the explorer or crash states, in how many runs and with which seed.
 	Checker            string
 	Events, Runs, Seed int
 	Took               time.Duration
@@ -119,7 +119,7 @@ func (s *show) simulator(ctx context.Context) error {
 		return err
 	}
 	for _, name := range s.edit.Scenarios {
-		c := s.check(ctx, s.Root, binary, "-test.run", "^TestScenario(OfRules|Doubts)?$/^"+regexp.QuoteMeta(name)+"$")
+		c := s.check(ctx, s.Root, binary, "-test.run", "^TestScenario(OfRules|OfNodes|Doubts|Scrubs)?$/^"+regexp.QuoteMeta(name)+"$")
 		c.By, c.Caught = "scenario "+name, c.failed()
 		c.Checker = "what it reads"
 		c.find(violated, func(m []string) { c.Checker, c.Events = m[1], atoi(m[2]) })
@@ -147,6 +147,7 @@ func (s *show) test(ctx context.Context) error {
 	}
 	c := s.check(ctx, filepath.Join(s.Root, s.edit.Test[0]), binary, "-test.run", "^"+s.edit.Test[1]+"$")
 	c.By, c.Caught, c.Checker = "test "+s.edit.Test[0], c.failed(), s.edit.Test[1]
+	c.find(crashed, func(m []string) { c.Events = atoi(m[1]) })
 	s.catches = append(s.catches, c.Catch)
 	return nil
 }
@@ -217,5 +218,6 @@ var (
 	explored = regexp.MustCompile(`(?m)^\S+ +\d+ +(\d+) .* BROKEN$`)
 	broken   = regexp.MustCompile(`(?m)^([a-z ]+): .*\n\nin \d+ steps`)
 	violated = regexp.MustCompile(`(?m)_test\.go:\d+: ([a-z-]+): step (\d+),`)
+	crashed  = regexp.MustCompile(`(?m)_test\.go:\d+: crash state (\d+): `)
 	hunted   = regexp.MustCompile(`caught by (\S+): seed (\d+), \d+ events, (\d+) in all (\d+) runs`)
 )

@@ -29,6 +29,10 @@ func TestBadInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	kept, err := controller.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{Name: "kept", SourceVolumeId: free.GetVolume().GetVolumeId()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	capacity, err := controller.GetCapacity(t.Context(), &csi.GetCapacityRequest{Parameters: map[string]string{"replicas": "3"}})
 	if err != nil {
 		t.Fatal(err)
@@ -47,6 +51,18 @@ func TestBadInput(t *testing.T) {
 			_, err := controller.ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
 				VolumeId: volume, NodeId: node, VolumeCapability: fileSystem(),
 			})
+			return err
+		}
+	}
+	snapshot := func(name, volume string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := controller.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{Name: name, SourceVolumeId: volume})
+			return err
+		}
+	}
+	expand := func(volume string, capacity *csi.CapacityRange) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := controller.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{VolumeId: volume, CapacityRange: capacity})
 			return err
 		}
 	}
@@ -107,6 +123,43 @@ func TestBadInput(t *testing.T) {
 		"a name taken with other parameters": {
 			create(func(r *csi.CreateVolumeRequest) { r.Name, r.Parameters["replicas"] = "in-use", "2" }),
 			codes.AlreadyExists, "other properties",
+		},
+		"a volume smaller than its source": {
+			create(func(r *csi.CreateVolumeRequest) {
+				r.CapacityRange.RequiredBytes, r.VolumeContentSource = 32*mib, ofSnapshot(kept.GetSnapshot())
+			}),
+			codes.OutOfRange, "smaller than its source",
+		},
+		"a volume from a snapshot that is not there": {
+			create(func(r *csi.CreateVolumeRequest) {
+				r.VolumeContentSource = ofSnapshot(&csi.Snapshot{SnapshotId: unknown})
+			}),
+			codes.NotFound, "not found",
+		},
+		"a name taken by a volume that was made from nothing": {
+			create(func(r *csi.CreateVolumeRequest) {
+				r.Name, r.VolumeContentSource = "in-use", ofSnapshot(kept.GetSnapshot())
+			}),
+			codes.AlreadyExists, "other properties",
+		},
+		"the name of another volume's snapshot":    {snapshot("kept", published), codes.AlreadyExists, `snapshot "kept"`},
+		"a snapshot of a volume that is not there": {snapshot("lost", unknown), codes.NotFound, "not found"},
+		"delete what has a snapshot": {
+			func(ctx context.Context) error {
+				_, err := controller.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: free.GetVolume().GetVolumeId()})
+				return err
+			},
+			codes.FailedPrecondition, "snapshots would be lost",
+		},
+		"expand what is not there": {expand(unknown, &csi.CapacityRange{RequiredBytes: 128 * mib}), codes.NotFound, "not found"},
+		"expand to less": {
+			expand(published, &csi.CapacityRange{RequiredBytes: mib, LimitBytes: 32 * mib}),
+			codes.OutOfRange, "cannot be made smaller",
+		},
+		"expand beyond every volume": {expand(published, &csi.CapacityRange{RequiredBytes: 1 << 60}), codes.OutOfRange, "a volume has at most"},
+		"expand beyond the disks": {
+			expand(published, &csi.CapacityRange{RequiredBytes: 2 * capacity.GetMaximumVolumeSize().GetValue()}),
+			codes.ResourceExhausted, "expand volume",
 		},
 		"publish to a second node": {
 			publish(published, cluster.Nodes[1].ID()),

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -21,6 +22,9 @@ const (
 // binaries are the programs under test, built once.
 var binaries harness.Binaries
 
+// built is the folder of programs that are there already, as in a guest without Go.
+var built = flag.String("binaries", "", "folder of holdfastd, holdfast-csi and holdfast (default: build them)")
+
 func TestMain(m *testing.M) {
 	code, err := buildAndRun(m)
 	if err != nil {
@@ -31,6 +35,11 @@ func TestMain(m *testing.M) {
 }
 
 func buildAndRun(m *testing.M) (int, error) {
+	flag.Parse()
+	if *built != "" {
+		binaries = harness.BinariesIn(*built)
+		return m.Run(), nil
+	}
 	dir, err := os.MkdirTemp("", "holdfast-bin-")
 	if err != nil {
 		return 0, err
@@ -44,16 +53,24 @@ func buildAndRun(m *testing.M) (int, error) {
 	return m.Run(), nil
 }
 
-// newCluster is three nodes with a disk each, and the plugin on every one.
-func newCluster(t *testing.T) *harness.Cluster {
+// newCluster is three nodes with a disk each, and the plugin on every one, with these
+// arguments.
+func newCluster(t *testing.T, pluginArgs ...string) *harness.Cluster {
+	t.Helper()
+	c := newClusterWithoutDisks(t, harness.Options{PluginArgs: pluginArgs})
+	if err := c.AddDisks(t.Context(), "nvme"); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func newClusterWithoutDisks(t *testing.T, options harness.Options) *harness.Cluster {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("devices and mounts need root, which make test has")
 	}
-	c := harness.New(t, harness.Options{Binaries: binaries})
-	if err := c.AddDisks(t.Context(), "nvme"); err != nil {
-		t.Fatal(err)
-	}
+	options.Binaries = binaries
+	c := harness.New(t, options)
 	for _, n := range c.Nodes {
 		if err := n.StartPlugin(t.Context()); err != nil {
 			t.Fatal(err)

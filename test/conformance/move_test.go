@@ -23,32 +23,33 @@ const moveTimeout = 2 * time.Minute
 type pod struct {
 	node            *harness.Node
 	volume          string
+	capability      *csi.VolumeCapability
 	staging, target string
 }
 
 func newPod(c *harness.Cluster, n *harness.Node, volume string) *pod {
 	return &pod{
-		node: n, volume: volume,
-		staging: filepath.Join(c.Dir, n.Name+"-staging"), target: filepath.Join(c.Dir, n.Name+"-pod"),
+		node: n, volume: volume, capability: fileSystem(),
+		staging: filepath.Join(c.Dir, n.Name+"-"+volume+"-staging"), target: filepath.Join(c.Dir, n.Name+"-"+volume+"-pod"),
 	}
 }
 
 // up attaches, stages and publishes.
 func (p *pod) up(ctx context.Context) error {
 	_, err := controllerOf(p.node).ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
-		VolumeId: p.volume, NodeId: p.node.ID(), VolumeCapability: fileSystem(),
+		VolumeId: p.volume, NodeId: p.node.ID(), VolumeCapability: p.capability,
 	})
 	if err != nil {
 		return err
 	}
 	_, err = nodeOf(p.node).NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
-		VolumeId: p.volume, StagingTargetPath: p.staging, VolumeCapability: fileSystem(),
+		VolumeId: p.volume, StagingTargetPath: p.staging, VolumeCapability: p.capability,
 	})
 	if err != nil {
 		return err
 	}
 	_, err = nodeOf(p.node).NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
-		VolumeId: p.volume, StagingTargetPath: p.staging, TargetPath: p.target, VolumeCapability: fileSystem(),
+		VolumeId: p.volume, StagingTargetPath: p.staging, TargetPath: p.target, VolumeCapability: p.capability,
 	})
 	return err
 }
@@ -144,7 +145,20 @@ func TestCommandLine(t *testing.T) {
 		t.Errorf("the nodes are\n%s", nodes)
 	}
 	holdfast("volume", "delete", "db")
-	if list := holdfast("volume", "list", "-o", "json"); list != "[]" {
-		t.Errorf("after deletion the list is %s", list)
+	waitNoVolumes(ctx, t, func() string { return holdfast("volume", "list", "-o", "json") })
+}
+
+// waitNoVolumes waits until a list, in JSON, is empty: what is deleted is listed until
+// its replicas are gone.
+func waitNoVolumes(ctx context.Context, t *testing.T, list func() string) {
+	t.Helper()
+	err := harness.Wait(ctx, "deleted volumes to go", func(context.Context) error {
+		if left := list(); strings.TrimSpace(left) != "[]" {
+			return errors.New("left is " + left)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

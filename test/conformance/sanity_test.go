@@ -54,6 +54,7 @@ func sanityConfig(cluster *harness.Cluster, access string) sanity.TestConfig {
 	config.TestVolumeSize = 64 * mib
 	config.TestVolumeAccessType = access
 	config.TestVolumeParameters = map[string]string{"replicas": "3", "minInSync": "2"}
+	config.TestVolumeMutableParameters = map[string]string{"maxSnapshotSpace": "50%"}
 	config.TestInvalidListVolumesStartingToken = "no-token-of-ours"
 	config.IDGen = idGenerator{}
 	return config

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -177,23 +176,7 @@ func (d *demo) waitInSync(ctx context.Context) error {
 
 // copiedBytes is what the engines of a node have copied by resync.
 func copiedBytes(ctx context.Context, n *harness.Node) (float64, error) {
-	const metric = "holdfast_engine_resync_copied_bytes_total "
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.MetricsAddress+"/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return 0, fmt.Errorf("read metrics of %s: %w", n.Name, err)
-	}
-	defer response.Body.Close()
-	lines := bufio.NewScanner(response.Body)
-	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), metric); ok {
-			return strconv.ParseFloat(value, 64)
-		}
-	}
-	return 0, fmt.Errorf("metrics of %s: no %s", n.Name, metric)
+	return n.Metric(ctx, http.DefaultClient, "holdfast_engine_resync_copied_bytes_total")
 }
 
 func (d *demo) crashEngine(ctx context.Context) (string, error) {

@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 	"github.com/holdfast-io/holdfast/test/harness"
 )
 
@@ -71,27 +70,7 @@ func (d *demo) startCluster(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	return "", d.waitVoters(ctx, len(d.cluster.Nodes))
-}
-
-// waitVoters waits until n live nodes vote, so that one may crash.
-func (d *demo) waitVoters(ctx context.Context, n int) error {
-	return harness.Wait(ctx, "voters of the Raft group", func(ctx context.Context) error {
-		list, err := d.engineNode().Cluster().ListNodes(ctx, &holdfastv1.ListNodesRequest{})
-		if err != nil {
-			return err
-		}
-		voters := 0
-		for _, node := range list.GetNodes() {
-			if node.GetVoter() && node.GetAlive() && d.cluster.Node(node.GetId()).Running() {
-				voters++
-			}
-		}
-		if voters < n {
-			return fmt.Errorf("%d of %d", voters, n)
-		}
-		return nil
-	})
+	return "", d.cluster.WaitVoters(ctx)
 }
 
 func (d *demo) makeVolume(ctx context.Context) (string, error) {

@@ -12,8 +12,8 @@ import (
 func TestPostgres(t *testing.T) {
 	guest{
 		files:    buildStatic(t, "./cmd/holdfastd", "./cmd/holdfast-csi", "./test/postgres"),
-		scratch:  []string{"1G", "1G", "1G"},
+		scratch:  []string{"3G", "3G", "3G"},
 		memoryMB: 2048,
-		limit:    10 * time.Minute,
+		limit:    18 * time.Minute,
 	}.pass(t, "postgres.sh")
 }

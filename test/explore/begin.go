@@ -28,8 +28,11 @@ func begin(s *setting) (*world, error) {
 	}
 	old := value(0)
 	if c.Members < c.Replicas {
-		old = 1
+		old = missedValue
 		w.removeAbsent()
+	}
+	if c.Missed {
+		w.firstSnapshot()
 	}
 	w.history = newHistory(old)
 	for i := range c.Replicas {
@@ -87,7 +90,11 @@ func (w *world) firstReplica(i int, old value) replica {
 		r.may[b] = 1 << r.cur[b]
 	}
 	if !member {
+		r.kept = true
 		return r
+	}
+	if w.setting.config.Missed {
+		r.cuts[0] = cut{held: true, valid: true, cur: r.cur, shared: 1<<maxBlocks - 1}
 	}
 	v := w.view()
 	for k := w.setting.config.Members; k < w.setting.config.Replicas; k++ {

@@ -88,7 +88,7 @@ func (c *canon) age(t block.Instant) {
 func (c *canon) regions(r block.Regions) {
 	var word uint64
 	if len(r) > 0 {
-		word = r[0]
+		word = r[0].Words[0]
 	}
 	c.byte(byte(word))
 }

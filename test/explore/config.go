@@ -32,6 +32,8 @@ type Bounds struct {
 	// PutBacks are disks that become what they were at the beginning, after others
 	// have learned of a flush that is lost by it.
 	PutBacks uint8
+	// Snapshots are those that clients ask for; there is one at most.
+	Snapshots uint8
 }
 
 // String names the bounds that are not zero, as Config.Set takes them.
@@ -55,7 +57,7 @@ func (b *Bounds) named() []namedBound {
 		{"engines", &b.Engines}, {"writes", &b.Writes}, {"reads", &b.Reads}, {"flushes", &b.Flushes},
 		{"links", &b.Links}, {"kills", &b.Kills}, {"losses", &b.Losses}, {"unknowns", &b.Unknowns},
 		{"clears", &b.Clears}, {"units", &b.Units}, {"pauses", &b.Pauses}, {"hints", &b.Hints},
-		{"detaches", &b.Detaches}, {"putbacks", &b.PutBacks},
+		{"detaches", &b.Detaches}, {"putbacks", &b.PutBacks}, {"snapshots", &b.Snapshots},
 	}
 }
 
@@ -81,6 +83,8 @@ type Config struct {
 	Apart bool
 	// Suspect: checksums of overwritten blocks may be lost with a process.
 	Suspect bool
+	// Missed: the members hold a snapshot that the others have missed.
+	Missed bool
 }
 
 // Validate reports a configuration that the explorer is not made for.
@@ -90,6 +94,10 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("%d of %d replicas in sync: %w", c.Members, c.Replicas, block.ErrInvalid)
 	case c.Blocks < 1 || c.Blocks > maxBlocks || c.MinInSync < 1 || c.Window < 1:
 		return fmt.Errorf("%d blocks, at least %d members, a window of %d: %w", c.Blocks, c.MinInSync, c.Window, block.ErrInvalid)
+	case c.Missed && c.Members == c.Replicas || c.Snapshots > 1 || int(c.Reads)+int(c.Snapshots)*c.Blocks > maxReads:
+		return fmt.Errorf("a missed snapshot, %d more and %d reads: %w", c.Snapshots, c.Reads, block.ErrInvalid)
+	case (c.Missed || c.Snapshots > 0) && (c.Losses > 0 || c.PutBacks > 0 || c.Suspect):
+		return fmt.Errorf("snapshots beside losses of power: %w", block.ErrInvalid)
 	case c.Engines >= maxEngines || c.Writes > maxWrites || c.Reads > maxReads || c.Flushes > maxFlushes:
 		return fmt.Errorf("bounds %+v: at most %d engines, %d writes, %d reads and %d flushes: %w", c.Bounds,
 			maxEngines, maxWrites, maxReads, maxFlushes, block.ErrInvalid)

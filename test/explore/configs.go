@@ -61,6 +61,14 @@ func Configs() []Config {
 			Bounds{Engines: 1, Unknowns: 1}, func(c *Config) { c.Replicas, c.Members = 3, 2 }),
 		with("minimum", "two members must have everything, one is lost", "flushes=0,reads=0",
 			Bounds{Writes: 1, Reads: 1, Flushes: 1, Links: 1}, func(c *Config) { c.MinInSync = 2 }),
+		with("snapshot", "a snapshot is taken while clients write and a connection is lost", "links=0",
+			Bounds{Writes: 1, Links: 1, Snapshots: 1}),
+		with("snapshot-kill", "processes die while one is taken", "writes=0",
+			Bounds{Writes: 1, Kills: 1, Snapshots: 1}),
+		with("snapshot-handover", "another engine starts while one is taken", "writes=0",
+			Bounds{Engines: 1, Writes: 1, Snapshots: 1}),
+		with("snapshot-missed", "a replica that has missed a snapshot returns while another is taken", "snapshots=0",
+			Bounds{Writes: 1, Snapshots: 1}, behind, func(c *Config) { c.Missed = true }),
 	}
 }
 
@@ -89,7 +97,7 @@ func (c *Config) Set(list string) error {
 		numbers := map[string]*int{
 			"replicas": &c.Replicas, "members": &c.Members, "minimum": &c.MinInSync, "blocks": &c.Blocks, "window": &c.Window,
 		}
-		switches := map[string]*bool{"serving": &c.Serving, "suspect": &c.Suspect, "apart": &c.Apart}
+		switches := map[string]*bool{"serving": &c.Serving, "suspect": &c.Suspect, "apart": &c.Apart, "missed": &c.Missed}
 		switch {
 		case bounds[name] != nil:
 			*bounds[name] = uint8(n)

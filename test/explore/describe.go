@@ -58,6 +58,8 @@ func (w *world) describe(a *action) string {
 		fmt.Fprintf(&b, "%s sees that time has passed", name(i))
 	case actDetach:
 		fmt.Fprintf(&b, "%s shall detach", name(i))
+	case actSnapshot:
+		fmt.Fprintf(&b, "%s shall take a snapshot", name(i))
 	}
 	if a.forget {
 		b.WriteString(", checksums are lost")
@@ -101,6 +103,9 @@ func describeRequest(s spacing, r *block.Request) string {
 	if r.Flags&block.FlagResync != 0 {
 		b.WriteString(" to repair or copy")
 	}
+	if !r.Snapshot.IsZero() {
+		fmt.Fprintf(&b, " of cut %d", cutOf(r.Snapshot))
+	}
 	if u := r.Update; u != nil {
 		describeUpdate(&b, u)
 	}
@@ -125,6 +130,15 @@ func describeUpdate(b *strings.Builder, u *block.Update) {
 	if len(u.ClearLog) > 0 {
 		fmt.Fprintf(b, " clear log %b", regionBits(u.ClearLog))
 	}
+	for _, c := range u.Cuts {
+		fmt.Fprintf(b, " cut %d, target %v", cutOf(c.Snapshot), c.Target)
+	}
+	for _, id := range u.ValidCuts {
+		fmt.Fprintf(b, " valid %d", cutOf(id))
+	}
+	for _, id := range u.DropCuts {
+		fmt.Fprintf(b, " forget %d", cutOf(id))
+	}
 }
 
 func describeProposal(p *block.Proposal) string {
@@ -140,6 +154,9 @@ func describeProposal(p *block.Proposal) string {
 	}
 	if p.WaitedOut {
 		b.WriteString(" waited out")
+	}
+	if p.Snapshot != nil {
+		fmt.Fprintf(&b, " snapshot %d", cutOf(p.Snapshot.ID))
 	}
 	if p.EndAttachment {
 		b.WriteString(" end attachment")
@@ -178,6 +195,11 @@ func (w *world) describeReplicas() string {
 	for r := range w.setting.config.Replicas {
 		x := &w.replicas[r]
 		fmt.Fprintf(&b, " %s=%v", letter(r), x.cur[:w.setting.config.Blocks])
+		for k, c := range x.cuts {
+			if c.held {
+				fmt.Fprintf(&b, " cut %d %+v", k, c)
+			}
+		}
 		if x.log != 0 {
 			b.WriteString(" logged")
 		}

@@ -22,7 +22,8 @@
 //	engine      another one starts, on the next node; the older ones are left
 //	            running. One that takes no further step is a dead one, so death
 //	            needs no step of its own. It is detached
-//	client      writes, reads or flushes, at any engine that serves, old or new
+//	client      writes, reads or flushes, or asks for a snapshot, at any engine that
+//	            serves, old or new
 //	time        a timer runs out whenever it likes; half a lease passes, or all
 //	            of one and its margin
 //
@@ -33,6 +34,9 @@
 //	            What was flushed survives the loss of every memory. No engine
 //	            answers what it was asked after a newer one served. A write of an
 //	            older engine takes effect before the newer one serves, or never
+//	cuts.go     a snapshot is a read of all blocks at one moment between call and
+//	            commit; as Raft takes it, every member holds it valid and the same; at
+//	            rest every replica holds Raft's snapshots as they were, and no other cut
 //	world.go    no error reaches a client but the end of its attachment; members
 //	            never differ outside of what may be divergent; an attachment ends
 //	            by loss only if every member that stays lost its memory; the
@@ -58,7 +62,8 @@
 //
 //   - Requests of one session may overtake each other in the store unless they
 //     touch the same block and one of them changes it (store: "A piece waits for
-//     earlier pieces that touch the same blocks"). So any request is delivered that
+//     earlier pieces that touch the same blocks"), or the first takes a cut and the
+//     second changes a block. So any request is delivered that
 //     no such earlier one holds back.
 //   - A request that is carried out while its answer is under way is a step apart
 //     only if somebody could see the replica in between. Carrying out commutes
@@ -84,9 +89,10 @@
 //
 // Partial blocks, torn blocks, damage, full disks and failed syncs; clocks that do not
 // run alike; two volumes; more than three replicas; the doors' and stores' own queues
-// but for the order in which they let requests go. A disk is put back only to the image
-// of the first state, and only while every other member knows better: rule 10 promises
-// nothing else. All of that is the simulator's (test/sim).
+// but for the order in which they let requests go; cuts beside losses of power, deletions
+// of snapshots, growth. A disk is put back only to the image of the first state, and only
+// while every other member knows better: rule 10 promises nothing else. All of that is
+// the simulator's (test/sim).
 //
 // # Why the core may be made to hurry
 //

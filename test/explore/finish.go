@@ -171,5 +171,6 @@ func (w *world) compare() error {
 			return w.violation
 		}
 	}
-	return nil
+	w.compareCuts()
+	return w.violation
 }

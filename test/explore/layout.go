@@ -17,11 +17,12 @@ type layout struct {
 
 	now, ticked, nextPing, effects, phase, peers uintptr
 	view, stamp, metaActive, metaStamp           uintptr
-	flushActive, flushNumber                     uintptr
+	flushActive, flushCount                      uintptr
 	requests, writes, jobs, lockEntries          uintptr
 	attachSince, retryAt, notBefore, waiting     uintptr
 	proposalOpen, logNext, logRegions            uintptr
 	dark, darkSince, iss                         uintptr
+	cutStage, cutUntil                           uintptr
 	requestSize, requestStamp                    uintptr
 	writeSize, writeUsed, writeStamp             uintptr
 	jobSize, jobUsed, jobStamp, jobView          uintptr
@@ -71,6 +72,9 @@ const (
 	phaseAttaching = 0
 	phaseServing   = 1
 	linkDown       = 0
+	// Stages of a cut that hold clients.
+	cutDraining = 2
+	cutTaking   = 3
 )
 
 // Purposes of a call, by their order in the core.
@@ -102,7 +106,7 @@ func newLayout() *layout {
 	at(&l.metaActive, root, "meta", "active")
 	at(&l.metaStamp, root, "meta", "stamp")
 	at(&l.flushActive, root, "flush", "active")
-	at(&l.flushNumber, root, "flush", "number", "N")
+	at(&l.flushCount, root, "flush", "count")
 	at(&l.attachSince, root, "attach", "since")
 	at(&l.retryAt, root, "proposal", "retryAt")
 	at(&l.notBefore, root, "proposal", "notBefore")
@@ -112,6 +116,8 @@ func newLayout() *layout {
 	sameFields(at(&l.logRegions, root, "log", "regions").Elem(), reflect.TypeFor[regionState]())
 	at(&l.dark, root, "dark")
 	at(&l.darkSince, root, "darkSince")
+	at(&l.cutStage, root, "cut", "stage")
+	at(&l.cutUntil, root, "cut", "until")
 
 	request := at(&l.requests, root, "requests").Elem()
 	l.requestSize = request.Size()

@@ -118,7 +118,9 @@ func mergeConfigs() []Config {
 	c.Bounds = Bounds{Writes: 2, Reads: 1, Losses: 1, Clears: 1, Engines: 1, Detaches: 1, Pauses: 1}
 	d := base
 	d.Name, d.Blocks, d.Apart, d.Bounds = "apart", 2, true, Bounds{Writes: 2, Flushes: 2, Links: 1, Clears: 1, PutBacks: 1}
-	return []Config{a, b, c, d}
+	e := base
+	e.Name, e.Members, e.Missed, e.Bounds = "snapshots", 1, true, Bounds{Writes: 1, Reads: 1, Links: 1, Kills: 1, Engines: 1, Snapshots: 1, Clears: 1}
+	return []Config{a, b, c, d, e}
 }
 
 func explorerOf(t testing.TB, config Config) *Explorer {

@@ -54,6 +54,11 @@ func (l *layout) notes() map[string]note {
 		"endingState.err":   skip,
 		"Core.throttle":     skip, // JobGap is 0
 
+		"cutState.until": due,
+		"cutState.stamp": l.taking,
+		"cutState.after": serial,
+		"target.cutting": func(c *canon, p unsafe.Pointer) { c.bool(*(*uint64)(p) != 0) },
+
 		"lockTable.next":   skip,
 		"lockEntry.ticket": skip,
 
@@ -66,6 +71,7 @@ func (l *layout) notes() map[string]note {
 		"write.stamp":     skip,
 		"write.buf":       bufferNote,
 		"write.retryAt":   skip,
+		"write.enters":    skip, // NumberGap is 0
 
 		"attachState.since":       l.yearOver,
 		"proposalState.retryAt":   due,
@@ -126,7 +132,7 @@ func (l *layout) meta(c *canon, p unsafe.Pointer) {
 	}
 	for _, f := range l.metaPlan.fields {
 		switch f.name {
-		case "viewOwed", "stored", "dirtyOwed", "dropOwed":
+		case "viewOwed", "gated", "stored", "dirtyOwed", "dropOwed", "strays":
 			f.plan.append(c, unsafe.Add(p, f.offset))
 		}
 	}
@@ -137,8 +143,10 @@ func (l *layout) flush(c *canon, p unsafe.Pointer) {
 	active := get[bool](c.core, l.flushActive)
 	for _, f := range l.flushPlan.fields {
 		switch {
-		case f.name == "number":
-			c.number(classFlush+int(c.epoch), get[uint64](c.core, l.flushNumber))
+		case f.name == "number" || f.name == "numberedAt" || f.name == "entering" || f.name == "entered":
+			// NumberGap is 0: each flush has its own.
+		case f.name == "count":
+			c.number(classFlush+int(c.epoch), get[uint64](c.core, l.flushCount))
 		case !active && (f.name == "began" || f.name == "sent" || f.name == "has"):
 		case f.note != nil:
 			f.note(c, unsafe.Add(p, f.offset))
@@ -293,4 +301,8 @@ func (c *canon) view(v *block.View) {
 		c.revision(m.Removed)
 		c.byte(m.Incarnation.Boot[0])
 	}
+	for i := range v.Snapshots {
+		c.byte(v.Snapshots[i].ID.ID[7])
+	}
+	c.byte(245)
 }

@@ -51,6 +51,7 @@ var sharedTypes = map[reflect.Type]bool{
 	reflect.TypeFor[[]block.Member]():    true,
 	reflect.TypeFor[[]block.DirtySet]():  true,
 	reflect.TypeFor[[]block.Confirmed](): true,
+	reflect.TypeFor[[]block.Snapshot]():  true,
 }
 
 func newPlanner(notes map[string]note) *planner {

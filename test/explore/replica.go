@@ -38,6 +38,10 @@ type replica struct {
 	// fresh are the blocks whose checksum is not durable, suspect those whose
 	// checksum was lost with a process.
 	fresh, suspect uint8
+	// kept: it has kept the head with which it left the in-sync set. What that holds is
+	// asked by nobody.
+	kept bool
+	cuts [maxCuts]cut
 	// log is the intent log, dirty the dirty sets, by replica.
 	log       uint8
 	dirty     [maxReplicas]dirtySet
@@ -57,14 +61,14 @@ func regionBits(r block.Regions) uint8 {
 	if len(r) == 0 {
 		return 0
 	}
-	return uint8(r[0])
+	return uint8(r[0].Words[0])
 }
 
 func regionSet(bits uint8) block.Regions {
 	if bits == 0 {
 		return nil
 	}
-	return block.Regions{uint64(bits)}
+	return block.Regions{{Words: [block.RegionPageWords]uint64{uint64(bits)}}}
 }
 
 // spacing is where the blocks of the model lie in the volume: side by side, or each
@@ -113,6 +117,10 @@ func (r *replica) handle(x *stock, epoch block.Epoch, session block.Session, req
 	if rep.Err = r.refusal(epoch, session); rep.Err != nil {
 		return rep
 	}
+	if !req.Snapshot.IsZero() {
+		rep.Err = r.layer(x, req, &rep)
+		return rep
+	}
 	switch req.Op {
 	case block.OpPing:
 		rep.Free = free
@@ -126,7 +134,7 @@ func (r *replica) handle(x *stock, epoch block.Epoch, session block.Session, req
 	case block.OpUpdate:
 		rep.Err = r.update(req.Update)
 	case block.OpHash:
-		r.hash(req, &rep)
+		rep.Hashes = r.hashes(req, &r.cur, r.suspect)
 	}
 	return rep
 }
@@ -171,6 +179,7 @@ func (r *replica) open(x *stock, o *block.Open, rep *block.Reply) error {
 			opened.Confirmed = append(opened.Confirmed, block.Confirmed{Replica: replicaID(i), Flush: f})
 		}
 	}
+	opened.Cuts = r.openedCuts(x.size)
 	rep.Opened = opened
 	return nil
 }
@@ -199,6 +208,7 @@ func (r *replica) write(req *block.Request) {
 			v = req.Buf.Data[(b-first)*block.BlockSize]
 		}
 		r.log |= r.spacing.region(b)
+		r.part(b)
 		r.cur[b] = v
 		r.may[b] |= 1 << v
 		r.fresh |= 1 << b
@@ -210,6 +220,7 @@ func (r *replica) flushed(req *block.Request) {
 	for b := range r.cur {
 		r.may[b] = 1 << r.cur[b]
 	}
+	r.flushCuts()
 	r.flush = later(r.flush, req.Flush)
 	for _, f := range req.Confirmed {
 		i := indexOf(f.Replica)
@@ -253,6 +264,8 @@ func (r *replica) update(u *block.Update) error {
 		sets[indexOf(id)] = dirtySet{}
 	}
 	r.dirty = sets
+	r.kept = (r.kept || u.KeepHead) && !slices.Contains(u.DropCuts, block.KeptHead)
+	r.updateCuts(u)
 	if v := u.View; v != nil && (r.view == nil || viewLess(r.view, v)) {
 		r.view = v
 	}
@@ -270,18 +283,19 @@ func viewLess(a, b *block.View) bool {
 	return a.Epoch < b.Epoch || a.Epoch == b.Epoch && a.Revision < b.Revision
 }
 
-// hash answers with the contents in the place of their sums.
-func (r *replica) hash(req *block.Request, rep *block.Reply) {
+// hashes are the contents in the place of their sums.
+func (r *replica) hashes(req *block.Request, cur *[maxBlocks]value, suspect uint8) []block.ExtentHash {
 	first, end := r.spacing.blocks(req)
-	rep.Hashes = make([]block.ExtentHash, (req.Length+block.ExtentSize-1)/block.ExtentSize)
+	list := make([]block.ExtentHash, (req.Length+block.ExtentSize-1)/block.ExtentSize)
 	for b := first; b < end; b++ {
 		at := r.spacing.offset(b) - req.Offset
-		h, k := &rep.Hashes[at/block.ExtentSize], at%block.ExtentSize/block.BlockSize
-		h.Sum[k] = r.cur[b]
-		if r.suspect>>b&1 == 1 {
+		h, k := &list[at/block.ExtentSize], at%block.ExtentSize/block.BlockSize
+		h.Sum[k] = cur[b]
+		if suspect>>b&1 == 1 {
 			h.Suspect |= 1 << k
 		}
 	}
+	return list
 }
 
 // kill ends the process of the replica. Everything that it took is with the
@@ -291,6 +305,7 @@ func (r *replica) kill(forget bool) {
 		r.suspect |= r.forgettable()
 	}
 	r.fresh = 0
+	r.distrustCuts()
 }
 
 // forgettable are the blocks whose checksum goes with the process.

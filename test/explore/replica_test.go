@@ -26,6 +26,7 @@ func TestReplica(t *testing.T) {
 	suspects, losses := 0, 0
 	for seed := range uint64(runs) {
 		p := newPair(t, seed)
+		p.cuts = seed%3 == 0
 		for range steps {
 			p.step()
 			if t.Failed() {
@@ -64,6 +65,8 @@ type pair struct {
 	// suspects are the crashes after which blocks were suspect, losses those
 	// after which the drive held something older.
 	suspects, losses int
+	// cuts: it takes cuts, and does not lose power.
+	cuts bool
 }
 
 type pairSession struct {
@@ -136,7 +139,7 @@ func (p *pair) step() {
 		p.crash(false)
 		p.open()
 	case roll < 17:
-		p.crash(true)
+		p.crash(!p.cuts)
 		p.open()
 	default:
 		s := p.sessions[len(p.sessions)-1]
@@ -179,6 +182,9 @@ func (p *pair) openAs(epoch block.Epoch, session block.Session) {
 func (p *pair) request(s *pairSession) block.Request {
 	first := p.rng.IntN(pairBlocks)
 	n := 1 + p.rng.IntN(pairBlocks-first)
+	if p.cuts && p.rng.IntN(3) == 0 {
+		return p.cutRequest(s)
+	}
 	req := block.Request{Epoch: s.epoch, Session: s.session, Offset: int64(first) * block.BlockSize, Length: int64(n) * block.BlockSize}
 	switch roll := p.rng.IntN(20); {
 	case roll < 5:
@@ -210,13 +216,61 @@ func (p *pair) request(s *pairSession) block.Request {
 	return req
 }
 
+// cutRequest draws what an engine may ask about cuts. They are taken in their order.
+func (p *pair) cutRequest(s *pairSession) block.Request {
+	id := snapshotID(p.rng.IntN(maxCuts))
+	req := block.Request{Epoch: s.epoch, Session: s.session, Length: p.stock.size, Snapshot: id, Flags: block.FlagResync}
+	switch roll := p.rng.IntN(12); {
+	case roll < 2:
+		req.Op = block.OpRead
+	case roll < 4 || roll < 7 && p.holes(cutOf(id)):
+		req.Op = block.OpHash
+	case roll < 6:
+		req.Op = block.OpWrite
+		req.Buf = p.stock.buffer([]value{value(p.rng.IntN(firstValue + maxWrites)), value(p.rng.IntN(firstValue + maxWrites))})
+	case roll < 7:
+		req.Op = block.OpZero
+	default:
+		req = block.Request{Op: block.OpUpdate, Epoch: s.epoch, Session: s.session, Update: p.cutUpdate(id)}
+	}
+	return req
+}
+
+// holes reports whether a cut has blocks without data that the layer above may have from
+// it: whether that has what the cut is given there depends on the rest of the extent.
+func (p *pair) holes(i int) bool {
+	c := &p.model.cuts[i]
+	for b := range pairBlocks {
+		if c.held && c.cur[b] == 0 && c.shared>>b&1 == 1 {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *pair) cutUpdate(id block.SnapshotID) *block.Update {
+	switch roll := p.rng.IntN(6); {
+	case roll == 0:
+		return &block.Update{DropCuts: []block.SnapshotID{id}}
+	case roll == 1:
+		return &block.Update{ValidCuts: []block.SnapshotID{id}}
+	case id == snapshotID(0) && p.model.cuts[1].held && !p.model.cuts[0].held:
+		return &block.Update{}
+	}
+	return &block.Update{Cuts: []block.CutRequest{{Snapshot: id, Epoch: 1, Target: p.rng.IntN(2) == 0}}}
+}
+
 func (p *pair) update(s *pairSession) *block.Update {
 	u := &block.Update{}
 	set := func() block.DirtySet {
 		return block.DirtySet{Replica: replicaID(1 + p.rng.IntN(2)), Removal: block.Revision(1 + p.rng.IntN(2)),
 			Regions: regionSet(uint8(p.rng.IntN(2)))}
 	}
-	switch p.rng.IntN(6) {
+	switch p.rng.IntN(8) {
+	case 6:
+		u.KeepHead = true
+	case 7:
+		u.DropCuts = []block.SnapshotID{block.KeptHead}
 	case 0:
 		p.revision++
 		u.View = &block.View{Volume: volumeID, Epoch: s.epoch, Revision: p.revision,
@@ -266,11 +320,15 @@ func (p *pair) ask(s *pairSession, req *block.Request) bool {
 		p.model = before
 		return false
 	}
-	p.compare(got, &want)
+	content := p.model.cur
+	if i := cutOf(req.Snapshot); i >= 0 {
+		content = p.model.cuts[i].cur
+	}
+	p.compare(got, &want, content)
 	return true
 }
 
-func (p *pair) compare(got, want *block.Reply) {
+func (p *pair) compare(got, want *block.Reply, content [maxBlocks]value) {
 	if (got.Buf == nil) != (want.Buf == nil) || got.Buf != nil && !slices.Equal(got.Buf.Data, want.Buf.Data) {
 		p.t.Errorf("a read differs")
 	}
@@ -281,7 +339,7 @@ func (p *pair) compare(got, want *block.Reply) {
 	for i := range got.Hashes {
 		g, w := &got.Hashes[i], &want.Hashes[i]
 		extent := make([]byte, block.ExtentSize)
-		copy(extent, p.stock.buffer(p.model.cur[:pairBlocks]).Data)
+		copy(extent, p.stock.buffer(content[:pairBlocks]).Data)
 		sum := sha256.Sum256(extent)
 		if g.Suspect != w.Suspect || g.Bad != w.Bad || g.Suspect == 0 && g.Sum != sum {
 			p.t.Errorf("a hash differs: %+v, not %+v", g, w)
@@ -301,6 +359,11 @@ func (p *pair) compare(got, want *block.Reply) {
 func describeOpened(o *block.Opened) string {
 	text := fmt.Sprintf("boot %d view (%d, %d) log %b flush %v confirmed %v size %d", o.Incarnation.Boot[0], o.View.Epoch,
 		o.View.Revision, regionBits(o.Log), o.Flush, o.Confirmed, o.Size)
+	// The kept head may have been taken between two others.
+	slices.SortFunc(o.Cuts, func(a, b block.Cut) int { return cutOf(a.Snapshot) - cutOf(b.Snapshot) })
+	for _, c := range o.Cuts {
+		text += fmt.Sprintf(" cut %d kept %v valid %v, %d bytes", cutOf(c.Snapshot), c.Kept, c.Valid, c.Size)
+	}
 	for _, d := range o.Dirty {
 		text += fmt.Sprintf(" %s@%d %b", letter(indexOf(d.Replica)), d.Removal, regionBits(d.Regions))
 	}

@@ -22,6 +22,7 @@ func (w *world) key(c *canon) key {
 		w.replicas[r].append(c, r)
 	}
 	w.history.append(c)
+	w.appendShots(c)
 	left := w.left
 	c.raw(unsafe.Pointer(&left), unsafe.Sizeof(left))
 	c.close()
@@ -121,6 +122,7 @@ func (p *proposal) append(c *canon) {
 	}
 	c.bool(p.asked.WaitedOut)
 	c.bool(p.asked.EndAttachment)
+	c.bool(p.asked.Snapshot != nil)
 	if p.landed {
 		c.view(&p.view)
 	}
@@ -136,6 +138,8 @@ func (r *replica) append(c *canon, i int) {
 		c.byte(r.cur[b])
 		c.byte(r.may[b])
 	}
+	c.bool(r.kept)
+	r.appendCuts(c)
 	c.byte(r.fresh)
 	c.byte(r.suspect)
 	c.byte(r.log)

@@ -26,6 +26,8 @@ const (
 	// refused one.
 	timerSettle
 	timerPropose
+	// timerCut ends the hold of a cut.
+	timerCut
 	// timerLog makes regions idle and lets the core look at the logs.
 	timerLog
 	timers
@@ -41,6 +43,8 @@ func (t timer) String() string {
 		return "settles the unknown outcome"
 	case timerPropose:
 		return "may propose again"
+	case timerCut:
+		return "holds writes no longer for a cut"
 	case timerLog:
 		return "looks at idle regions"
 	}
@@ -65,6 +69,9 @@ func (l *layout) armed(c *core.Core, t timer) bool {
 		return get[bool](p, l.waiting) && get[block.Instant](p, l.retryAt) > now
 	case timerPropose:
 		return !get[bool](p, l.proposalOpen) && get[block.Instant](p, l.notBefore) > now
+	case timerCut:
+		stage := get[uint8](p, l.cutStage)
+		return (stage == cutDraining || stage == cutTaking) && get[block.Instant](p, l.cutUntil) > now
 	case timerLog:
 		return get[uint8](p, l.phase) == phaseServing && get[block.Instant](p, l.logNext) != never
 	}
@@ -104,6 +111,8 @@ func (w *world) fire(i int, t timer) {
 		set(p, l.retryAt, w.now)
 	case timerPropose:
 		set(p, l.notBefore, w.now)
+	case timerCut:
+		set(p, l.cutUntil, w.now)
 	case timerLog:
 		regions := l.regionStates(unsafe.Add(p, l.logRegions))
 		for r, s := range regions {

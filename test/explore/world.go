@@ -30,6 +30,7 @@ type world struct {
 	count    int
 	replicas [maxReplicas]replica
 	history  history
+	shots    [maxCuts]shot
 	left     Bounds
 	now      block.Instant
 	units    block.Instant
@@ -227,6 +228,8 @@ func (w *world) effect(i int, e *engine, ef *core.Effect) {
 		for k := range e.links {
 			e.links[k].cut()
 		}
+	case core.EffectCut:
+		w.taken(i, ef)
 	case core.EffectNotice:
 		if ef.Notice.Kind == core.NoticeDiffer && ef.Notice.Err == nil {
 			w.fail("replicas differ outside of what may be divergent: %s reports replica %s", name(i),
@@ -321,7 +324,7 @@ func (w *world) coreConfig(on block.NodeID, view block.View) core.Config {
 			PingInterval: int64(unit), Lease: int64(leaseUnits * unit), LeaseMargin: int64(marginUnits * unit),
 			PingDeadline: int64(year) * 1000, ReplicaDeadline: int64(year) * 1000,
 			AttachGrace: int64(year), AttachWait: int64(year), ConnectRetry: int64(year),
-			ProposeRetry: int64(year), NoSpaceRetry: int64(year), LogIdle: int64(year),
+			ProposeRetry: int64(year), NoSpaceRetry: int64(year), LogIdle: int64(year), CutHold: int64(year),
 		},
 		Limits: core.Limits{Requests: w.setting.config.requests(), TargetWindow: w.setting.config.Window, Copies: 1,
 			LogRegions: crowded},

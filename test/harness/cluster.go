@@ -39,8 +39,9 @@ type Options struct {
 	// Dir is where everything lies; it must not exist. By default it is made in
 	// /var/tmp, which is on a disk: a memory file system has no O_DIRECT.
 	Dir string
-	// DaemonArgs are added to the arguments of every daemon.
-	DaemonArgs []string
+	// DaemonArgs are added to the arguments of every daemon, PluginArgs to those of
+	// every plugin.
+	DaemonArgs, PluginArgs []string
 	// Hosts are the addresses of the nodes, if they are not to be loopback ones.
 	Hosts []string
 	// Prefix is what a daemon is started by, such as ["nsenter", "--net=..."]; it
@@ -98,7 +99,7 @@ func prepare(ctx context.Context, options Options) (*Cluster, error) {
 		}
 	}
 	for i, host := range hosts {
-		n, err := newNode(c, fmt.Sprintf("n%d", i+1), host)
+		n, err := newNode(c, i, host)
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(c.Dir))
 		}
@@ -195,13 +196,17 @@ func (e stopError) Unwrap() error { return e.error }
 func Stop(err error) error { return stopError{err} }
 
 // Wait asks ready until it answers nil. It gives up when the context ends, with
-// the last answer, or when ready answers an error marked by Stop. what completes
+// the last answer before that, or when ready answers an error marked by Stop. what completes
 // "wait for".
 func Wait(ctx context.Context, what string, ready func(ctx context.Context) error) error {
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
+	var last error
 	for {
 		err := ready(ctx)
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
 		var stop stopError
 		switch {
 		case err == nil:
@@ -211,7 +216,7 @@ func Wait(ctx context.Context, what string, ready func(ctx context.Context) erro
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w; last: %w", what, ctx.Err(), err)
+			return fmt.Errorf("wait for %s: %w; last: %w", what, ctx.Err(), last)
 		case <-ticker.C:
 		}
 	}

@@ -41,6 +41,15 @@ func (c *Cluster) Copies(ctx context.Context, volume string) ([]Copy, error) {
 // URI is the copy's name for the tools of others.
 func (c Copy) URI() string { return "nbd://" + c.Node.DataAddress + "/" + c.Export }
 
+// Export connects to a read-only export of the node.
+func (n *Node) Export(ctx context.Context, name string, contexts ...string) (*nbd.Client, error) {
+	socket, err := n.cluster.options.Dial(ctx, "tcp", n.DataAddress)
+	if err != nil {
+		return nil, err
+	}
+	return nbd.Connect(ctx, socket, nbd.ClientConfig{Export: name, Contexts: contexts})
+}
+
 // Sums are the SHA-256 of a copy and of each of its 64 KiB extents.
 type Sums struct {
 	Whole   [sha256.Size]byte
@@ -57,11 +66,7 @@ func (c Copy) Sums(ctx context.Context) (Sums, error) {
 }
 
 func (c Copy) sums(ctx context.Context) (Sums, error) {
-	socket, err := c.Node.cluster.options.Dial(ctx, "tcp", c.Node.DataAddress)
-	if err != nil {
-		return Sums{}, err
-	}
-	client, err := nbd.Connect(ctx, socket, nbd.ClientConfig{Export: c.Export})
+	client, err := c.Node.Export(ctx, c.Export)
 	if err != nil {
 		return Sums{}, err
 	}

@@ -20,8 +20,9 @@ type Disk struct {
 }
 
 // NewDisk makes a file system on a block device, or in a new sparse file of that
-// size if the path given names nothing yet, and mounts it.
-func NewDisk(ctx context.Context, path, device string, bytes int64) (*Disk, error) {
+// size if the path given names nothing yet, and mounts it. args are further ones for
+// mkfs.ext4.
+func NewDisk(ctx context.Context, path, device string, bytes int64, args ...string) (*Disk, error) {
 	if err := os.MkdirAll(path, 0o750); err != nil {
 		return nil, err
 	}
@@ -33,7 +34,7 @@ func NewDisk(ctx context.Context, path, device string, bytes int64) (*Disk, erro
 		}
 	}
 	for _, command := range [][]string{
-		{"mkfs.ext4", "-q", "-m", "0", device},
+		append(append([]string{"mkfs.ext4", "-q", "-m", "0"}, args...), device),
 		{"mount", "-o", options, device, path},
 	} {
 		if out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput(); err != nil {
@@ -49,24 +50,27 @@ func (d *Disk) StorePath() string { return filepath.Join(d.Path, "store") }
 
 func (d *Disk) ballastPath() string { return filepath.Join(d.Path, "ballast") }
 
-// Leave takes what is free but for so many bytes.
+// Leave takes what is free but for so many bytes, or gives back of it. What was taken
+// before stays taken meanwhile: whoever waits for room would have it at once.
 func (d *Disk) Leave(bytes int64) error {
-	if err := d.Empty(); err != nil {
-		return err
-	}
 	var stat unix.Statfs_t
 	if err := unix.Statfs(d.Path, &stat); err != nil {
 		return fmt.Errorf("look at disk %s: %w", d.Path, err)
 	}
-	take := int64(stat.Bavail)*stat.Bsize - bytes
-	if take <= 0 {
-		return nil
-	}
-	file, err := os.Create(d.ballastPath())
+	file, err := os.OpenFile(d.ballastPath(), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
-	err = unix.Fallocate(int(file.Fd()), 0, 0, take)
+	info, err := file.Stat()
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	more := int64(stat.Bavail)*stat.Bsize - bytes
+	if more > 0 {
+		err = unix.Fallocate(int(file.Fd()), 0, info.Size(), more)
+	} else {
+		err = file.Truncate(max(info.Size()+more, 0))
+	}
 	if errors.Is(err, unix.ENOSPC) && bytes == 0 {
 		err = nil // it took what there is
 	}

@@ -20,11 +20,23 @@ func ext4Mount() *csi.VolumeCapability {
 
 // CreateVolume makes a volume for an ext4 file system through the node's plugin.
 func (n *Node) CreateVolume(ctx context.Context, name string, bytes int64, parameters map[string]string) (string, error) {
+	return n.createVolume(ctx, name, bytes, parameters, nil)
+}
+
+// RestoreSnapshot makes a volume from a snapshot through the node's plugin.
+func (n *Node) RestoreSnapshot(ctx context.Context, name, snapshot string, bytes int64, parameters map[string]string) (string, error) {
+	return n.createVolume(ctx, name, bytes, parameters, &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{
+		Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: snapshot},
+	}})
+}
+
+func (n *Node) createVolume(ctx context.Context, name string, bytes int64, parameters map[string]string, source *csi.VolumeContentSource) (string, error) {
 	made, err := csi.NewControllerClient(n.CSI()).CreateVolume(ctx, &csi.CreateVolumeRequest{
-		Name:               name,
-		CapacityRange:      &csi.CapacityRange{RequiredBytes: bytes},
-		VolumeCapabilities: []*csi.VolumeCapability{ext4Mount()},
-		Parameters:         parameters,
+		Name:                name,
+		CapacityRange:       &csi.CapacityRange{RequiredBytes: bytes},
+		VolumeCapabilities:  []*csi.VolumeCapability{ext4Mount()},
+		Parameters:          parameters,
+		VolumeContentSource: source,
 	})
 	if err != nil {
 		return "", fmt.Errorf("CreateVolume: %w", err)
@@ -32,49 +44,71 @@ func (n *Node) CreateVolume(ctx context.Context, name string, bytes int64, param
 	return made.GetVolume().GetVolumeId(), nil
 }
 
-// TargetPath is where Mount shows a volume.
-func (n *Node) TargetPath() string { return filepath.Join(n.Dir, "target") }
+// Place is where a volume is mounted on a node. Below the node's directory, the
+// cluster's end unmounts it.
+type Place struct {
+	staging, target string
+}
 
-func (n *Node) stagingPath() string { return filepath.Join(n.Dir, "staging") }
+// Path is where the file system is seen.
+func (p Place) Path() string { return p.target }
+
+// Place names a place of its own; Mount has the one without a name.
+func (n *Node) Place(name string) Place {
+	return Place{staging: filepath.Join(n.Dir, "staging"+name), target: filepath.Join(n.Dir, "target"+name)}
+}
+
+// TargetPath is where Mount shows a volume.
+func (n *Node) TargetPath() string { return n.Place("").Path() }
 
 // Mount attaches a volume to the node and mounts it, as Kubernetes would, through
 // the node's plugin.
 func (n *Node) Mount(ctx context.Context, volume string) error {
+	return n.MountAt(ctx, volume, n.Place(""))
+}
+
+// Unmount takes back what Mount did.
+func (n *Node) Unmount(ctx context.Context, volume string) error {
+	return n.UnmountFrom(ctx, volume, n.Place(""))
+}
+
+// MountAt is Mount at a place.
+func (n *Node) MountAt(ctx context.Context, volume string, at Place) error {
 	published, err := csi.NewControllerClient(n.CSI()).ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{
 		VolumeId: volume, NodeId: n.ID(), VolumeCapability: ext4Mount(),
 	})
 	if err != nil {
 		return fmt.Errorf("ControllerPublishVolume: %w", err)
 	}
-	if err := os.MkdirAll(n.stagingPath(), 0o755); err != nil {
+	if err := os.MkdirAll(at.staging, 0o755); err != nil {
 		return err
 	}
 	node := csi.NewNodeClient(n.CSI())
 	if _, err := node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
 		VolumeId: volume, PublishContext: published.GetPublishContext(),
-		StagingTargetPath: n.stagingPath(), VolumeCapability: ext4Mount(),
+		StagingTargetPath: at.staging, VolumeCapability: ext4Mount(),
 	}); err != nil {
 		return fmt.Errorf("NodeStageVolume: %w", err)
 	}
 	if _, err := node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
 		VolumeId: volume, PublishContext: published.GetPublishContext(),
-		StagingTargetPath: n.stagingPath(), TargetPath: n.TargetPath(), VolumeCapability: ext4Mount(),
+		StagingTargetPath: at.staging, TargetPath: at.target, VolumeCapability: ext4Mount(),
 	}); err != nil {
 		return fmt.Errorf("NodePublishVolume: %w", err)
 	}
 	return nil
 }
 
-// Unmount takes back what Mount did.
-func (n *Node) Unmount(ctx context.Context, volume string) error {
+// UnmountFrom takes back what MountAt did.
+func (n *Node) UnmountFrom(ctx context.Context, volume string, at Place) error {
 	node := csi.NewNodeClient(n.CSI())
 	if _, err := node.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{
-		VolumeId: volume, TargetPath: n.TargetPath(),
+		VolumeId: volume, TargetPath: at.target,
 	}); err != nil {
 		return fmt.Errorf("NodeUnpublishVolume: %w", err)
 	}
 	if _, err := node.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{
-		VolumeId: volume, StagingTargetPath: n.stagingPath(),
+		VolumeId: volume, StagingTargetPath: at.staging,
 	}); err != nil {
 		return fmt.Errorf("NodeUnstageVolume: %w", err)
 	}

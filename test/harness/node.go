@@ -18,6 +18,8 @@ import (
 // Node is one daemon of a cluster and the CSI plugin beside it.
 type Node struct {
 	Name string
+	// Index is its place among the nodes of the cluster.
+	Index int
 	// Dir holds data, run and disks of the node.
 	Dir string
 	// host:port, as given to the daemon.
@@ -36,11 +38,12 @@ type Node struct {
 	frozen    bool
 }
 
-// newNode prepares a node that is to be reached by host.
-func newNode(c *Cluster, name, host string) (*Node, error) {
+// newNode prepares the node at an index, which is to be reached by host.
+func newNode(c *Cluster, index int, host string) (*Node, error) {
+	name := fmt.Sprintf("n%d", index+1)
 	dir := filepath.Join(c.Dir, name)
 	n := &Node{
-		Name: name, Dir: dir, cluster: c,
+		Name: name, Index: index, Dir: dir, cluster: c,
 		ControlAddress: net.JoinHostPort(host, controlPort),
 		DataAddress:    net.JoinHostPort(host, dataPort),
 		RaftAddress:    net.JoinHostPort(host, raftPort),
@@ -157,6 +160,9 @@ func (n *Node) ID() string { return n.id }
 // reconnect by themselves after a restart.
 func (n *Node) Volumes() holdfastv1.VolumesClient { return holdfastv1.NewVolumesClient(n.conn) }
 
+// Snapshots is the service for snapshots, as this daemon answers it.
+func (n *Node) Snapshots() holdfastv1.SnapshotsClient { return holdfastv1.NewSnapshotsClient(n.conn) }
+
 // Cluster is the client of the cluster-wide service.
 func (n *Node) Cluster() holdfastv1.ClusterClient { return holdfastv1.NewClusterClient(n.conn) }
 
@@ -179,10 +185,11 @@ func (n *Node) AddDisk(ctx context.Context, class string, tags ...string) (*hold
 
 // StartPlugin starts the CSI plugin of the node and waits until it serves.
 func (n *Node) StartPlugin(ctx context.Context) error {
-	err := n.plugin.start([]string{
+	args := []string{
 		"--endpoint", "unix://" + n.PluginSocket, "--server", "unix://" + n.Socket,
 		"--device-dir", n.deviceDir, "--log-level", "debug",
-	})
+	}
+	err := n.plugin.start(append(args, n.cluster.options.PluginArgs...))
 	if err != nil {
 		return err
 	}

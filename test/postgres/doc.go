@@ -29,6 +29,17 @@
 // the number of lines. Hence pgbench, and not a client of our own: what would be ours
 // to get wrong is small, and the load is one that people know.
 //
+// # Snapshots
+//
+// While pgbench runs, with faults and without, a snapshot is taken every few seconds
+// through CSI. When the replicas are in sync again, each is restored into a volume,
+// mounted on one node after another, and a second PostgreSQL recovers there from the
+// log that it finds. The ledger in it holds every transaction acknowledged before the
+// snapshot was asked for, none that began after it was answered, and of each client no
+// other than its first ones; the sums agree, every page has its checksum, and some are
+// read by pg_amcheck. Then the restored volume and the
+// snapshot are deleted, and each disk has to give back what that was said to free.
+//
 // # What must hold
 //
 //   - no client sees an error, no line in PostgreSQL's log is worse than LOG, the

@@ -81,10 +81,13 @@ func (t *test) suffer(ctx context.Context, f fault) (string, error) {
 			return "", err
 		}
 	}
-	r, err := t.load(ctx, t.options.lead+f.hold)
+	r, err := t.load(ctx)
 	if err != nil {
 		return "", err
 	}
+	began := time.Now()
+	s := t.shoot(ctx, r)
+	defer s.giveUp()
 	from := time.Now()
 	if err := f.inject(t, ctx); err != nil {
 		return "", err
@@ -111,7 +114,8 @@ func (t *test) suffer(ctx context.Context, f fault) (string, error) {
 		return "", err
 	}
 	synced := time.Now()
-	if err := r.wait(ctx); err != nil {
+	rest(ctx, time.Until(began.Add(t.options.lead+f.hold)))
+	if err := r.finish(ctx); err != nil {
 		return "", err
 	}
 	summary := fmt.Sprintf("%d transactions, %.0f/s; longest pause %d ms; in sync %.1f s after the end of the fault",
@@ -120,7 +124,20 @@ func (t *test) suffer(ctx context.Context, f fault) (string, error) {
 		return "", fmt.Errorf("no transaction committed in the %.1f s before the end of the fault; %s: %w",
 			mended.Sub(since).Seconds(), summary, errStandstill)
 	}
-	return summary, nil
+	return t.withShots(ctx, summary, s)
+}
+
+// withShots adds to a step's summary what became of its snapshots.
+func (t *test) withShots(ctx context.Context, summary string, s *shooter) (string, error) {
+	taken, err := s.end()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", summary, err)
+	}
+	report, err := t.checkShots(ctx, taken)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", summary, err)
+	}
+	return summary + "\n" + report, nil
 }
 
 // plantStandstill lets the next fault stop the engine as well: without that the
@@ -156,38 +173,48 @@ func (t *test) inSync(ctx context.Context) error {
 
 // crash kills the database itself under load, all its processes at once.
 func (t *test) crash(ctx context.Context) (string, error) {
-	const length, lead = 20 * time.Second, 3 * time.Second
-	r, err := t.load(ctx, length)
+	const lead = 3 * time.Second
+	r, err := t.load(ctx)
 	if err != nil {
 		return "", err
 	}
+	s := t.shoot(ctx, r)
+	defer s.giveUp()
 	rest(ctx, lead)
 	r.cut = true
 	if err := t.database.kill(ctx); err != nil {
 		return "", err
 	}
-	if err := r.wait(ctx); err != nil {
+	if err := r.finish(ctx); err != nil {
 		return "", err
 	}
 	began := time.Now()
 	if err := t.database.start(ctx); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d transactions, %.0f/s; recovered from its log in %.1f s", len(r.commits), r.tps(), time.Since(began).Seconds()), nil
+	summary := fmt.Sprintf("%d transactions, %.0f/s; recovered from its log in %.1f s", len(r.commits), r.tps(), time.Since(began).Seconds())
+	return t.withShots(ctx, summary, s)
 }
 
 // quiet is a run without a fault, for comparison. What the volume is then will be
 // planted later.
 func (t *test) quiet(ctx context.Context) (string, error) {
-	r, err := t.load(ctx, t.options.lead)
+	r, err := t.load(ctx)
 	if err != nil {
 		return "", err
 	}
+	s := t.shoot(ctx, r)
+	defer s.giveUp()
 	from := time.Now()
-	if err := r.wait(ctx); err != nil {
+	rest(ctx, t.options.lead)
+	if err := r.finish(ctx); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d transactions, %.0f/s; longest pause %d ms", len(r.commits), r.tps(), r.pause(from, time.Now()).Milliseconds()), t.putAside(ctx)
+	summary := fmt.Sprintf("%d transactions, %.0f/s; longest pause %d ms", len(r.commits), r.tps(), r.pause(from, time.Now()).Milliseconds())
+	if summary, err = t.withShots(ctx, summary, s); err != nil {
+		return "", err
+	}
+	return summary, t.putAside(ctx)
 }
 
 // rest waits for d or for the end of ctx.

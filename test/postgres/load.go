@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast-io/holdfast/test/harness"
 )
 
@@ -80,13 +82,16 @@ func (d *database) fill(ctx context.Context, scale int) error {
 	return err
 }
 
-// load starts a run of pgbench that lasts so long, and waits until it commits.
-func (d *database) load(ctx context.Context, number int, o options, length time.Duration) (*benchRun, error) {
+// runLimit ends a run that nobody finishes. No step takes as long.
+const runLimit = time.Hour
+
+// load starts a run of pgbench that lasts until finish, and waits until it commits.
+func (d *database) load(ctx context.Context, number int, o options) (*benchRun, error) {
 	r := &benchRun{number: number, database: d, clients: o.clients, ended: make(chan struct{})}
-	// Killing it would lose what it has not written to its log yet, so it ends by
-	// itself, and a canceled step waits for that in wait.
+	// Killing it would lose what it has not written to its log yet, so a canceled step
+	// does not.
 	r.cmd = d.program(context.WithoutCancel(ctx), "pgbench", "-n", "-M", "prepared",
-		"-c", strconv.Itoa(o.clients), "-j", "2", "-T", strconv.Itoa(int(length.Seconds())), "-s", strconv.Itoa(o.scale),
+		"-c", strconv.Itoa(o.clients), "-j", "2", "-T", strconv.Itoa(int(runLimit.Seconds())), "-s", strconv.Itoa(o.scale),
 		"-D", "n=0", "-D", "run="+strconv.Itoa(number), "-f", filepath.Join(d.home, "transaction.sql"),
 		"--log", "--log-prefix="+r.logPrefix())
 	r.cmd.Stdout, r.cmd.Stderr = &r.said, &r.said
@@ -147,9 +152,13 @@ var (
 	failedLine    = regexp.MustCompile(`(?m)^number of failed transactions: (\d+)`)
 )
 
-// wait lets the run end and reads its log. A run that was not cut must have had no
-// error and no client that gave up.
-func (r *benchRun) wait(ctx context.Context) error {
+// finish tells the run that its time is over, lets it end and reads its log. A run that
+// was not cut must have had no error and no client that gave up.
+func (r *benchRun) finish(ctx context.Context) error {
+	// The alarm clock of -T ends a run in order, and so does its signal.
+	if err := r.cmd.Process.Signal(unix.SIGALRM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("end pgbench: %w", err)
+	}
 	select {
 	case <-r.ended:
 	case <-ctx.Done():

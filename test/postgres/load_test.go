@@ -119,6 +119,8 @@ func TestCompareLedger(t *testing.T) {
 func TestComplaints(t *testing.T) {
 	const good = `2026-11-23 15:29:39.713 UTC [22560] LOG:  starting PostgreSQL 15.18
 2026-11-23 15:29:46.358 UTC [22725] FATAL:  terminating connection due to unexpected postmaster exit
+2026-11-30 00:41:48.908 UTC [1273] FATAL:  terminating connection due to administrator command
+2026-11-30 00:41:48.908 UTC [1273] LOG:  could not send data to client: Broken pipe
 2026-11-23 15:29:50.358 UTC [22725] LOG:  database system was not properly shut down; automatic recovery in progress
 2026-11-23 15:29:50.400 UTC [22725] LOG:  invalid record length at 0/2F0A8D8: wanted 24, got 0
 `
@@ -177,13 +179,14 @@ func TestCompareSums(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	good := options{scale: 1, clients: 4, volumeMiB: 256, lead: time.Second}
+	good := options{scale: 1, clients: 4, volumeMiB: 256, lead: time.Second, every: time.Second}
 	if err := good.Validate(); err != nil {
 		t.Error(err)
 	}
 	for _, bad := range []options{
-		{clients: 4, volumeMiB: 256, lead: time.Second}, {scale: 1, volumeMiB: 256, lead: time.Second}, {scale: 1, clients: 4, lead: time.Second}, {scale: 1, clients: 4, volumeMiB: 256},
-		{scale: 1, clients: 4, volumeMiB: 256, lead: time.Second, disks: []string{"/dev/one"}},
+		{clients: 4, volumeMiB: 256, lead: time.Second, every: time.Second}, {scale: 1, volumeMiB: 256, lead: time.Second, every: time.Second}, {scale: 1, clients: 4, lead: time.Second, every: time.Second}, {scale: 1, clients: 4, volumeMiB: 256, every: time.Second},
+		{scale: 1, clients: 4, volumeMiB: 256, lead: time.Second},
+		{scale: 1, clients: 4, volumeMiB: 256, lead: time.Second, every: time.Second, disks: []string{"/dev/one"}},
 	} {
 		if err := bad.Validate(); err == nil {
 			t.Errorf("%+v is taken", bad)

@@ -24,22 +24,19 @@ type options struct {
 	volumeMiB      int64
 	// lead is how long pgbench runs beside a fault's own time.
 	lead time.Duration
+	// every is the time from one snapshot to the next, while there is load.
+	every time.Duration
 	// sabotage is a step that has to fail.
 	sabotage string
 }
 
 func (o options) volumeBytes() int64 { return o.volumeMiB << 20 }
 
-// tightBytes is what the tight disk has for data: what the database needs at first,
-// with its log and the file system's, and some room to grow. A wrong guess costs
-// time: what is left is written by starve.
-func (o options) tightBytes() int64 { return int64(155+16*o.scale) << 20 }
-
 // Validate refuses what no run could use.
 func (o options) Validate() error {
 	switch {
-	case o.scale < 1 || o.clients < 2 || o.volumeMiB < 128 || o.lead < time.Second:
-		return errors.New("-scale is at least 1, -clients 2, -volume 128, -lead 1s")
+	case o.scale < 1 || o.clients < 2 || o.volumeMiB < 128 || o.lead < time.Second || o.every < time.Second:
+		return errors.New("-scale is at least 1, -clients 2, -volume 128, -lead and -every 1s")
 	case len(o.disks) != 0 && len(o.disks) != 3:
 		return fmt.Errorf("-disks: %d devices, want 3", len(o.disks))
 	}
@@ -63,6 +60,7 @@ func run(ctx context.Context, args []string) (err error) {
 	flags.IntVar(&o.clients, "clients", 6, "connections of pgbench")
 	flags.Int64Var(&o.volumeMiB, "volume", 768, "size of the volume in MiB")
 	flags.DurationVar(&o.lead, "lead", 8*time.Second, "how long pgbench runs beside a fault's own time")
+	flags.DurationVar(&o.every, "every", 5*time.Second, "time from one snapshot to the next")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -13,12 +13,13 @@ import (
 	"github.com/holdfast-io/holdfast/test/harness"
 )
 
-// diskSlack is what a disk has beside the volume and what the store keeps for its
-// metadata.
-const diskSlack = 192 << 20
+// diskBytes is what a file system for a replica has: the volume, its snapshots, the head
+// that a replica keeps until it is in sync again, what PostgreSQL changes in a restored
+// volume, and what the store keeps for its metadata.
+func (o options) diskBytes() int64 { return 4*o.volumeBytes() + store.DefaultReserve }
 
 // The roles of the nodes. The volume is attached to the first; the last has a disk
-// that the volume can outgrow.
+// that is filled.
 const (
 	attached = 0
 	other    = 1
@@ -31,17 +32,22 @@ type test struct {
 	// spoilt: the next fault stops the engine as well.
 	spoilt bool
 
-	scratch string
-	cluster *harness.Cluster
-	disks   []*harness.Disk
-	// tightBytes is what the store on the tight disk has for data.
-	tightBytes int64
-	volume     string
-	kernel     *kernelLog
-	devices    []string
-	database   *database
-	accounts   string
-	runs       []*benchRun
+	scratch  string
+	cluster  *harness.Cluster
+	disks    []*harness.Disk
+	volume   string
+	ballast  string
+	kernel   *kernelLog
+	devices  []string
+	database *database
+	accounts string
+	runs     []*benchRun
+
+	// second runs on restored volumes, on one node after another.
+	second              *database
+	shotCount, restores int
+	// stale, if it is there, is the snapshot that checkShot takes for a fresh one.
+	stale *shot
 }
 
 // startCluster starts three daemons, each with a small disk of its own.
@@ -64,7 +70,9 @@ func (t *test) startCluster(ctx context.Context) (string, error) {
 		}
 	}
 	t.cluster, err = harness.Start(ctx, harness.Options{
-		Binaries: binaries, Dir: filepath.Join(t.scratch, "cluster"), DaemonArgs: []string{"--frontend", t.options.frontend},
+		Binaries: binaries, Dir: filepath.Join(t.scratch, "cluster"),
+		// A restored volume is promised as much as the one that the disks are made for.
+		DaemonArgs: []string{"--frontend", t.options.frontend, "--over-provisioning", "8"},
 	})
 	if err != nil {
 		return "", err
@@ -80,7 +88,7 @@ func (t *test) startCluster(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	return "", t.waitVoters(ctx)
+	return "", t.cluster.WaitVoters(ctx)
 }
 
 // addDisk gives a node a file system of its own: a device, or a file.
@@ -89,65 +97,26 @@ func (t *test) addDisk(ctx context.Context, i int, n *harness.Node) (err error) 
 	if len(t.options.disks) > 0 {
 		device = t.options.disks[i]
 	}
-	disk, err := harness.NewDisk(ctx, filepath.Join(n.Dir, "disk"), device, t.options.volumeBytes()+store.DefaultReserve+diskSlack)
+	disk, err := harness.NewDisk(ctx, filepath.Join(n.Dir, "disk"), device, t.options.diskBytes())
 	if err != nil {
 		return err
 	}
 	t.disks = append(t.disks, disk)
+	var tags []string
 	if i == starved {
-		// The store takes for its data what there is now.
-		if err := disk.Leave(store.DefaultReserve + t.options.tightBytes()); err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, disk.Empty()) }() // the volume is placed by what may be
+		tags = []string{tightTag}
 	}
-	added, err := n.Cluster().AddDisk(ctx, &holdfastv1.AddDiskRequest{Path: disk.StorePath(), Class: "ssd"})
+	_, err = n.Cluster().AddDisk(ctx, &holdfastv1.AddDiskRequest{Path: disk.StorePath(), Class: "ssd", Tags: tags})
 	if err != nil {
 		return fmt.Errorf("add disk to %s: %w", n.Name, err)
-	}
-	if i == starved {
-		t.tightBytes = added.GetCapacityBytes()
-		if t.tightBytes <= 0 || t.tightBytes > t.options.tightBytes() {
-			return fmt.Errorf("the tight disk has %d bytes, want at most %d", t.tightBytes, t.options.tightBytes())
-		}
 	}
 	return nil
 }
 
-// waitVoters waits until all nodes vote, so that one may fail.
-func (t *test) waitVoters(ctx context.Context) error {
-	return harness.Wait(ctx, "all nodes to vote", func(ctx context.Context) error {
-		list, err := t.nodes()[attached].Cluster().ListNodes(ctx, &holdfastv1.ListNodesRequest{})
-		if err != nil {
-			return err
-		}
-		for _, n := range list.GetNodes() {
-			if !n.GetVoter() || !n.GetAlive() {
-				return fmt.Errorf("%s does not", n.GetName())
-			}
-		}
-		return nil
-	})
-}
-
 func (t *test) makeVolume(ctx context.Context) (string, error) {
-	// The cluster hears from time to time what room a disk has.
-	err := harness.Wait(ctx, "room on the tight disk", func(ctx context.Context) error {
-		disk, err := t.tightDisk(ctx)
-		if err == nil && disk.GetFreeBytes() < t.options.volumeBytes() {
-			err = fmt.Errorf("%d bytes", disk.GetFreeBytes())
-		}
-		return err
-	})
-	if err != nil {
-		return "", err
-	}
+	var err error
 	t.volume, err = t.nodes()[attached].CreateVolume(ctx, "postgres", t.options.volumeBytes(), map[string]string{"replicas": "3"})
 	if err != nil {
-		return "", err
-	}
-	// From here on the store of the tight disk does not grow.
-	if err := t.disks[starved].Leave(store.DefaultReserve); err != nil {
 		return "", err
 	}
 	return "", t.mount(ctx, t.nodes()[attached])
@@ -192,12 +161,22 @@ func (t *test) makeDatabase(ctx context.Context) (string, error) {
 }
 
 // load starts the next run of pgbench.
-func (t *test) load(ctx context.Context, length time.Duration) (*benchRun, error) {
-	r, err := t.database.load(ctx, len(t.runs)+1, t.options, length)
+func (t *test) load(ctx context.Context) (*benchRun, error) {
+	r, err := t.database.load(ctx, len(t.runs)+1, t.options)
 	if r != nil {
 		t.runs = append(t.runs, r)
 	}
 	return r, err
+}
+
+// loadFor runs pgbench for so long.
+func (t *test) loadFor(ctx context.Context, length time.Duration) (*benchRun, error) {
+	r, err := t.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rest(ctx, length)
+	return r, r.finish(ctx)
 }
 
 func (t *test) detach(ctx context.Context) (string, error) {
@@ -243,6 +222,9 @@ func (t *test) cleanUp(ctx context.Context, failed bool) (err error) {
 			}
 		}
 	}
+	if t.second != nil {
+		errs = append(errs, t.second.kill(ctx))
+	}
 	if t.database != nil {
 		errs = append(errs, t.database.kill(ctx))
 		for _, r := range t.runs {
@@ -271,6 +253,9 @@ func (t *test) keepLogs() (string, error) {
 		for _, log := range logs {
 			errs = append(errs, os.Link(log, filepath.Join(dir, filepath.Base(log))))
 		}
+	}
+	if t.second != nil {
+		errs = append(errs, os.Link(t.second.logPath(), filepath.Join(dir, "restored.log")))
 	}
 	return dir, errors.Join(errs...)
 }

@@ -9,43 +9,94 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
 
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
+	"github.com/holdfast-io/holdfast/replica/store"
+	"github.com/holdfast-io/holdfast/test/harness"
 )
 
 const (
 	// fillerRest is what prepareStarving leaves of the tight disk's data file: what a
 	// run may need before the fault.
-	fillerRest = 6 << 20
-	// fillerPiece is written at once: the database's commits wait for what the file
-	// system has.
+	fillerRest = 48 << 20
+	// fillerPiece is written at once beside the database: its commits wait for what the
+	// file system has.
 	fillerPiece = 512 << 10
+	// tightTag is that of the disk that is starved.
+	tightTag = "tight"
 )
 
 func (t *test) fillerPath() string { return filepath.Join(t.nodes()[attached].TargetPath(), "filler") }
 
-// prepareStarving lets the volume grow, by a file beside the database, until the tight
-// disk has little left.
-func (t *test) prepareStarving(ctx context.Context) error {
-	// What is yet to be written would take its part later.
-	if _, err := t.database.query(ctx, "CHECKPOINT"); err != nil {
+// prepareStarving fills the tight disk with a volume of its own, until it has little
+// left.
+func (t *test) prepareStarving(ctx context.Context) (err error) {
+	if err := t.settle(ctx); err != nil {
 		return err
 	}
-	if err := syncFileSystem(t.nodes()[attached].TargetPath()); err != nil {
+	// From here on the store of the tight disk does not grow.
+	if err := t.disks[starved].Leave(store.DefaultReserve); err != nil {
 		return err
 	}
-	// A piece may lie where the volume holds something already.
-	for range t.options.volumeBytes() / fillerPiece {
+	size, err := t.waitTight(ctx)
+	if err != nil {
+		return err
+	}
+	n := t.nodes()[starved]
+	t.ballast, err = n.CreateVolume(ctx, "ballast", size, map[string]string{"replicas": "1", "diskTags": tightTag})
+	if err != nil {
+		return err
+	}
+	at := n.Place("-ballast")
+	if err := n.MountAt(ctx, t.ballast, at); err != nil {
+		return err
+	}
+	device, err := deviceOf(at.Path())
+	if err != nil {
+		return err
+	}
+	t.devices = append(t.devices, device)
+	if err := t.fillTight(ctx, filepath.Join(at.Path(), "filler"), size); err != nil {
+		return err
+	}
+	return n.UnmountFrom(ctx, t.ballast, at)
+}
+
+// waitTight waits until the cluster knows that the tight disk does not grow, and returns
+// what it holds, in bytes: the cluster hears from time to time what room a disk has.
+func (t *test) waitTight(ctx context.Context) (size int64, err error) {
+	err = harness.Wait(ctx, "the tight disk to be known as such", func(ctx context.Context) error {
+		data, err := os.Stat(filepath.Join(t.disks[starved].StorePath(), "data"))
+		if err != nil {
+			return err
+		}
+		disk, err := t.tightDisk(ctx)
+		if err != nil {
+			return err
+		}
+		if size = disk.GetCapacityBytes(); size > data.Size() {
+			return fmt.Errorf("%d bytes, and its file has %d", size, data.Size())
+		}
+		return nil
+	})
+	return size, err
+}
+
+// fillTight writes a file until the tight disk has little left, in ever smaller pieces:
+// what a file system adds to them is not known.
+func (t *test) fillTight(ctx context.Context, path string, size int64) error {
+	for range size / fillerPiece {
 		left, err := t.tightBytesLeft(ctx)
 		if err != nil || left <= fillerRest {
 			return err
 		}
-		if err := t.growFiller(ctx); err != nil {
+		if err := growFiller(ctx, path, max((left-fillerRest)/4, fillerPiece)); err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("the volume does not grow: %w", errStandstill)
+	return fmt.Errorf("the tight disk does not fill: %w", errStandstill)
 }
 
 // starve takes what is left of the tight disk's file system, and lets the volume grow
@@ -54,8 +105,8 @@ func (t *test) starve(ctx context.Context) error {
 	if err := t.disks[starved].Leave(0); err != nil {
 		return err
 	}
-	for range 12 * fillerRest / fillerPiece {
-		if err := t.growFiller(ctx); err != nil {
+	for range 3 * fillerRest / fillerPiece {
+		if err := growFiller(ctx, t.fillerPath(), fillerPiece); err != nil {
 			return err
 		}
 		if err := t.isAway(ctx, starved); err == nil {
@@ -63,6 +114,15 @@ func (t *test) starve(ctx context.Context) error {
 		}
 	}
 	return t.isAway(ctx, starved)
+}
+
+// settle lets the idle database and its file system write now what they would write
+// later, and take the place for that: a checkpoint makes a new segment of the log.
+func (t *test) settle(ctx context.Context) error {
+	if _, err := t.database.query(ctx, "CHECKPOINT"); err != nil {
+		return err
+	}
+	return syncFileSystem(t.database.data)
 }
 
 func syncFileSystem(path string) error {
@@ -73,29 +133,34 @@ func syncFileSystem(path string) error {
 	return errors.Join(unix.Syncfs(int(dir.Fd())), dir.Close())
 }
 
-// growFiller adds a piece to the filler.
-func (t *test) growFiller(ctx context.Context) error {
-	file, err := os.OpenFile(t.fillerPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+// growFiller adds so many bytes to a file.
+func growFiller(ctx context.Context, path string, bytes int64) error {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyN(file, rand.Reader, fillerPiece)
+	_, err = io.CopyN(file, rand.Reader, bytes)
 	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return fmt.Errorf("write filler: %w", err)
+		return fmt.Errorf("grow %s: %w", path, err)
 	}
 	return ctx.Err()
 }
 
 // tightBytesLeft is what the store on the tight disk has left of its data file.
 func (t *test) tightBytesLeft(ctx context.Context) (int64, error) {
-	list, err := t.nodes()[starved].Agent().ListReplicas(ctx, &holdfastv1.ListReplicasRequest{VolumeId: t.volume})
+	list, err := t.nodes()[starved].Agent().ListReplicas(ctx, &holdfastv1.ListReplicasRequest{})
 	if err != nil {
 		return 0, err
 	}
-	if len(list.GetReplicas()) != 1 {
-		return 0, fmt.Errorf("%d replicas on the tight disk", len(list.GetReplicas()))
+	disk, err := t.tightDisk(ctx)
+	if err != nil {
+		return 0, err
 	}
-	return t.tightBytes - list.GetReplicas()[0].GetUsedBytes(), nil
+	left := disk.GetCapacityBytes()
+	for _, r := range list.GetReplicas() {
+		left -= r.GetUsedBytes()
+	}
+	return left, nil
 }
 
 // tightDisk is what the cluster knows of the tight disk.
@@ -112,7 +177,8 @@ func (t *test) tightDisk(ctx context.Context) (*holdfastv1.Disk, error) {
 	return nil, errors.New("the tight disk is not in the list")
 }
 
-// feed gives the disk back to the store, and takes the filler away.
-func (t *test) feed(context.Context) error {
-	return errors.Join(t.disks[starved].Empty(), os.Remove(t.fillerPath()))
+// feed gives the disk back to the store, and takes away what filled it.
+func (t *test) feed(ctx context.Context) error {
+	_, err := controller(t.nodes()[attached]).DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: t.ballast})
+	return errors.Join(err, t.disks[starved].Empty(), os.Remove(t.fillerPath()))
 }

@@ -27,6 +27,7 @@ type step struct {
 // The checks, each with its planted fault.
 var (
 	checkLedger    = step{"ledger", "every acknowledged transaction is in the ledger", 60 * time.Second, (*test).checkLedger, (*test).plantLost, errLost}
+	checkShot      = step{"snapshot", "take one more snapshot, restore it and check it", 2 * time.Minute, (*test).checkShot, (*test).plantStale, errLost}
 	checkSums      = step{"sums", "the sums of all balances agree", 60 * time.Second, (*test).checkSums, (*test).plantSums, errSums}
 	checkStructure = step{"amcheck", "tables and indexes agree, each with itself and with the other", 2 * time.Minute, (*test).checkStructure, (*test).plantStructure, errStructure}
 	checkLogs      = step{"logs", "nobody complained: the database's log, the kernel's log", 10 * time.Second, (*test).checkLogs, (*test).plantNoise, errNoise}
@@ -50,7 +51,7 @@ func stepsOf() []step {
 		{name: "two", title: "stop one replica and kill another for 5 s: no majority is left", limit: faultLimit, run: twoAtOnce.step()},
 		{name: "engine", title: "kill the daemon of the engine, start it again", limit: faultLimit, run: engineKilled.step()},
 		{name: "crash", title: "kill all processes of PostgreSQL, start it again", limit: faultLimit, run: (*test).crash},
-		checkLedger, checkSums, checkStructure, checkLogs, stopDatabase, checkChecksums, detach, checkEqual,
+		checkShot, checkLedger, checkSums, checkStructure, checkLogs, stopDatabase, checkChecksums, detach, checkEqual,
 		{name: "move", title: "mount it on another node: PostgreSQL starts, nothing is missing", limit: 2 * time.Minute, run: (*test).move},
 		{name: "planted", title: "each check finds what is planted for it", limit: 5 * time.Minute, run: (*test).planted},
 	}
@@ -95,7 +96,7 @@ func (s step) of(t *test) harness.Step {
 func (t *test) planted(ctx context.Context) (string, error) {
 	var report strings.Builder
 	for _, s := range []step{
-		checkLogs, checkLedger, checkSums, checkStructure, stopDatabase, checkChecksums,
+		checkLogs, checkShot, checkLedger, checkSums, checkStructure, stopDatabase, checkChecksums,
 		{name: "detach", run: (*test).detachMoved, limit: detach.limit}, checkEqual,
 	} {
 		step := s.of(t)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -32,7 +33,8 @@ type bed struct {
 	network *links.Network
 	cluster *harness.Cluster
 	volume  string
-	size    int64
+	// size is that of the part of the volume that is written and verified.
+	size int64
 	// home is the node to which the volume is attached.
 	home   int
 	device *device
@@ -40,9 +42,18 @@ type bed struct {
 	meter  *meter
 }
 
+// room is what a line needs of volume and disks.
+type room struct {
+	// used bytes of the volume are written and verified, of size that it has.
+	used, size int64
+	// sparse: the disks are large sparse files, that a volume of any size may be promised.
+	// A sync of theirs is one of two file systems.
+	sparse bool
+}
+
 // newBed makes all of it, and attaches the volume to the first node.
-func newBed(ctx context.Context, binaries harness.Binaries, dir string, size int64) (_ *bed, err error) {
-	b := &bed{size: size, device: newDevice(), ledger: newLedger(size), meter: &meter{}}
+func newBed(ctx context.Context, binaries harness.Binaries, dir string, want room) (_ *bed, err error) {
+	b := &bed{size: want.used, device: newDevice(), ledger: newLedger(want.used), meter: &meter{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.clean(context.WithoutCancel(ctx)))
@@ -56,22 +67,19 @@ func newBed(ctx context.Context, binaries harness.Binaries, dir string, size int
 	}
 	b.cluster, err = harness.Start(ctx, harness.Options{
 		Binaries: binaries, Dir: dir, Nodes: replicas,
-		DaemonArgs: []string{"--frontend", "socket"},
+		DaemonArgs: []string{"--frontend", "socket", "--over-provisioning", "100"},
 		Hosts:      b.network.Addresses(),
 		Dial:       b.network.Dial,
-		Prefix:     func(n *harness.Node) []string { return b.network.Enter(indexOf(n)) },
+		Prefix:     func(n *harness.Node) []string { return b.network.Enter(n.Index) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(b.voters(ctx), b.cluster.AddDisks(ctx, "ssd")); err != nil {
+	if err := errors.Join(b.cluster.WaitVoters(ctx), b.addDisks(ctx, want.sparse)); err != nil {
 		return nil, err
 	}
-	err = harness.Wait(ctx, "the volume to be made", func(ctx context.Context) error {
-		v, err := b.node(0).Volumes().CreateVolume(ctx, &holdfastv1.CreateVolumeRequest{
-			Name: "reliable", SizeBytes: size, Parameters: &holdfastv1.VolumeParameters{Replicas: replicas},
-		})
-		b.volume = v.GetId()
+	err = harness.Wait(ctx, "the volume to be made", func(ctx context.Context) (err error) {
+		b.volume, err = b.create(ctx, "reliable", want.size)
 		return err
 	})
 	if err != nil {
@@ -80,30 +88,33 @@ func newBed(ctx context.Context, binaries harness.Binaries, dir string, size int
 	return b, b.attach(ctx, 0)
 }
 
-// voters waits until every node is one: a new cluster cannot do without its first
-// node before.
-func (b *bed) voters(ctx context.Context) error {
-	return b.until(ctx, "all nodes to vote", func(ctx context.Context) error {
-		list, err := b.node(0).Cluster().ListNodes(ctx, &holdfastv1.ListNodesRequest{})
+// create makes a volume with a replica on each node.
+func (b *bed) create(ctx context.Context, name string, size int64) (string, error) {
+	v, err := b.node(0).Volumes().CreateVolume(ctx, &holdfastv1.CreateVolumeRequest{
+		Name: name, SizeBytes: size, Parameters: &holdfastv1.VolumeParameters{Replicas: replicas},
+	})
+	return v.GetId(), err
+}
+
+// sparseDisk is the size of a sparse file that is a disk.
+const sparseDisk = 2 << 40
+
+// addDisks gives every node a disk.
+func (b *bed) addDisks(ctx context.Context, sparse bool) error {
+	if !sparse {
+		return b.cluster.AddDisks(ctx, "ssd")
+	}
+	for _, n := range b.cluster.Nodes {
+		// Few inodes: their tables are all that such a file system writes.
+		disk, err := harness.NewDisk(ctx, filepath.Join(n.Dir, "sparse"), filepath.Join(n.Dir, "sparse.img"), sparseDisk, "-N", "4096")
 		if err != nil {
 			return err
 		}
-		for _, n := range list.GetNodes() {
-			if !n.GetVoter() {
-				return fmt.Errorf("node %s does not", n.GetName())
-			}
+		if _, err := n.Cluster().AddDisk(ctx, &holdfastv1.AddDiskRequest{Path: disk.StorePath(), Class: "ssd"}); err != nil {
+			return fmt.Errorf("add disk to %s: %w", n.Name, err)
 		}
-		return nil
-	})
-}
-
-// indexOf is the position of a node, which its name tells.
-func indexOf(n *harness.Node) int {
-	var i int
-	if _, err := fmt.Sscanf(n.Name, "n%d", &i); err != nil {
-		panic(err)
 	}
-	return i - 1
+	return nil
 }
 
 func (b *bed) node(i int) *harness.Node { return b.cluster.Nodes[i] }
@@ -151,20 +162,11 @@ func (b *bed) leader(ctx context.Context) (leader int, term uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	err = b.until(ctx, "a leader", func(ctx context.Context) error {
-		for _, n := range b.cluster.Nodes {
-			if !n.Running() {
-				continue
-			}
-			info, err := n.Cluster().GetCluster(ctx, &holdfastv1.GetClusterRequest{})
-			if err != nil {
-				continue
-			}
-			if found := b.cluster.Node(info.GetLeaderNodeId()); found != nil {
-				leader, term = indexOf(found), info.GetRaftTerm()
-				return nil
-			}
+		found, now, err := b.cluster.Leader(ctx, 0)
+		if err == nil {
+			leader, term = found.Index, now
 		}
-		return errors.New("nobody knows one")
+		return err
 	})
 	return leader, term, err
 }
@@ -262,9 +264,9 @@ func (b *bed) verify(ctx context.Context) error {
 		return fmt.Errorf("compare replicas: %d are served", len(copies))
 	}
 	for _, c := range copies {
-		sums, err := c.Sums(ctx)
+		sums, err := b.sumsOf(ctx, c)
 		if err != nil {
-			return err
+			return fmt.Errorf("read replica on %s: %w", c.Node.Name, err)
 		}
 		if differ := want.Differing(sums); len(differ) > 0 {
 			return fmt.Errorf("%w: the replica on %s differs from the volume in %d extents, the first are %v",
@@ -272,6 +274,16 @@ func (b *bed) verify(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// sumsOf are those of the part of a replica that is used.
+func (b *bed) sumsOf(ctx context.Context, c harness.Copy) (harness.Sums, error) {
+	client, err := c.Node.Export(ctx, c.Export)
+	if err != nil {
+		return harness.Sums{}, err
+	}
+	sums, err := harness.SumsOf(ctx, io.NewSectionReader(client, 0, b.size))
+	return sums, errors.Join(err, client.Close())
 }
 
 // readerAt is a function that reads at an offset.

@@ -30,6 +30,9 @@ func lines() []line {
 		{"outage", 3, outage},
 		{"resync", 5, resync},
 		{"foreground", 3, foreground},
+		{"snapshot", 100, snapshots},
+		{"snapshot-delete", 10, snapshotDelete},
+		{"create", 20, createLarge},
 	}
 }
 

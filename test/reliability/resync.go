@@ -3,11 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/block"
@@ -98,31 +95,11 @@ func (b *bed) sufferOutage(ctx context.Context) (float64, string, error) {
 	return copied / float64(differ*block.ExtentSize), note, nil
 }
 
-// copiedMetric is what an engine counts when a replica is in sync again.
-const copiedMetric = "holdfast_engine_resync_copied_bytes_total"
-
-// copiedBytes is the metric of the volume's node.
+// copiedBytes is what the engine of the volume's node has copied to replicas that came
+// back.
 func (b *bed) copiedBytes(ctx context.Context) (float64, error) {
 	client := http.Client{Transport: &http.Transport{DialContext: b.network.Dial, DisableKeepAlives: true}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.node(b.home).MetricsAddress+"/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return 0, fmt.Errorf("read metrics: %w", err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		return 0, fmt.Errorf("read metrics: %w", err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), copiedMetric+" "); ok {
-			return strconv.ParseFloat(value, 64)
-		}
-	}
-	return 0, fmt.Errorf("metric %s: %w", copiedMetric, block.ErrNotFound)
+	return b.node(b.home).Metric(ctx, &client, "holdfast_engine_resync_copied_bytes_total")
 }
 
 // resync measures how soon a replica that was away is in sync again.

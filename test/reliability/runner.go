@@ -89,12 +89,16 @@ func (r *runner) say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%s %s: %s\n", time.Now().Format(time.TimeOnly), name, fmt.Sprintf(format, args...))
 }
 
-// newBed makes a cluster for the present line.
+// newBed makes a cluster for the present line, whose volume is used as a whole.
 func (r *runner) newBed(ctx context.Context, size int64) (*bed, error) {
+	return r.newBedWith(ctx, room{used: size, size: size})
+}
+
+func (r *runner) newBedWith(ctx context.Context, want room) (*bed, error) {
 	ctx, cancel := context.WithTimeout(ctx, setupLimit)
 	defer cancel()
 	r.beds++
-	b, err := newBed(ctx, r.binaries, filepath.Join(r.dir, fmt.Sprintf("c%d", r.beds)), size)
+	b, err := newBed(ctx, r.binaries, filepath.Join(r.dir, fmt.Sprintf("c%d", r.beds)), want)
 	if err != nil {
 		return nil, fmt.Errorf("make cluster: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -167,9 +168,10 @@ func TestFlippedByte(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	at := findSector(t, file, d.volume)
-	if _, err := file.WriteAt([]byte{0xff, 0xff, 0xff}, at+stamp.FillAt); err != nil {
-		t.Fatal(err)
+	for _, at := range findSector(t, file, d.volume) {
+		if _, err := file.WriteAt([]byte{0xff, 0xff, 0xff}, at+stamp.FillAt); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := errors.Join(file.Sync(), n.Start(ctx)); err != nil {
 		t.Fatal(err)
@@ -180,27 +182,38 @@ func TestFlippedByte(t *testing.T) {
 	d.repaired(ctx)
 }
 
-// findSector finds a sector of the volume in a data file, not one that an extent holds
-// which was freed.
-func findSector(t *testing.T, file *os.File, volume []byte) int64 {
+// findSector finds a sector of the volume in a data file, everywhere it lies: what a
+// resync has copied to a new place may be in the old one, too, which is free.
+func findSector(t *testing.T, file *os.File, volume []byte) (places []int64) {
 	t.Helper()
 	sector := make([]byte, block.SectorSize)
+	var found []byte
 	for at := int64(0); ; at += block.SectorSize {
-		if _, err := file.ReadAt(sector, at); err != nil {
+		if _, err := file.ReadAt(sector, at); errors.Is(err, io.EOF) && found != nil {
+			return places
+		} else if err != nil {
 			t.Fatalf("no sector of the load: %v", err)
 		}
-		number := uint64(0)
-		for i := range 8 {
-			number |= uint64(sector[stamp.NumberAt+i]) << (8 * i)
+		if found == nil && isOf(sector, volume) {
+			found = bytes.Clone(sector)
 		}
-		if number >= uint64(len(volume)/block.SectorSize) {
-			continue
-		}
-		v, err := stamp.Read(sector, int64(number*block.SectorSize))
-		if err == nil && v[0] != zeroed && bytes.Equal(sector, volume[number*block.SectorSize:][:block.SectorSize]) {
-			return at
+		if found != nil && bytes.Equal(sector, found) {
+			places = append(places, at)
 		}
 	}
+}
+
+// isOf reports whether a sector was written by the load and is one of the volume.
+func isOf(sector, volume []byte) bool {
+	number := uint64(0)
+	for i := range 8 {
+		number |= uint64(sector[stamp.NumberAt+i]) << (8 * i)
+	}
+	if number >= uint64(len(volume)/block.SectorSize) {
+		return false
+	}
+	v, err := stamp.Read(sector, int64(number*block.SectorSize))
+	return err == nil && v[0] != zeroed && bytes.Equal(sector, volume[number*block.SectorSize:][:block.SectorSize])
 }
 
 // TestPutBackDisk puts an older copy of a replica's disk in its place. Every

@@ -23,22 +23,11 @@ func (s *stage) leaderAfter(ctx context.Context, after uint64) (leader int, term
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	err = harness.Wait(ctx, "a leader", func(ctx context.Context) error {
-		for _, n := range s.cluster.Nodes {
-			if !n.Running() {
-				continue
-			}
-			ctx, cancel := context.WithTimeout(ctx, time.Second)
-			info, err := n.Cluster().GetCluster(ctx, &holdfastv1.GetClusterRequest{})
-			cancel()
-			if err != nil || info.GetRaftTerm() <= after {
-				continue
-			}
-			if found := s.cluster.Node(info.GetLeaderNodeId()); found != nil {
-				leader, term = indexOf(found), info.GetRaftTerm()
-				return nil
-			}
+		found, now, err := s.cluster.Leader(ctx, after)
+		if err == nil {
+			leader, term = found.Index, now
 		}
-		return errors.New("nobody knows one")
+		return err
 	})
 	return leader, term, err
 }
@@ -52,7 +41,7 @@ func (s *stage) voters(ctx context.Context) (voters []int, err error) {
 		voters = nil
 		for _, n := range list.GetNodes() {
 			if found := s.cluster.Node(n.GetId()); found != nil && n.GetVoter() {
-				voters = append(voters, indexOf(found))
+				voters = append(voters, found.Index)
 			}
 		}
 		return err
@@ -82,7 +71,7 @@ func (s *stage) inSyncOn(ctx context.Context) (nodes []int, err error) {
 	}
 	for _, r := range v.GetReplicas() {
 		if r.GetInSync() {
-			nodes = append(nodes, indexOf(s.cluster.Node(r.GetNodeId())))
+			nodes = append(nodes, s.cluster.Node(r.GetNodeId()).Index)
 		}
 	}
 	return nodes, nil

@@ -83,21 +83,12 @@ func newStage(ctx context.Context, draw *rand.Rand, o stageOptions) (*stage, err
 		DaemonArgs: []string{"--frontend", "socket"},
 		Hosts:      s.network.Addresses(),
 		Dial:       s.network.Dial,
-		Prefix:     func(n *harness.Node) []string { return s.network.Enter(indexOf(n)) },
+		Prefix:     func(n *harness.Node) []string { return s.network.Enter(n.Index) },
 	})
 	if err != nil {
 		return s, err
 	}
 	return s, s.addVolume(ctx)
-}
-
-// indexOf is the position of a node, which its name tells.
-func indexOf(n *harness.Node) int {
-	var i int
-	if _, err := fmt.Sscanf(n.Name, "n%d", &i); err != nil {
-		panic(err)
-	}
-	return i - 1
 }
 
 // addVolume gives every node a disk, and makes the volume on three of them.

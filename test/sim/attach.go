@@ -35,6 +35,9 @@ type volume struct {
 	// that was not answered yet.
 	starter *process
 	start   block.StartID
+	// shots are all snapshots that were asked for, growths how often it was to grow.
+	shots   []*shot
+	growths int
 }
 
 // superviseInterval is how often the supervisor of a volume looks after it.
@@ -62,9 +65,12 @@ func (w *World) superviseOnce(v *volume) {
 		v.target = w.anyMachine()
 	}
 	c := v.current
+	vol, _ := w.truth.state.Volume(v.id)
 	switch {
 	case v.target.process == nil:
-	case c == nil || c.stopped:
+	case w.options.Reverted && (vol.Reverting() || vol.Borrowed()):
+		w.superviseRevert(v, &vol)
+	case c == nil || c.stopped || c.borrowed:
 		w.startEngine(v)
 	case c.node != v.target && !c.detaching:
 		w.startEngine(v)
@@ -103,6 +109,9 @@ func (w *World) detach(h *host) {
 // published there, what an earlier daemon has left is ended, and Raft gives an epoch.
 func (w *World) startEngine(v *volume) {
 	n, p := v.target, v.target.process
+	if n.stocking {
+		return
+	}
 	vol, _ := w.truth.state.Volume(v.id)
 	if vol.Published != n.id {
 		w.ask(v, n, func() state.Result { return w.publish(v, n) }, nil)
@@ -119,14 +128,17 @@ func (w *World) startEngine(v *volume) {
 	if v.start.IsZero() || !device.IsZero() && w.loop.chance(50) {
 		v.start = block.StartID{ID: w.loop.id()}
 	}
-	start, fresh := v.start, block.AttachmentID{ID: w.loop.id()}
-	w.ask(v, n, func() state.Result { return w.assign(v, n, start, device, fresh) }, func(r state.Result) {
+	cmd := state.StartEngine{Volume: v.id, Node: n.id, Start: v.start, Attachment: device}
+	if fresh := w.loop.id(); device.IsZero() {
+		cmd.NewAttachment.ID = fresh
+	}
+	w.ask(v, n, func() state.Result { return w.assign(v, cmd) }, func(r state.Result) {
 		v.start = block.StartID{}
 		switch {
 		case r.Err == nil:
 			view := r.View().Clone()
 			n.devices[v] = view.Attachment
-			w.launch(v, n, view)
+			w.launch(v, n, view, v.work)
 		case errors.Is(r.Err, block.ErrDetached):
 			delete(n.devices, v)
 		case errors.Is(r.Err, block.ErrInUse):
@@ -177,23 +189,20 @@ func (w *World) endLeftover(v *volume, n *node) {
 }
 
 // assign is what Raft does with a start: of an engine for the device that the node
-// has, or for a fresh one.
-func (w *World) assign(v *volume, n *node, start block.StartID, device, fresh block.AttachmentID) state.Result {
+// has, or for a fresh one, or without any.
+func (w *World) assign(v *volume, cmd state.StartEngine) state.Result {
 	t := w.truth
 	before := t.view(v.id)
-	cmd := state.StartEngine{Volume: v.id, Node: n.id, Start: start, Epoch: before.Epoch, Attachment: device}
-	if device.IsZero() {
-		cmd.NewAttachment = fresh
-	}
+	cmd.Epoch = before.Epoch
 	switch {
-	case before.Start == start:
+	case before.Start == cmd.Start:
 		w.paths.count("attach: one start asked for twice")
-	case !device.IsZero():
+	case !cmd.Attachment.IsZero():
 		w.paths.count("attach: the same attachment")
 	}
 	r := t.apply(cmd)
 	after := r.View()
-	w.loop.log("raft: %s starts on node %d: %v %s", v.name, n.index, r.Err, w.describeView(&after))
+	w.loop.log("raft: %s starts on %v, borrow %v: %v %s", v.name, w.machine(cmd.Node), cmd.Borrow, r.Err, w.describeView(&after))
 	w.checkStart(v, &cmd, &before, r)
 	t.hint(v)
 	return r
@@ -214,19 +223,19 @@ func (w *World) checkStart(v *volume, c *state.StartEngine, before *block.View, 
 	}
 }
 
-// launch makes the host of an epoch.
-func (w *World) launch(v *volume, n *node, view block.View) {
+// launch makes the host of an epoch; nil if that comes too late.
+func (w *World) launch(v *volume, n *node, view block.View, work workload) *host {
 	if v.current != nil && v.current.epoch >= view.Epoch {
 		w.loop.log("start of %s epoch %d comes too late", v.name, view.Epoch)
-		return
+		return nil
 	}
 	h := &host{world: w, node: n, process: n.process, volume: v, epoch: view.Epoch, view: view,
 		links: make(map[block.ReplicaID]*conn), arrived: make(map[arrival]bool)}
-	h.client = newClient(h, v.work, v.areas)
+	h.client = newClient(h, work, v.areas)
 	made, err := w.options.NewCore(w.coreConfig(h), n.clock.read(w.loop.now))
 	if err != nil {
 		w.fail("answers", fmt.Sprintf("%v cannot begin: %v", h, err))
-		return
+		return nil
 	}
 	h.core = made
 	v.hosts = append(v.hosts, h)
@@ -235,6 +244,7 @@ func (w *World) launch(v *volume, n *node, view block.View) {
 	w.paths.count("attach: begins")
 	h.start()
 	h.client.start()
+	return h
 }
 
 func (w *World) coreConfig(h *host) core.Config {
@@ -253,6 +263,10 @@ func (w *World) serves(h *host) {
 	w.paths.count("attach: serves")
 	h.volume.history.serve(h.epoch, w.loop.steps)
 	w.acks.serves(h)
+	w.scrubs(h)
+	if h.borrowed {
+		w.work(h)
+	}
 }
 
 // stopped takes a host that has ended out of its volume.
@@ -274,8 +288,9 @@ func (w *World) committed(p *block.Proposal, before, after *block.View) {
 	v := w.volumeOf(p.Volume)
 	w.paths.committed(p, before, after)
 	w.leftRolledBack(v, before, after)
+	w.cutCommitted(v, p, after)
 	for _, id := range p.Remove {
-		if n := w.nodeOf(id); n.process != nil && n.incarnation() != before.Member(id).Incarnation && !p.EndAttachment {
+		if n := w.nodeOf(id); n != nil && n.process != nil && n.incarnation() != before.Member(id).Incarnation && !p.EndAttachment {
 			w.paths.count("view: removal of a member that lost memory")
 		}
 	}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/replica/store"
@@ -10,7 +11,7 @@ import (
 // doors verifies at each replica's end of the network that epochs, sessions and
 // revisions only rise, also through crashes: what a replica has acknowledged, it
 // never goes back behind, and once it has acknowledged an opening it grants
-// nothing to anyone older (rule 4).
+// nothing to anyone older (rule 4), nor while it opens.
 type doors struct {
 	world    *World
 	replicas map[block.ReplicaID]*doorHistory
@@ -20,10 +21,15 @@ type doors struct {
 type doorHistory struct {
 	// fence is the highest acknowledged.
 	fence block.Fence
-	// epoch and revision are of the newest view that the replica confirmed.
+	// epoch and revision are of the newest view that the replica confirmed, view is it.
 	epoch    block.Epoch
 	revision block.Revision
+	view     block.View
 	flush    block.FlushNumber
+	// entering is the highest that has asked to be let in, and outrun what an older
+	// session was granted since.
+	entering block.Fence
+	outrun   string
 }
 
 func newDoors(w *World) *doors {
@@ -60,11 +66,14 @@ func (d *doors) kept(id block.ReplicaID, fence block.Fence, v block.View) {
 }
 
 // relied verifies that every member of the view that an engine answered a request
-// by has confirmed to hold it (rule 3).
+// by has confirmed to hold it (rule 3), or one of the same epoch that says the same of
+// all that the answer relies on.
 func (d *doors) relied(v *block.View, op *operation) {
 	for _, m := range v.Replicas {
 		h := d.of(m.ID)
-		if m.InSync && !d.world.rolledBack[m.ID] && (h.epoch < v.Epoch || h.epoch == v.Epoch && h.revision < v.Revision) {
+		same := h.epoch == v.Epoch && h.view.NotWaitedOut == v.NotWaitedOut && h.view.Size == v.Size &&
+			slices.Equal(h.view.Replicas, v.Replicas)
+		if m.InSync && !same && !d.world.rolledBack[m.ID] && (h.epoch < v.Epoch || h.epoch == v.Epoch && h.revision < v.Revision) {
 			d.fail("doors", fmt.Sprintf("%v was answered by view (%d,%d), of which %s has confirmed (%d,%d)", op, v.Epoch,
 				v.Revision, d.world.replicaName(m.ID), h.epoch, h.revision))
 		}
@@ -76,7 +85,11 @@ func (d *doors) requested(c *conn, req *block.Request) bool {
 	d.world.paths.request(req)
 	d.world.loop.log("%v -> %s s%d #%d %s", c.engine, d.world.replicaName(c.replica), req.Session, req.Seq,
 		d.world.describeRequest(req))
+	d.world.checkInFlight(c)
 	c.asked[req.Seq] = *req
+	if why := d.world.identities.forbidden(c, req); why != "" {
+		c.forbidden[req.Seq] = why
+	}
 	d.again(c, req)
 	if req.Op == block.OpOpen || req.Op == block.OpUpdate {
 		d.world.tempt()
@@ -84,8 +97,13 @@ func (d *doors) requested(c *conn, req *block.Request) bool {
 	if req.Op == block.OpOpen {
 		d.busy(c)
 	}
-	p := d.world.options.Plant
-	return p == nil || p.request == nil || p.request(c, req)
+	if p := d.world.options.Plant; p != nil && p.request != nil && !p.request(c, req) {
+		return false
+	}
+	if req.Op == block.OpOpen {
+		d.of(c.replica).arrives(req.Open.Fence)
+	}
+	return true
 }
 
 // busy counts the openings that must wait for the I/O of an older session.
@@ -127,12 +145,17 @@ func (d *doors) replied(c *conn, rep *block.Reply) bool {
 		opName(rep.Op), rep.Err)
 	req, ok := c.asked[rep.Seq]
 	delete(c.asked, rep.Seq)
+	why := c.forbidden[rep.Seq]
+	delete(c.forbidden, rep.Seq)
 	if !ok {
 		d.fail("doors", fmt.Sprintf("%s answers seq %d of session %d, which nobody asked",
 			d.world.replicaName(c.replica), rep.Seq, rep.Session))
 		return true
 	}
 	if rep.Err == nil {
+		if why != "" {
+			d.fail("identity", fmt.Sprintf("%s grants %v op %d, and %s", d.world.replicaName(c.replica), c.engine, rep.Op, why))
+		}
 		d.granted(c, &req, rep)
 	}
 	return true
@@ -149,6 +172,10 @@ func (d *doors) granted(c *conn, req *block.Request, rep *block.Reply) {
 			d.fail("doors", fmt.Sprintf("%s opened for %+v after %+v", name, req.Open.Fence, h.fence))
 		}
 		h.fence = req.Open.Fence
+		if h.outrun != "" && h.fence == h.entering {
+			d.fail("doors", fmt.Sprintf("%s was opening for %+v when it %s", name, h.fence, h.outrun))
+		}
+		d.drained(c)
 		v := &rep.Opened.View
 		if v.Epoch < h.epoch || v.Epoch == h.epoch && v.Revision < h.revision {
 			d.fail("doors", fmt.Sprintf("%s shows view (%d,%d), it had confirmed (%d,%d)", name, v.Epoch, v.Revision,
@@ -160,12 +187,15 @@ func (d *doors) granted(c *conn, req *block.Request, rep *block.Reply) {
 		return
 	case block.OpUpdate:
 		if v := req.Update.View; v != nil && (v.Epoch > h.epoch || v.Epoch == h.epoch && v.Revision > h.revision) {
-			h.epoch, h.revision = v.Epoch, v.Revision
+			h.epoch, h.revision, h.view = v.Epoch, v.Revision, v.Clone()
 		}
 	case block.OpFlush:
 		if h.flush.Less(req.Flush) {
 			h.flush = req.Flush
 		}
+	}
+	if h.outrun == "" && fence.Less(h.entering) {
+		h.outrun = fmt.Sprintf("granted op %d of epoch %d session %d", rep.Op, rep.Epoch, rep.Session)
 	}
 	if fence != h.fence {
 		d.fail("doors", fmt.Sprintf("%s grants op %d of epoch %d session %d after acknowledging %+v", name, rep.Op,

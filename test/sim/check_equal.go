@@ -24,6 +24,9 @@ func (w *World) compare() {
 				w.compareExtent(v, ids, offset)
 			}
 		}
+		if w.violation == nil {
+			w.compareCuts(v)
+		}
 	}
 }
 
@@ -45,7 +48,7 @@ func (v *volume) used() map[int64]bool {
 func (w *World) compareExtent(v *volume, ids []block.ReplicaID, offset int64) {
 	var first []byte
 	for i, id := range ids {
-		data, err := w.readReplica(id, offset, min(block.ExtentSize, v.size-offset))
+		data, err := w.readReplica(id, block.SnapshotID{}, offset, min(block.ExtentSize, v.size-offset))
 		if err != nil {
 			if w.rotten && errors.Is(err, block.ErrChecksum) {
 				return
@@ -110,8 +113,9 @@ func (w *World) difference(v *volume, offset int64, a, b []byte, x, y block.Repl
 	return ""
 }
 
-// readReplica reads a part of a replica through its store, past its door.
-func (w *World) readReplica(id block.ReplicaID, offset, length int64) ([]byte, error) {
+// readReplica reads a part of a replica's head, or of a cut, through its store, past
+// its door.
+func (w *World) readReplica(id block.ReplicaID, snapshot block.SnapshotID, offset, length int64) ([]byte, error) {
 	r, err := w.nodeOf(id).storage.store.Replica(id)
 	if err != nil {
 		return nil, err
@@ -119,7 +123,7 @@ func (w *World) readReplica(id block.ReplicaID, offset, length int64) ([]byte, e
 	buf := block.NewBuffer(int(length))
 	defer buf.Release()
 	done := false
-	op := &store.Op{Kind: store.Read, Offset: offset, Length: length, Buf: buf}
+	op := &store.Op{Kind: store.Read, Offset: offset, Length: length, Buf: buf, Snapshot: snapshot}
 	op.Done = func(*store.Op) { done = true }
 	r.Submit(op)
 	w.advance(func() bool { return done })

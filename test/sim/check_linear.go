@@ -64,6 +64,11 @@ func (r *register) add(m mark) {
 		r.past.note(m)
 	}
 	r.queue = append(r.queue, m)
+	r.run()
+}
+
+// run judges everything that is decidable.
+func (r *register) run() {
 	for len(r.queue) > 0 && !r.gaveUp {
 		head := r.queue[0]
 		if head.kind == markInvoke && head.op.kind == core.ReadRequest && head.op.outcome == pending {
@@ -100,7 +105,7 @@ func (r *register) invoked(op *operation) {
 	case op.kind == core.FlushRequest:
 		r.flushBegins(op, r.states)
 	case op.kind == core.ReadRequest:
-		if op.outcome == succeeded {
+		if op.outcome == succeeded && op.judges(r.number) {
 			r.take(op)
 			r.close()
 		}

@@ -6,6 +6,16 @@ import "fmt"
 // may hold, a window of a target, its copies, and the protocol's own messages.
 const queueMax = 256
 
+// checkInFlight verifies, at every request that comes to a replica, that no more of its
+// session are held there than a session may have in flight: what is beyond that was
+// refused at once (rule 32).
+func (w *World) checkInFlight(c *conn) {
+	if len(c.asked) > serverLimits().InFlight {
+		w.fail("memory", fmt.Sprintf("%s holds %d requests of one session of %v", w.replicaName(c.replica), len(c.asked),
+			c.engine))
+	}
+}
+
 // checkMemory verifies that the memory of an engine is bounded: what it has put
 // into a connection that does not move, and what its core holds: slots, ranges, and
 // the calls to each replica.

@@ -157,8 +157,9 @@ func (p *pastPart) step(e *entry, seen map[value]bool) (s sectorStep, until int6
 	if p.succeeded(e) {
 		return s, min(until, e.answer), true
 	}
-	// What was seen has happened. Zeros are no witness of that.
-	s.maybe = s.v == 0
+	// What was seen has happened. Zeros are no witness of that, nor is what two writes
+	// have written.
+	s.maybe = s.v == 0 || e.op.as != nil
 	return s, until, s.maybe || seen[s.v]
 }
 
@@ -167,7 +168,9 @@ func (p *pastPart) succeeded(e *entry) bool {
 }
 
 // read reports whether the entry is a read that returned something.
-func (p *pastPart) read(e *entry) bool { return !e.op.writes() && p.succeeded(e) }
+func (p *pastPart) read(e *entry) bool {
+	return !e.op.writes() && p.succeeded(e) && e.op.judges(p.sector)
+}
 
 // sectorStep is what the model is given of a request: a read must see v, a write
 // makes the sector v, or leaves it if it may not have happened.

@@ -15,8 +15,8 @@ const (
 	drainMax  = 20 * second
 )
 
-// settle verifies progress after healing: engines serve, every replica is
-// admitted, every request is answered, a last flush succeeds, and without requests
+// settle verifies progress after healing: replicas are made and deleted where that was
+// asked for, engines serve, every replica is admitted, every request is answered, a last flush succeeds, and without requests
 // the intent logs become empty.
 func (w *World) settle() {
 	w.await(settleMax, w.restless)
@@ -47,6 +47,24 @@ func (w *World) restless() string {
 			return v.name + ": " + why
 		}
 	}
+	return w.unfinished()
+}
+
+// unfinished says which replica the agents of the nodes have not made or deleted yet;
+// empty if there is none.
+func (w *World) unfinished() string {
+	if w.estate == nil && !w.options.Replaced {
+		return ""
+	}
+	for v := range w.truth.state.Volumes() {
+		if v.Deleting || !v.Ready() {
+			return fmt.Sprintf("%s, deleted %v, waits for the agents of %d replicas", v.Name, v.Deleting,
+				max(len(v.Pending), len(v.View.Replicas)))
+		}
+		if n := len(v.Replacing) + len(v.Retired); n > 0 {
+			return fmt.Sprintf("%s: %d replicas are not replaced or deleted yet", v.Name, n)
+		}
+	}
 	return ""
 }
 
@@ -68,6 +86,9 @@ func (w *World) starved(h *host) bool {
 func (w *World) untidy() string {
 	for _, v := range w.volumes {
 		if why := w.unsettled(v); why != "" {
+			return v.name + ": " + why
+		}
+		if why := w.strayCuts(v); why != "" {
 			return v.name + ": " + why
 		}
 		if n := v.current.core.Status().LogRegions; n > 0 && !w.starved(v.current) {

@@ -23,6 +23,18 @@ func (w *World) checkStore(n *node) {
 		err = n.storage.store.Check()
 		return !errors.Is(err, block.ErrUnavailable) || w.loop.now > deadline
 	})
+	w.soundStore(n, err)
+}
+
+// checkOpened does the same for a store that was just opened, unless it goes on with a
+// deletion.
+func (w *World) checkOpened(n *node) {
+	if err := n.storage.store.Check(); !errors.Is(err, block.ErrUnavailable) {
+		w.soundStore(n, err)
+	}
+}
+
+func (w *World) soundStore(n *node, err error) {
 	if err != nil {
 		w.fail("store", fmt.Sprintf("disk of %v: %v", n, err))
 	}

@@ -207,6 +207,7 @@ func bareWorld() *World {
 	w := &World{loop: newLoop(1, 64), paths: newPaths()}
 	w.acks = newAcks(w.fail)
 	w.doors = newDoors(w)
+	w.identities = newIdentities(w)
 	w.network = newNetwork(w.loop, w.doors)
 	w.truth = newTruth(w)
 	return w

@@ -9,7 +9,8 @@ import (
 // opName is a message's name in the trace.
 func opName(op block.Op) string {
 	names := [...]string{block.OpOpen: "open", block.OpRead: "read", block.OpWrite: "write", block.OpZero: "zero",
-		block.OpFlush: "flush", block.OpPing: "ping", block.OpUpdate: "update", block.OpHash: "hash"}
+		block.OpFlush: "flush", block.OpPing: "ping", block.OpUpdate: "update", block.OpHash: "hash",
+		block.OpChanged: "changed"}
 	if int(op) < len(names) {
 		return names[op]
 	}
@@ -19,10 +20,16 @@ func opName(op block.Op) string {
 func (w *World) describeRequest(req *block.Request) string {
 	text := opName(req.Op)
 	switch req.Op {
-	case block.OpRead, block.OpWrite, block.OpZero, block.OpHash:
+	case block.OpRead, block.OpWrite, block.OpZero, block.OpHash, block.OpChanged:
 		text += fmt.Sprintf(" [%d,+%d)", req.Offset, req.Length)
 		if req.Buf != nil && len(req.Buf.Data) >= block.SectorSize {
 			text += " " + describeBytes(req.Buf.Data)
+		}
+		if !req.Snapshot.IsZero() {
+			text += " of " + req.Snapshot.Short()
+		}
+		if !req.Since.IsZero() {
+			text += " since " + req.Since.Short()
 		}
 	case block.OpFlush:
 		text += fmt.Sprintf(" (%d,%d)", req.Flush.Epoch, req.Flush.N)
@@ -31,6 +38,9 @@ func (w *World) describeRequest(req *block.Request) string {
 	}
 	if req.Flags&block.FlagResync != 0 {
 		text += " resync"
+	}
+	if req.Flags&block.FlagRepair != 0 {
+		text += " repair"
 	}
 	if req.Flags&block.FlagAcceptSuspect != 0 {
 		text += " accept-suspect"
@@ -65,6 +75,30 @@ func (w *World) describeUpdate(u *block.Update) string {
 	}
 	if !u.ClearLog.Empty() {
 		text += fmt.Sprintf(" clear-log %v", u.ClearLog)
+	}
+	return text + describeCuts(u)
+}
+
+// describeCuts is what an update does to cuts and to the size.
+func describeCuts(u *block.Update) string {
+	text := ""
+	if u.KeepHead {
+		text += " keep-head"
+	}
+	for _, c := range u.Cuts {
+		text += " cut " + c.Snapshot.Short()
+		if c.Target {
+			text += " as target"
+		}
+	}
+	for _, id := range u.ValidCuts {
+		text += " valid " + id.Short()
+	}
+	for _, id := range u.DropCuts {
+		text += " drop " + id.Short()
+	}
+	if u.Grow != 0 {
+		text += fmt.Sprintf(" grow %d", u.Grow)
 	}
 	return text
 }
@@ -113,6 +147,12 @@ func (w *World) describeProposal(p *block.Proposal) string {
 	}
 	if p.EndAttachment {
 		text += " end-attachment"
+	}
+	if p.Snapshot != nil {
+		text += " snapshot " + p.Snapshot.ID.Short()
+	}
+	if p.Size != 0 {
+		text += fmt.Sprintf(" size %d", p.Size)
 	}
 	return text
 }

@@ -30,8 +30,13 @@ type operation struct {
 	invoked int
 	ended   int
 	at      block.Instant
+	// as is what a write writes if that is what an older one has written before.
+	as *value
 	// read is what a read found, sector by sector.
 	read []value
+	// cut is what a snapshot was found to hold, of the sectors that could be judged: a
+	// snapshot is a read of the whole volume. nil for all else.
+	cut map[uint64]value
 }
 
 // writes reports whether the operation changes bytes.
@@ -41,14 +46,26 @@ func (o *operation) writes() bool {
 
 // shown is what a sector holds after the write: zero for a zeroing.
 func (o *operation) shown() value {
-	if o.kind == core.ZeroRequest {
+	switch {
+	case o.kind == core.ZeroRequest:
 		return 0
+	case o.as != nil:
+		return *o.as
 	}
 	return value(o.id)
 }
 
+// judges reports whether the read has found anything in a sector.
+func (o *operation) judges(sector uint64) bool {
+	_, known := o.cut[sector]
+	return o.cut == nil || known
+}
+
 // readAt is what the read found in a sector.
 func (o *operation) readAt(sector uint64) value {
+	if o.cut != nil {
+		return o.cut[sector]
+	}
 	return o.read[sector-uint64(o.offset)/block.SectorSize]
 }
 
@@ -86,6 +103,8 @@ type history struct {
 	// them is the same in each run of a seed.
 	order   []*register
 	flushes []*operation
+	// cuts are the snapshots that are being taken.
+	cuts []*operation
 	// unjudged: nothing is known of it any more.
 	unjudged bool
 	fail     func(checker, text string)
@@ -119,6 +138,36 @@ func (h *history) end(op *operation) {
 		}
 	}
 	h.everywhere(m)
+}
+
+// cutBegins records that a snapshot is asked for.
+func (h *history) cutBegins(op *operation) {
+	h.cuts = append(h.cuts, op)
+	h.everywhere(mark{kind: markInvoke, op: op, step: op.invoked})
+}
+
+// cutEnds records that a snapshot was committed, so that what it holds is to be found
+// out (pending), or that it never will be.
+func (h *history) cutEnds(op *operation, o outcome, step int) {
+	for i, c := range h.cuts {
+		if c == op {
+			h.cuts = append(h.cuts[:i:i], h.cuts[i+1:]...)
+			break
+		}
+	}
+	op.ended, op.outcome = step, o
+	h.everywhere(mark{kind: markEnd, op: op, step: step})
+}
+
+// cutRead records what a committed snapshot holds, or that nobody can tell any more.
+func (h *history) cutRead(op *operation, o outcome) {
+	if op.outcome != pending {
+		return
+	}
+	op.outcome = o
+	for _, r := range h.order {
+		r.run()
+	}
 }
 
 // serve records that the engine of epoch serves from now on: no write of an
@@ -159,6 +208,9 @@ func (h *history) each(op *operation, m mark) {
 			h.order = append(h.order, r)
 			for _, f := range h.flushes {
 				r.add(mark{kind: markInvoke, op: f, step: f.invoked})
+			}
+			for _, o := range h.cuts {
+				r.add(mark{kind: markInvoke, op: o, step: o.invoked})
 			}
 		}
 		r.add(m)

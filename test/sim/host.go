@@ -47,6 +47,15 @@ type host struct {
 	// corrupt: a client's read met a copy that does not verify, and no repair has
 	// been reported since.
 	corrupt bool
+	// borrowed: it is an engine without a frontend, which reverts the volume to a
+	// snapshot, or has one taken that keeps what the volume is.
+	borrowed  bool
+	reverting block.SnapshotID
+	keeps     *shot
+	// revert is what it does without a client, if that is a revert.
+	revert *reversion
+	// scrubbed is how far the last walk is.
+	scrubbed core.Scrubbed
 	// queue is what happened while the core was in a step.
 	queue   []core.Event
 	running bool
@@ -129,7 +138,15 @@ func (h *host) perform(ef core.Effect) {
 		w.truth.propose(h, ef.Proposal)
 		w.tempt()
 	case core.EffectComplete:
+		if ef.Tag&revertTag != 0 {
+			h.revert.completed(ef.Tag, ef.Err, ef.Buf)
+			break
+		}
 		h.client.completed(ef.Tag, ef.Err, ef.Buf)
+	case core.EffectCut:
+		w.cutEnded(h, &ef)
+	case core.EffectResized:
+		w.resized(h, ef.Size)
 	case core.EffectServing:
 		h.serving = true
 		w.loop.log("%v serves", h)
@@ -140,9 +157,14 @@ func (h *host) perform(ef core.Effect) {
 		h.why = ef.Err
 		w.loop.log("%v stopped: %v", h, ef.Err)
 		w.stopped(h)
+	case core.EffectScrubbed:
+		h.walked(ef.Scrubbed)
 	case core.EffectNotice:
 		if ef.Notice.Kind == core.NoticeDiffer && errors.Is(ef.Notice.Err, block.ErrChecksum) {
 			h.blocked = w.loop.now
+		}
+		if ef.Notice.Kind == core.NoticeDiffer {
+			w.checkDiffer(h, &ef.Notice)
 		}
 		w.loop.log("%v notice %d replica %s: %v (bytes %d copied %d offset %d)", h, ef.Notice.Kind,
 			w.replicaName(ef.Notice.Replica), ef.Notice.Err, ef.Notice.Bytes, ef.Notice.Copied, ef.Notice.Offset)
@@ -202,6 +224,9 @@ func (h *host) die() {
 	h.stopped = true
 	h.closeLinks()
 	h.client.abandon()
+	if h.revert != nil {
+		h.revert.abandon()
+	}
 }
 
 // closeLinks ends the host's connections, in the order of the view.
@@ -209,6 +234,16 @@ func (h *host) closeLinks() {
 	for _, m := range h.view.Replicas {
 		if c := h.links[m.ID]; c != nil {
 			delete(h.links, m.ID)
+			c.close()
+		}
+	}
+	if h.volume == nil {
+		return
+	}
+	// Some may have come since.
+	for _, id := range h.volume.replicas {
+		if c := h.links[id]; c != nil {
+			delete(h.links, id)
 			c.close()
 		}
 	}

@@ -199,7 +199,7 @@ func (m *plainMirror) stop(err error) {
 func mirrorOptions(seed uint64) Options {
 	o := SeedOptions(seed, 4000)
 	o.NewCore = newPlainMirror
-	o.RaftFaults = false
+	o.RaftFaults, o.Managed, o.Replaced = false, false, false
 	o.Faults = []fault{
 		{"break connection", 1, breakConnection}, {"slow link", 1, slowLink}, {"slow disk", 1, slowDisk},
 		{"cut one way", 1, cutOneWay}, {"pause node", 1, pauseNode},

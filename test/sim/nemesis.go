@@ -31,6 +31,7 @@ func DefaultFaults() []fault {
 		{"slow disk", 5, slowDisk},
 		{"disk stalls", 5, diskStalls},
 		{"disk full", 4, diskFull},
+		{"disk full behind", 4, diskFullBehind},
 		{"quorum lost", 4, quorumLost},
 		{"leader unreachable", 5, leaderUnreachable},
 		{"kill engine", 5, killEngine},
@@ -38,6 +39,10 @@ func DefaultFaults() []fault {
 		{"move cleanly", 5, moveCleanly},
 		{"move leaving a zombie", 6, moveZombie},
 		{"idle clients", 3, idleClients},
+		{"disk is there twice", 2, attachTwin},
+		{"deleted replica comes up", 3, comeUp},
+		{"stray command", 2, strayCommand},
+		{"flood", 1, flood},
 	}
 }
 
@@ -350,6 +355,9 @@ func (w *World) heal() {
 		if n.storage != nil {
 			n.storage.drive.mend()
 			n.storage.full(false)
+		}
+		if n.process != nil && n.twinned == n.process {
+			n.kill(false, loseNothing)
 		}
 		if n.process != nil && n.storage != nil && n.storage.store.Failed() != nil {
 			// A disk that failed stays so until its machine is started anew.

@@ -20,14 +20,33 @@ func slowDisk(w *World) bool {
 	return true
 }
 
-func diskFull(w *World) bool {
-	n := w.anyNode(withDisk)
+func diskFull(w *World) bool { return w.fillDisk(w.anyNode(withDisk), 4*second) }
+
+// diskFullBehind fills the disk of a replica that has to catch up.
+func diskFullBehind(w *World) bool {
+	return w.fillDisk(w.anyNode(func(n *node) bool { return withDisk(n) && w.behind(n) }), 15*second)
+}
+
+func (w *World) fillDisk(n *node, most int64) bool {
 	if n == nil {
 		return false
 	}
 	n.storage.full(true)
-	w.later(100*millisecond, 4*second, func() { n.storage.full(false) })
+	w.later(100*millisecond, most, func() { n.storage.full(false) })
 	return true
+}
+
+// behind reports whether a replica on the node is not in sync.
+func (w *World) behind(n *node) bool {
+	for _, v := range w.volumes {
+		view := w.truth.view(v.id)
+		for i := range view.Replicas {
+			if r := &view.Replicas[i]; r.Node == n.id && !r.InSync {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func bitRot(w *World) bool {
@@ -84,14 +103,30 @@ type image struct {
 // photograph kills the daemon to keep a copy of the disk, and starts it again.
 func (s *storage) photograph() *image {
 	s.node.kill(false, loseNothing)
-	all := pebblevfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(0, 0))}
-	kept := &image{device: s.device.Fork(), directory: s.directory.CrashClone(all),
-		flushes: make(map[block.ReplicaID]block.FlushNumber)}
+	kept := s.copy()
 	s.node.restart()
+	kept.note(s)
+	return kept
+}
+
+// atRest copies a disk while its daemon runs and has nothing to do.
+func (s *storage) atRest() *image {
+	kept := s.copy()
+	kept.note(s)
+	return kept
+}
+
+func (s *storage) copy() *image {
+	all := pebblevfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(0, 0))}
+	return &image{device: s.device.Fork(), directory: s.directory.CrashClone(all),
+		flushes: make(map[block.ReplicaID]block.FlushNumber)}
+}
+
+// note takes down the numbers that the store shows.
+func (kept *image) note(s *storage) {
 	for _, r := range s.store.Replicas() {
 		kept.flushes[r.ID()] = r.FlushNumber()
 	}
-	return kept
 }
 
 // putBack makes the disk what it once was; no daemon runs. To the checker of doors
@@ -136,8 +171,8 @@ func sound(n *node) bool { return withDisk(n) && n.storage.store.Failed() == nil
 func (w *World) noticed(old *image) bool {
 	for id, flush := range old.flushes {
 		v, ok := w.truth.state.VolumeOf(id)
-		if !ok {
-			return false
+		if !ok || w.volumeOf(v.ID) == nil {
+			continue // of a volume that comes and goes
 		}
 		others := 0
 		for _, m := range v.View.Replicas {

@@ -53,11 +53,16 @@ type conn struct {
 	accept wire.Session
 	// asked are the requests that reached the replica's end and were not answered.
 	asked map[uint64]block.Request
-	out   pipe
-	back  pipe
+	// forbidden are those that must not be granted, with the reason.
+	forbidden map[uint64]string
+	out       pipe
+	back      pipe
 	// broken: it will end; closed: the engine hears no more of it.
 	broken bool
 	closed bool
+	// overdue: though it has ended, what the far end goes on answering is handed to
+	// the engine, late.
+	overdue bool
 	// halfOpen: the far end never learns that it has ended.
 	halfOpen bool
 }
@@ -80,7 +85,7 @@ type parcel struct {
 // dial makes a connection and sends its first request.
 func (n *network) dial(h *host, to *node, replica block.ReplicaID, open block.Request) *conn {
 	c := &conn{network: n, engine: h, replica: replica, session: open.Session, from: h.node, to: to,
-		server: to.process, asked: make(map[uint64]block.Request)}
+		server: to.process, asked: make(map[uint64]block.Request), forbidden: make(map[uint64]string)}
 	n.conns = append(n.conns, c)
 	if c.server == nil || c.server.dead {
 		open.Buf.Release()
@@ -104,11 +109,15 @@ func (c *conn) send(req block.Request) {
 
 // replied takes a reply from the replica's end.
 func (c *conn) replied(rep block.Reply) {
-	if !c.network.observer.replied(c, &rep) || c.closed || c.broken {
+	if !c.network.observer.replied(c, &rep) || (c.closed || c.broken) && !c.overdue {
 		rep.Buf.Release()
 		return
 	}
-	c.back.queue = append(c.back.queue, parcel{ready: c.ready(c.to, c.from), reply: rep})
+	ready := c.ready(c.to, c.from)
+	if c.overdue {
+		ready += block.Instant(c.network.loop.between(0, lingerMax))
+	}
+	c.back.queue = append(c.back.queue, parcel{ready: ready, reply: rep})
 	c.move(&c.back)
 }
 
@@ -196,6 +205,7 @@ func (c *conn) breakOff(err error) {
 		outLast = c.linger(&c.out)
 	}
 	backLast := c.truncate(&c.back)
+	c.overdue = c.network.lingers > 0 && l.chance(c.network.lingers)
 	if !c.closed {
 		l.after(c.engine.process, backLast+l.between(10*microsecond, 2*millisecond), func() { c.engine.lost(c, err) })
 	}

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 
+	"github.com/holdfast-io/holdfast/cluster/state"
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/replica/server"
 )
@@ -21,6 +22,15 @@ type node struct {
 	// devices are the block devices of the volumes, by their attachments. They
 	// outlive the daemon, but not the machine.
 	devices map[*volume]block.AttachmentID
+	// agent keeps the disk in line with the cluster's state; nil without a disk.
+	agent *agent
+	// stocking: the daemon does not know yet which devices it has.
+	stocking bool
+	// applied is the node's own copy of that state, which outlives the daemon.
+	applied *state.State
+	// twinned is the life of the daemon that has seen a second disk with the ID of the
+	// node's own.
+	twinned *process
 }
 
 func (n *node) String() string { return fmt.Sprintf("node %d", n.index) }
@@ -34,21 +44,30 @@ func (n *node) format() (err error) {
 	return err
 }
 
+// serverLimits are just enough for what an engine may have in flight.
+func serverLimits() server.Limits { return server.Limits{Running: 16, InFlight: queueMax} }
+
 // boot starts the daemon.
 func (n *node) boot() error {
-	limits := server.Limits{Running: 16, InFlight: 4096}
-	host, err := server.NewHost(n.world.cluster, limits)
+	host, err := server.NewHost(n.world.cluster, serverLimits())
 	if err != nil {
 		return err
 	}
 	n.process = &process{}
 	n.server = host
+	if !n.world.options.Scripted {
+		n.takeStock()
+	}
 	if n.storage == nil {
 		return nil
 	}
 	disk, err := n.storage.open(n.process)
 	if err != nil {
 		return fmt.Errorf("open disk of node %d: %w", n.index, err)
+	}
+	if !n.world.options.Scripted || n.world.options.Replaced {
+		n.agent = newAgent(n)
+		n.agent.run()
 	}
 	return host.AddDisk(disk)
 }
@@ -61,7 +80,7 @@ func (n *node) kill(powerLoss bool, mode lossMode) {
 	p := n.process
 	p.dead = true
 	p.gone.Store(true)
-	n.process, n.server = nil, nil
+	n.process, n.server, n.agent = nil, nil, nil
 	w.network.breakNode(p, powerLoss)
 	for _, v := range w.volumes {
 		for _, h := range append([]*host(nil), v.hosts...) {

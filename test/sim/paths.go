@@ -32,7 +32,7 @@ func (p *paths) add(q *paths) {
 func expectedPaths() []string {
 	expected := []string{
 		"attach: begins", "attach: serves", "attach: start lands late",
-		"detach: asked", "detach: clean", "detach: forced", "engine: ended by force",
+		"attach: device of an ended attachment removed", "detach: asked", "detach: clean", "detach: forced", "engine: ended by force",
 		"raft: command late", "raft: answer lost", "raft: command lost",
 		"raft: leader unreachable", "raft: lost without quorum",
 		"view: removal", "view: admission",
@@ -42,6 +42,8 @@ func expectedPaths() []string {
 		"hash: suspect blocks", "member lost", "frozen", "thawed",
 		"request: read", "request: write", "request: zero", "request: flush", "request: forced write",
 		"completed: detached", "completed: stale epoch", "completed: input/output error",
+		"replacement: begun", "replacement: done", "replacement: given up",
+		"scrub: asked for", "scrub: done", "repair: damage that nobody read", "repair: damage of a snapshot",
 	}
 	for _, r := range rules() {
 		expected = append(expected, r.paths...)
@@ -77,6 +79,8 @@ func requestName(r *core.Request) string {
 		return "zero"
 	case r.Kind == core.FlushRequest:
 		return "flush"
+	case r.Kind == core.ChangedRequest:
+		return "changed"
 	case r.ForceUnitAccess:
 		return "forced write"
 	}
@@ -98,9 +102,14 @@ func (p *paths) effect(h *host, ef *core.Effect) {
 	case core.NoticeAdmitted:
 		p.count("resync: admitted")
 	case core.NoticeRepaired:
-		if h.corrupt {
+		switch {
+		case !ef.Notice.Snapshot.IsZero():
+			p.count("repair: damage of a snapshot")
+		case h.corrupt:
 			p.count("repair: after a read")
-		} else {
+		case ef.Notice.Err != nil:
+			p.count("repair: damage that nobody read")
+		default:
 			p.count("repair: divergent")
 		}
 		h.corrupt = false
@@ -127,7 +136,7 @@ func (p *paths) stopped(h *host) {
 
 // request counts what reaches a replica.
 func (p *paths) request(req *block.Request) {
-	if req.Flags&block.FlagResync != 0 {
+	if req.Flags&block.FlagResync != 0 && req.Flags&block.FlagRepair == 0 {
 		switch req.Op {
 		case block.OpWrite, block.OpZero:
 			p.count("resync: copy")
@@ -147,11 +156,12 @@ func (p *paths) request(req *block.Request) {
 }
 
 func (p *paths) update(u *block.Update) {
-	empty := len(u.SetDirty)+len(u.AddDirty)+len(u.ClearDirty)+len(u.DropDirty) == 0 && u.ClearLog.Empty()
+	empty := len(u.SetDirty)+len(u.AddDirty)+len(u.ClearDirty)+len(u.DropDirty) == 0 && u.ClearLog.Empty() && describeCuts(u) == ""
+	p.cutChanges(u)
 	switch {
 	case u.View != nil:
 		p.count("update: view")
-	case empty || len(u.SetDirty) > 0:
+	case empty || len(u.SetDirty)+len(u.ValidCuts) > 0:
 		p.count("update: takeover")
 	}
 	if len(u.SetDirty) > 0 {
@@ -168,6 +178,29 @@ func (p *paths) update(u *block.Update) {
 	}
 	if !u.ClearLog.Empty() {
 		p.count("update: log cleared")
+	}
+}
+
+// cutChanges counts what an update does to cuts and to the size.
+func (p *paths) cutChanges(u *block.Update) {
+	for _, c := range u.Cuts {
+		if c.Target {
+			p.count("update: cut of a target")
+		} else {
+			p.count("update: cut")
+		}
+	}
+	if u.KeepHead {
+		p.count("update: head is kept")
+	}
+	if len(u.ValidCuts) > 0 {
+		p.count("update: cuts of a target are valid")
+	}
+	if len(u.DropCuts) > 0 {
+		p.count("update: cuts are dropped")
+	}
+	if u.Grow != 0 {
+		p.count("update: replica grows")
 	}
 }
 
@@ -211,7 +244,8 @@ func (p *paths) committed(prop *block.Proposal, before, after *block.View) {
 	if prop.EndAttachment {
 		p.count("view: attachment ended, all lost")
 	}
-	if len(prop.Remove)+len(prop.Admit)+len(prop.Incarnations) == 0 && !prop.WaitedOut && !prop.EndAttachment {
+	if len(prop.Remove)+len(prop.Admit)+len(prop.Incarnations) == 0 && !prop.WaitedOut && !prop.EndAttachment &&
+		prop.Snapshot == nil && prop.Size == 0 {
 		p.count("view: no-op")
 	}
 	if after.InSync() == 1 {

@@ -22,17 +22,20 @@ type planted struct {
 func plantedBugs() []planted {
 	return []planted{
 		{"a write is acknowledged before all members have it",
-			[]string{"linearizable", "equal-replicas", "one-engine", "flushed-data"}, ackEarly},
+			[]string{"linearizable", "equal-replicas", "scrub", "one-engine", "flushed-data"}, ackEarly},
 		{"a removal releases acknowledgements before its commit is known",
-			[]string{"linearizable", "doors", "one-engine", "equal-replicas", "flushed-data", "progress"}, believeRemoval},
+			[]string{"linearizable", "doors", "one-engine", "equal-replicas", "scrub", "flushed-data", "progress"}, believeRemoval},
 		{"what an absent replica misses is not recorded",
-			[]string{"equal-replicas", "linearizable", "flushed-data", "answers"}, forgetMissed},
+			[]string{"equal-replicas", "scrub", "linearizable", "flushed-data", "answers"}, forgetMissed},
 		{"a door lets older engines in", []string{"doors", "one-engine", "linearizable"}, openDoor},
 		{"divergent blocks are read before they are repaired",
-			[]string{"linearizable", "equal-replicas", "answers"}, hideLogs},
-		{"a flush is acknowledged without a sync", []string{"doors", "flushed-data", "linearizable"}, skipSync},
-		{"a loss of power goes unnoticed", []string{"linearizable", "equal-replicas", "payload", "answers"}, hideLoss},
-		{"resync finds everything equal", []string{"equal-replicas", "linearizable", "answers"}, equalHashes},
+			[]string{"linearizable", "equal-replicas", "scrub", "answers"}, hideLogs},
+		{"a flush is acknowledged without a sync", []string{"doors", "flushed-data", "linearizable", "identity"}, skipSync},
+		{"a loss of power goes unnoticed", []string{"linearizable", "equal-replicas", "scrub", "payload", "answers"}, hideLoss},
+		{"resync finds everything equal", []string{"equal-replicas", "scrub", "linearizable", "answers", "snapshots"}, equalHashes},
+		{"a cut is taken by one member alone", []string{"snapshots"}, cutByOne},
+		{"a cut is taken late", []string{"snapshots", "linearizable"}, cutLate},
+		{"layers are not compared", []string{"snapshots", "linearizable"}, equalLayers},
 	}
 }
 
@@ -201,6 +204,52 @@ func equalHashes() *plant {
 	return &plant{reply: func(_ *conn, rep *block.Reply) bool {
 		for i := range rep.Hashes {
 			rep.Hashes[i] = block.ExtentHash{}
+		}
+		return true
+	}}
+}
+
+// cutByOne has all but the first replica forget what they were asked to cut.
+func cutByOne() *plant {
+	return &plant{request: func(c *conn, req *block.Request) bool {
+		if req.Op == block.OpUpdate && len(req.Update.Cuts) > 0 && c.engine != nil && c.replica != c.engine.view.Replicas[0].ID {
+			u := *req.Update
+			u.Cuts = nil
+			req.Update = &u
+		}
+		return true
+	}}
+}
+
+// cutLate answers a cut for all replicas but the first before they have taken it.
+func cutLate() *plant {
+	return &plant{effect: func(h *host, ef *core.Effect) bool {
+		if ef.Kind != core.EffectSend || ef.Request.Op != block.OpUpdate || len(ef.Request.Update.Cuts) == 0 ||
+			ef.Replica == h.view.Replicas[0].ID {
+			return true
+		}
+		late := *ef
+		h.world.loop.after(h.process, 0, func() {
+			h.step(core.Event{Kind: core.EventReply, Replica: late.Replica, Session: late.Request.Session, Reply: block.Reply{
+				Op: block.OpUpdate, Epoch: late.Request.Epoch, Session: late.Request.Session, Seq: late.Request.Seq,
+			}})
+		})
+		h.world.loop.after(h.process, 4*millisecond, func() {
+			if c := h.links[late.Replica]; c != nil && c.session == late.Request.Session {
+				c.send(late.Request)
+			}
+		})
+		return false
+	}}
+}
+
+// equalLayers answers every comparison of a cut with the same hashes.
+func equalLayers() *plant {
+	return &plant{reply: func(c *conn, rep *block.Reply) bool {
+		if req := c.asked[rep.Seq]; !req.Snapshot.IsZero() {
+			for i := range rep.Hashes {
+				rep.Hashes[i] = block.ExtentHash{}
+			}
 		}
 		return true
 	}}

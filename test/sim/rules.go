@@ -10,11 +10,11 @@ type rulePaths struct {
 }
 
 // rules lists, by rule, what a set of runs must have met. Not here are the rules
-// whose guards lie outside of what a world has: 1 (identities: cluster/state and
-// replica/server), 20 and 24 to 27 (features that are not built), 32 (the daemon's
-// memory; what an engine queues is looked at by check_memory.go).
+// whose guards lie outside of what a world has: 20 (a feature that is not built), 32 (the daemon's memory; what an engine queues, and what a replica holds of a
+// session, is looked at by check_memory.go).
 func rules() []rulePaths {
 	return []rulePaths{
+		{1, []string{"agent: replica made", "agent: replica deleted", "agent: quarantine", "estate: volume is gone"}},
 		{2, []string{"attach: at another node", "attach: the same attachment", "attach: one start asked for twice"}},
 		{3, []string{"view: conflict", "update: view", guardNames()[core.GuardGate]}},
 		{4, []string{"door: stale epoch", "door: stale session", "door: opening waits for older I/O",
@@ -36,9 +36,18 @@ func rules() []rulePaths {
 		{18, []string{"repair: divergent", "suspect bytes accepted", guardNames()[core.GuardDivergent]}},
 		{19, []string{guardNames()[core.GuardDark], guardNames()[core.GuardUnreadable]}},
 		{21, []string{guardNames()[core.GuardWindow]}},
-		{22, []string{"resync: copy", guardNames()[core.GuardNoSet], guardNames()[core.GuardCopy]}},
+		{22, []string{"resync: copy", guardNames()[core.GuardNoSet], guardNames()[core.GuardCopy],
+			guardNames()[core.GuardKeptHead]}},
 		{23, []string{"update: takeover", guardNames()[core.GuardTakeOver]}},
-		{28, []string{"completed: without a quorum", "raft: waited for quorum"}},
+		{24, []string{"snapshot: taken", "snapshot: taken back", "snapshot: given up", "update: cut", "update: cuts are dropped",
+			guardNames()[core.GuardCutWaits], guardNames()[core.GuardCut], guardNames()[core.GuardCutTarget],
+			guardNames()[core.GuardCutGivenUp]}},
+		{25, []string{"update: cut of a target", "update: head is kept", "update: cuts of a target are valid",
+			"snapshot: deleted", guardNames()[core.GuardLayer]}},
+		{26, []string{"revert: begins", "revert: done", "revert: client is refused", "revert: snapshot stays", "revert: snapshot is refused",
+			"revert: engine loses the volume", "revert: back to what was kept", "revert: taken back"}},
+		{27, []string{"growth: done", "update: replica grows"}},
+		{28, []string{"leader: term begins", "leader: node held for dead", "completed: without a quorum", "raft: waited for quorum"}},
 		{29, []string{"network: request arrives again", guardNames()[core.GuardLate]}},
 		{30, []string{"hash: bad blocks", "repair: after a read", guardNames()[core.GuardBadSource]}},
 		{31, []string{guardNames()[core.GuardSpace], guardNames()[core.GuardFull], guardNames()[core.GuardReadOnly]}},
@@ -70,7 +79,14 @@ func guardNames() [core.Guards]string {
 		core.GuardWindow:       "write misses a target, window full",
 		core.GuardNoSet:        "dirty set is missing or misnamed",
 		core.GuardCopy:         "write waits for a copy",
+		core.GuardKeptHead:     "kept head makes room",
 		core.GuardTakeOver:     "dirty set is taken over",
+		core.GuardCutWaits:     "cut waits",
+		core.GuardCut:          "write waits for a cut",
+		core.GuardCutTarget:    "write waits for the cut of a target",
+		core.GuardCutGivenUp:   "cut is given up",
+		core.GuardPartial:      "member that lacks a snapshot leaves",
+		core.GuardLayer:        "copy goes through a layer",
 		core.GuardLate:         "late reply is dropped",
 		core.GuardBadSource:    "copy stops at bad bytes",
 		core.GuardSpace:        "full member leaves",

@@ -58,6 +58,9 @@ func (w *World) play() {
 		w.settle()
 	}
 	if w.violation == nil {
+		w.scrubAll()
+	}
+	if w.violation == nil {
 		w.compare()
 	}
 	w.judgeAgain()
@@ -109,9 +112,11 @@ func (w *World) close() {
 
 // unsettled says why a volume is not at rest; empty if it is.
 func (w *World) unsettled(v *volume) string {
-	view := w.truth.view(v.id)
-	c := v.current
+	vol, _ := w.truth.state.Volume(v.id)
+	view, c := &vol.View, v.current
 	switch {
+	case vol.Reverting() || vol.Borrowed():
+		return "it is being reverted"
 	case c == nil || c.stopped:
 		return "no engine runs"
 	case !c.serving:
@@ -119,13 +124,36 @@ func (w *World) unsettled(v *volume) string {
 	case view.Epoch != c.epoch:
 		return fmt.Sprintf("%v runs, Raft shows epoch %d", c, view.Epoch)
 	case view.InSync() != len(view.Replicas) && !w.incomplete(c):
-		return w.describeView(&view)
+		return w.describeView(view)
 	case c.core.Status().Divergent > 0:
 		return fmt.Sprintf("%v has %d bytes to repair", c, c.core.Status().Divergent)
+	case w.options.Managed && c.core.Status().View.Revision != view.Revision:
+		// Only then do views change behind an engine's back.
+		return fmt.Sprintf("%v knows revision %d of %d", c, c.core.Status().View.Revision, view.Revision)
+	case v.pendingShot() != nil:
+		return "a snapshot is neither taken nor given up"
+	case view.Size < v.wantedSize(w):
+		return fmt.Sprintf("it has %d bytes and shall have %d", view.Size, v.wantedSize(w))
 	case len(v.hosts) > 1:
 		return fmt.Sprintf("%d engines have not stopped", len(v.hosts))
 	}
 	return ""
+}
+
+// pendingShot is a snapshot of which more will be heard.
+func (v *volume) pendingShot() *shot {
+	for _, s := range v.shots {
+		if s.op.outcome == pending {
+			return s
+		}
+	}
+	return nil
+}
+
+// wantedSize is what Raft wants the volume to have.
+func (v *volume) wantedSize(w *World) int64 {
+	vol, _ := w.truth.state.Volume(v.id)
+	return max(vol.View.Size, vol.GrowTo)
 }
 
 // members are the in-sync replicas of a view.

@@ -113,7 +113,7 @@ func copiesDiffer(s *scene) {
 	s.read(0)
 	s.until("a word about copies that differ", func() bool { return told })
 	s.wait(second)
-	got, err := s.readReplica(s.v.replicas[1], block.ExtentSize, block.SectorSize)
+	got, err := s.readReplica(s.v.replicas[1], block.SnapshotID{}, block.ExtentSize, block.SectorSize)
 	if err != nil || string(got) != string(other) {
 		s.t.Fatalf("a copy that differed was made equal: %v", err)
 	}
@@ -262,11 +262,15 @@ func missedThenCleared(s *scene) {
 	s.kill(2)
 	s.inSync(0, 1)
 	s.write(0, block.BlockSize)
+	held := false
 	s.hold(func(c *conn, req *block.Request) bool {
-		return c.to.index == 2 && req.Op != block.OpOpen && req.Op != block.OpPing
+		// What it stores before it is sent the first write goes through.
+		holds := c.to.index == 2 && req.Op != block.OpOpen && req.Op != block.OpPing && req.Op != block.OpUpdate
+		held = held || holds
+		return holds
 	})
 	s.restart(2)
-	s.until("a target", func() bool { return len(s.v.current.core.Status().Targets) > 0 })
+	s.until("a target", func() bool { return held })
 	s.write(2*block.RegionSize, block.BlockSize)
 	w := s.write(block.RegionSize, block.BlockSize)
 	s.until("logs that are emptied", func() bool { return s.v.current.core.Status().LogRegions <= 1 })

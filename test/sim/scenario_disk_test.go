@@ -140,6 +140,50 @@ func fullSource(s *scene) {
 	s.rest()
 }
 
+// leftBehind leaves one member, whose volume was overwritten since the others left. They
+// have what it returns, and later writes beside it.
+func leftBehind(s *scene) *operation {
+	overwrite := func() (first *operation) {
+		first = s.write(block.RegionSize, block.ExtentSize)
+		for i := range int64(7) {
+			s.write(block.RegionSize+(i+1)*block.ExtentSize, block.ExtentSize)
+		}
+		s.flush()
+		return first
+	}
+	old := overwrite()
+	s.kill(1)
+	s.kill(2)
+	s.inSync(0)
+	overwrite()
+	return old
+}
+
+// fullTarget: a replica is back on a disk that has no room for the copy beside the head
+// that it kept. While there is one member and nothing else, that head stays, in case that
+// one is lost; with two members it goes, and the resync ends.
+func fullTarget(s *scene) {
+	leftBehind(s)
+	s.nodes[2].storage.full(true)
+	s.restart(2)
+	s.wait(5 * second)
+	s.inSync(0)
+	s.restart(1)
+	s.inSync(0, 1, 2)
+	s.rest()
+}
+
+// fullTargets: two replicas are back on such disks. One gives up the head that it kept,
+// the other keeps its own until the first is a member.
+func fullTargets(s *scene) {
+	leftBehind(s)
+	s.nodes[1].storage.full(true)
+	s.nodes[2].storage.full(true)
+	s.restart(1, 2)
+	s.inSync(0, 1, 2)
+	s.rest()
+}
+
 // writeOverRot: a write of a part of a block whose other part has rotted, with and
 // without a peer that has it intact. It is not frozen for ever, and the rotten
 // bytes do not get a new checksum.

@@ -109,6 +109,16 @@ func rotOfAll(s *scene) {
 	s.rest()
 }
 
+// resyncs reports whether a target gets writes: it holds the cuts that it lacked.
+func (s *scene) resyncs() bool {
+	for _, t := range s.v.current.core.Status().Targets {
+		if t.Remaining > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // slowTarget: a sync target is sent writes and answers none, for less than what ends
 // its session. What waits for it is bounded; what it misses is brought by the resync.
 func slowTarget(s *scene) {
@@ -118,7 +128,7 @@ func slowTarget(s *scene) {
 		s.write(r*block.RegionSize, block.ExtentSize)
 	}
 	s.restart(1)
-	s.until("a target", func() bool { return len(s.v.current.core.Status().Targets) > 0 })
+	s.until("a target", s.resyncs)
 	s.cut(0, 1, true)
 	for n := range int64(600) {
 		s.write(n%32*block.ExtentSize, block.SectorSize)

@@ -16,6 +16,7 @@ func TestScenarioOfRules(t *testing.T) {
 	}{
 		{"rollback-restart", rollbackRestart},
 		{"rollback-holder", rollbackHolder},
+		{"rollback-soon", rollbackSoon},
 		{"last-disk-fails", lastDiskFails},
 		{"trim-of-full", trimOfFull},
 		{"old-session", oldSession},
@@ -97,6 +98,33 @@ func rollbackHolder(s *scene) {
 	s.wait(500 * millisecond)
 	s.serving()
 	s.inSync(1, 2)
+	s.want(s.read(2*block.RegionSize), value(w.id))
+	s.rest()
+}
+
+// rollbackSoon: B's disk is put back by less than flushes may share a number for. What
+// it lacks is in no log of the image, so the number of that flush must be a new one.
+func rollbackSoon(s *scene) {
+	s.options.Timing.NumberGap = 1000 * second
+	s.killEngine(0)
+	s.serving()
+	s.write(2*block.RegionSize, block.ExtentSize)
+	s.flush()
+	s.wait(4 * second)
+	old := s.nodes[1].storage.atRest()
+	w := s.write(2*block.RegionSize, block.ExtentSize)
+	s.flush()
+	s.flush()
+	s.killEngine(0)
+	s.power(1)
+	s.nodes[1].storage.putBack(old)
+	left := s.paths.counts["disk that was put back leaves"]
+	s.restart(1)
+	s.wait(500 * millisecond)
+	s.serving()
+	if s.paths.counts["disk that was put back leaves"] == left {
+		s.t.Fatal("a disk that was put back stayed in sync")
+	}
 	s.want(s.read(2*block.RegionSize), value(w.id))
 	s.rest()
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/holdfast-io/holdfast/cluster/state"
@@ -15,7 +16,7 @@ func TestScenario(t *testing.T) {
 			t.Parallel()
 			const seeds = 3
 			for at := range max(sc.points, seeds) {
-				s := newScene(t, uint64(1+at%seeds))
+				s := newSceneOn(t, uint64(1+at%seeds), sc.shape())
 				s.point = at
 				sc.play(s)
 			}
@@ -31,8 +32,35 @@ type scenario struct {
 	points int
 }
 
+// shape is the size of a scenario's cluster. Replicas move to a fourth disk.
+func (sc *scenario) shape() Shape {
+	shape := DefaultShape()
+	if strings.HasPrefix(sc.name, "replaced") {
+		shape.Disks = 4
+	}
+	return shape
+}
+
 func scenarios() []scenario {
 	return []scenario{
+		{"cut-divergent", cutDivergent, cutDivergentPoints},
+		{"cut-unknown", cutUnknown, 3},
+		{"absent-deletes", absentDeletes, 0},
+		{"cut-during-admission", cutDuringAdmission, cutDuringAdmissionPoints},
+		{"cut-lost", cutLost, cutLostPoints},
+		{"cut-queued", cutQueued, 0},
+		{"cut-unheard", cutUnheard, 0},
+		{"cut-taken-back", cutTakenBack, cutTakenBackPoints},
+		{"cut-beside-writes", cutBesideWrites, cutBesideWritesPoints},
+		{"snapshot-again", snapshotAgain, 0},
+		{"size-unasked", sizeUnasked, 0},
+		{"borrowed", borrowed, 0},
+		{"revert", revert, revertPoints},
+		{"revert-then-loss", revertThenLoss, 0},
+		{"replaced", replacedScene, replacedPoints},
+		{"replaced-grown", replacedGrown, 0},
+		{"replaced-reverted", replacedReverted, replacedRevertedPoints},
+		{"replaced-yields", replacedYields, 0},
 		{"kill-unflushed", killUnflushed, 0},
 		{"last-cache-loss", lastCacheLoss, 0},
 		{"flush-after-loss", flushAfterLoss, 0},
@@ -49,6 +77,8 @@ func scenarios() []scenario {
 		{"fsync-fails", fsyncFails, 0},
 		{"full-disk", fullDisk, 0},
 		{"full-source", fullSource, 0},
+		{"full-target", fullTarget, 0},
+		{"full-targets", fullTargets, 0},
 		{"frozen-window", frozenWindow, 0},
 		{"write-over-rot", writeOverRot, 0},
 		{"lost-removal", lostRemoval, 0},
@@ -66,6 +96,8 @@ func scenarios() []scenario {
 		{"restart-container", restartContainer, 0},
 		{"quorum-lost", quorumLostScene, 0},
 		{"copy-divergent", copyDivergent, 0},
+		{"logged-and-written", loggedAndWritten, 0},
+		{"half-copy", halfCopy, 0},
 		{"wait-for-memory", waitForMemory, 0},
 		{"rot-of-last", rotOfLast, 0},
 		{"full-and-slow", fullAndSlow, 0},

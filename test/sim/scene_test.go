@@ -22,9 +22,16 @@ const patience = 30 * second
 
 func newScene(t *testing.T, seed uint64) *scene {
 	t.Helper()
+	return newSceneOn(t, seed, DefaultShape())
+}
+
+// newSceneOn is newScene with a cluster of another size, which has three disks or more.
+func newSceneOn(t *testing.T, seed uint64, shape Shape) *scene {
+	t.Helper()
 	o := SeedOptions(seed, 0)
-	o.Shape = DefaultShape()
+	o.Shape = shape
 	o.Faults, o.RaftFaults, o.Scripted, o.Plant = nil, false, true, &plant{}
+	o.Replaced = shape.Disks > 3
 	w, err := NewWorld(o)
 	if err != nil {
 		t.Fatal(err)

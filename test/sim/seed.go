@@ -33,7 +33,7 @@ func SeedOptions(seed uint64, steps int) Options {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	all := shapes()
 	o := Options{
-		Seed: seed, Steps: steps, Shape: all[rng.IntN(len(all))], Faults: DefaultFaults(), RaftFaults: true,
+		Seed: seed, Steps: steps, Shape: all[rng.IntN(len(all))], Faults: DefaultFaults(), RaftFaults: true, Managed: true,
 		Timing: DefaultTiming(), Limits: DefaultLimits(), NewCore: RealCore, TraceLines: 160,
 	}
 	o.Shape.Think = [...]int64{4, 8, 20, 60}[rng.IntN(4)] * millisecond
@@ -42,8 +42,15 @@ func SeedOptions(seed uint64, steps int) Options {
 	o.Temptation = [...]int{0, 2, 10}[rng.IntN(3)]
 	if rng.IntN(5) == 0 {
 		o.Faults = DestructiveFaults()
+	} else {
+		// A disk that is put back may lack a replica that was made since.
+		o.Replaced = rng.IntN(3) == 0
 	}
 	o.Timing.JobGap = [...]int64{0, 10}[rng.IntN(2)] * millisecond
+	o.Timing.NumberGap = [...]int64{0, 200, 2000}[rng.IntN(3)] * millisecond
+	// A snapshot that rots on every disk leaves a volume half reverted, for people to
+	// decide what becomes of it.
+	o.Reverted = len(o.Faults) == len(DefaultFaults()) && rng.IntN(3) == 0
 	return o
 }
 

@@ -39,6 +39,10 @@ type storage struct {
 	rot         rot
 	// store is the present life's, nil while no daemon runs.
 	store *store.Store
+	// watched are its replicas as the server of the present life has them.
+	watched map[block.ReplicaID]*watched
+	// found are deleted replicas that are to come up when the store is opened.
+	found []store.ReplicaSpec
 	// old is what the disk was some time ago; nil if nobody kept a copy.
 	old *image
 }
@@ -82,12 +86,14 @@ func (s *storage) open(p *process) (server.Disk, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.dig(opened)
 	s.store = opened
-	s.node.world.checkStore(s.node)
+	s.watched = make(map[block.ReplicaID]*watched)
+	s.node.world.checkOpened(s.node)
 	s.node.world.doors.reopened(opened.Replicas())
 	s.rot.reopened(opened)
 	s.device.Inject(s.inject)
-	return &servedDisk{store: opened}, nil
+	return &servedDisk{storage: s, store: opened}, nil
 }
 
 // inject decides the fate of each operation on the device.
@@ -155,7 +161,10 @@ func (s *storage) abandon() {
 }
 
 // servedDisk is a store as the server wants it.
-type servedDisk struct{ store *store.Store }
+type servedDisk struct {
+	storage *storage
+	store   *store.Store
+}
 
 // ID implements server.Disk.
 func (d *servedDisk) ID() block.DiskID { return d.store.Identity().Disk }
@@ -173,18 +182,26 @@ func (d *servedDisk) Free() int64 { return d.store.Space().Free }
 func (d *servedDisk) Replicas() []server.Replica {
 	var list []server.Replica
 	for _, r := range d.store.Replicas() {
-		list = append(list, r)
+		list = append(list, d.storage.watch(r))
 	}
 	return list
 }
 
 // Create implements server.Disk.
 func (d *servedDisk) Create(id block.ReplicaID, volume block.VolumeID, size int64) (server.Replica, error) {
+	d.storage.node.world.identities.mayMake(id)
 	if err := d.store.Create(store.ReplicaSpec{Replica: id, Volume: volume, Size: size}); err != nil {
 		return nil, err
 	}
-	return d.store.Replica(id)
+	r, err := d.store.Replica(id)
+	if err != nil {
+		return nil, err
+	}
+	return d.storage.watch(r), nil
 }
 
 // Delete implements server.Disk.
-func (d *servedDisk) Delete(id block.ReplicaID) error { return d.store.Delete(id) }
+func (d *servedDisk) Delete(id block.ReplicaID) error {
+	d.storage.node.world.identities.mayDelete(id)
+	return d.store.Delete(id)
+}

@@ -46,7 +46,10 @@ func (t *truth) apply(c state.Command) state.Result {
 	next, result := t.state.Apply(t.index, decoded)
 	if _, proposal := decoded.(state.Propose); !proposal {
 		t.sameMembers(t.state, next, c.Kind())
+		t.notBorrowed(t.state, next, c.Kind())
+		t.notReverting(t.state, next, c.Kind())
 	}
+	t.world.identities.changed(t.state, next, c.Kind())
 	t.state = next
 	if err := next.Check(); err != nil {
 		t.world.fail("raft", fmt.Sprintf("after %s: %v", c.Kind(), err))
@@ -75,6 +78,33 @@ func (t *truth) proposer(h *host, p *block.Proposal, before *block.View) {
 	if h.epoch != before.Epoch || p.Epoch != h.epoch || p.Revision != before.Revision {
 		t.world.fail("proposers", fmt.Sprintf("a proposal of epoch %d revision %d by %v landed on epoch %d revision %d",
 			p.Epoch, p.Revision, h, before.Epoch, before.Revision))
+	}
+}
+
+// notBorrowed verifies that no command publishes a volume that an engine without a
+// frontend has (rule 2): the node that gets it would begin beside that.
+func (t *truth) notBorrowed(before, after *state.State, kind string) {
+	for _, v := range t.world.volumes {
+		old, known := before.Volume(v.id)
+		now, _ := after.Volume(v.id)
+		if known && !old.Yields && old.Published.IsZero() && !old.View.Owner.IsZero() && !now.Published.IsZero() {
+			t.world.fail("attachments", fmt.Sprintf("%s: %s publishes it, and an engine has borrowed it", v.name, kind))
+		}
+	}
+}
+
+// intended verifies that a snapshot that landed was reserved and a size wanted (rules 24
+// and 27), in the state before.
+func (t *truth) intended(before *state.State, p *block.Proposal) {
+	v, _ := before.Volume(p.Volume)
+	if p.Size > max(v.View.Size, v.GrowTo) {
+		t.world.fail("proposers", fmt.Sprintf("%d bytes are committed, nobody wants more than %d", p.Size, v.GrowTo))
+	}
+	if p.Snapshot == nil {
+		return
+	}
+	if r, ok := before.Snapshot(p.Snapshot.ID); !ok || r.Volume != p.Volume || r.Ready() {
+		t.world.fail("proposers", fmt.Sprintf("snapshot %s is committed and was not reserved", p.Snapshot.ID.Short()))
 	}
 }
 
@@ -155,13 +185,15 @@ func (t *truth) propose(h *host, p block.Proposal) {
 	w := t.world
 	var result state.Result
 	t.command(h.node, h.process, func() {
-		before := t.view(p.Volume)
+		before, was := t.view(p.Volume), t.state
 		result = t.apply(state.Propose{Proposal: p})
 		after := result.View()
 		w.loop.log("raft: %v (%s) lands: verdict %d %v, %s", h, w.describeProposal(&p), result.Verdict, result.Err,
 			w.describeView(&after))
 		if result.Verdict == block.Committed {
 			t.proposer(h, &p, &before)
+			t.intended(was, &p)
+			w.replaced(&p, was, &after)
 			w.committed(&p, &before, &after)
 			if len(p.Remove) > 0 && !h.serving {
 				w.paths.count("view: removal before serving")

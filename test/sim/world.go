@@ -33,6 +33,12 @@ type Options struct {
 	// Scripted leaves the clients to the caller: one volume, on node 0 first,
 	// and no requests but those that the caller sends.
 	Scripted bool
+	// Managed: snapshots of the volumes are taken and deleted, and they grow.
+	Managed bool
+	// Reverted: volumes are made what snapshots of them were.
+	Reverted bool
+	// Replaced: replicas move from disk to disk, or the script moves them.
+	Replaced bool
 	Timing   core.Timing
 	Limits   core.Limits
 	// NewCore makes the core of an engine.
@@ -75,6 +81,8 @@ func DefaultTiming() core.Timing {
 		ProposeRetry:    250 * millisecond,
 		NoSpaceRetry:    150 * millisecond,
 		LogIdle:         800 * millisecond,
+		CutHold:         300 * millisecond,
+		NumberGap:       200 * millisecond,
 	}
 }
 
@@ -127,6 +135,10 @@ type World struct {
 	paths *paths
 	acks  *acks
 	doors *doors
+	// identities watches which replicas there are; estate makes and deletes some, nil
+	// in a scripted world until the script wants one.
+	identities *identities
+	estate     *estate
 }
 
 // NewWorld builds a cluster and starts its volumes.
@@ -136,6 +148,7 @@ func NewWorld(o Options) (*World, error) {
 	w.loop.trace.full = o.Trace
 	w.acks = newAcks(w.fail)
 	w.doors = newDoors(w)
+	w.identities = newIdentities(w)
 	w.network = newNetwork(w.loop, w.doors)
 	w.truth = newTruth(w)
 	if err := w.build(); err != nil {
@@ -196,6 +209,9 @@ func (w *World) createVolumes() error {
 	size := tail.offset + tail.length
 	tail.offset += block.ChunkSize
 	tail.length -= block.ChunkSize
+	w.estate = newEstate(w)
+	w.estate.run()
+	newLeadership(w).run()
 	return w.create("other", size, w.loop.rng.Perm(shape.Disks)[:shape.Other], []area{first, tail},
 		workload{depth: 2, think: 5 * shape.Think, writes: 50, zeros: 10, flushes: 5, forced: 5})
 }
@@ -227,6 +243,12 @@ func (w *World) create(name string, size int64, on []int, areas []area, work wor
 	}
 	w.volumes = append(w.volumes, v)
 	w.supervise(v)
+	if w.options.Managed && !w.options.Scripted {
+		w.manage(v)
+	}
+	if w.options.Replaced && !w.options.Scripted {
+		w.replaces(v)
+	}
 	return nil
 }
 
@@ -268,7 +290,7 @@ func (w *World) nodeOf(id block.ReplicaID) *node {
 	}
 	m := v.View.Member(id)
 	for _, n := range w.nodes {
-		if n.id == m.Node {
+		if m != nil && n.id == m.Node {
 			return n
 		}
 	}

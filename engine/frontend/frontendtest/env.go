@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +26,8 @@ import (
 const (
 	// Size of the devices, in bytes.
 	Size = 64 << 20
+	// sizeMax is what devices may grow to.
+	sizeMax = 3 * Size
 	// Timeout bounds a test.
 	Timeout = 90 * time.Second
 )
@@ -47,7 +50,7 @@ func New(t *testing.T, driver frontend.Driver) *Env {
 		t.Fatal("tests of block devices need root: they make and mount them")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
-	e := &Env{T: t, Ctx: ctx, Driver: driver, Disk: nbdtest.NewMemory(nbdtest.Info("", Size, block.BlockSize)), mounts: t.TempDir()}
+	e := &Env{T: t, Ctx: ctx, Driver: driver, Disk: nbdtest.NewMemory(nbdtest.Info("", sizeMax, block.BlockSize)), mounts: t.TempDir()}
 	e.Spec = frontend.Spec{
 		Volume: block.VolumeID{ID: NewID(t)}, Attachment: block.AttachmentID{ID: NewID(t)}, Size: Size, Backend: e.Disk,
 	}
@@ -152,10 +155,10 @@ func (e *Env) CloseLeavesTheDeviceForAdopt() {
 			e.Error(err)
 		}
 	})
-	grown := e.Spec
-	grown.Size *= 2
-	if _, err := e.Driver.Adopt(e.Ctx, grown); !errors.Is(err, block.ErrConflict) {
-		e.Errorf("Adopt with another size: %v", err)
+	smaller := e.Spec
+	smaller.Size /= 2
+	if _, err := e.Driver.Adopt(e.Ctx, smaller); !errors.Is(err, block.ErrConflict) {
+		e.Errorf("Adopt with a smaller size: %v", err)
 	}
 	adopted, err := e.Driver.Adopt(e.Ctx, e.Spec)
 	if err != nil {
@@ -173,6 +176,81 @@ func (e *Env) CloseLeavesTheDeviceForAdopt() {
 	if _, err := e.Driver.Adopt(e.Ctx, e.Spec); !errors.Is(err, block.ErrNotFound) {
 		e.Errorf("Adopt after Detach: %v", err)
 	}
+}
+
+// GrowsInUse: a device grows under a mounted file system, whose users notice nothing;
+// and one whose daemon ended between the volume's growth and its own grows when it is
+// adopted.
+func (e *Env) GrowsInUse() {
+	device := e.Attach()
+	dir := e.Mount(device.Path())
+	ctx, stop := context.WithCancel(e.Ctx)
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		for ctx.Err() == nil {
+			if err := WriteSync(filepath.Join(dir, "busy"), make([]byte, 1<<20)); err != nil {
+				e.Error(err)
+			}
+		}
+	})
+	for range 2 {
+		if err := device.Resize(e.Ctx, 2*Size); err != nil {
+			e.Fatal(err)
+		}
+		e.wantSize(device, 2*Size)
+	}
+	if err := device.Resize(e.Ctx, Size); err != nil {
+		e.Error(err)
+	}
+	e.wantSize(device, 2*Size)
+	stop()
+	writing.Wait()
+	if err := device.Close(e.Ctx); err != nil {
+		e.Fatal(err)
+	}
+	e.Spec.Size = sizeMax
+	adopted, err := e.Driver.Adopt(e.Ctx, e.Spec)
+	if err != nil {
+		e.Fatal(err)
+	}
+	defer func() { _ = adopted.Close(e.Ctx) }() // once more after Detach, which a failure may skip
+	e.wantSize(adopted, sizeMax)
+	e.Unmount(dir)
+	e.Command("e2fsck", "-f", "-p", device.Path())
+	e.Command("resize2fs", device.Path())
+	e.Command("e2fsck", "-f", "-n", device.Path())
+	if err := writeAtEnd(device.Path(), sizeMax); err != nil {
+		e.Error(err)
+	}
+	if err := adopted.Detach(e.Ctx); err != nil {
+		e.Fatal(err)
+	}
+}
+
+// wantSize fails unless users of a device see so many bytes.
+func (e *Env) wantSize(device frontend.Device, size int64) {
+	e.Helper()
+	if got := e.Command("blockdev", "--getsize64", device.Path()); got != strconv.FormatInt(size, 10) {
+		e.Errorf("device of %s bytes, want %d", got, size)
+	}
+}
+
+// writeAtEnd writes the last block of a device and reads it again.
+func writeAtEnd(path string, size int64) error {
+	file, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	buf := block.NewBuffer(block.BlockSize)
+	defer buf.Release()
+	copy(buf.Data, "the end")
+	_, writeErr := file.WriteAt(buf.Data, size-block.BlockSize)
+	clear(buf.Data)
+	_, readErr := file.ReadAt(buf.Data, size-block.BlockSize)
+	if string(buf.Data[:7]) != "the end" {
+		readErr = errors.Join(readErr, errors.New("other bytes were read"))
+	}
+	return errors.Join(writeErr, readErr, file.Close())
 }
 
 // RemoveFailsTheIO: what waits for a device that is removed is told so.

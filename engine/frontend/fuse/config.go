@@ -55,6 +55,11 @@ func LoadConfig(path string) (Config, error) {
 
 func (c *Config) path(name string) string { return filepath.Join(c.dir, name) }
 
+func (c Config) withSize(size int64) Config {
+	c.Size = size
+	return c
+}
+
 func (c *Config) identity() frontend.Identity {
 	return frontend.Identity{Volume: c.Volume, Attachment: c.Attachment}
 }
@@ -62,6 +67,9 @@ func (c *Config) identity() frontend.Identity {
 // state is who serves a device.
 type state struct {
 	Version int `json:"version"`
+	// Grows: the helper reads its configuration again when it gets growSignal. One of an
+	// earlier version would die of that.
+	Grows bool `json:"grows,omitempty"`
 	process
 }
 

@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/engine/frontend"
 	"github.com/holdfast-io/holdfast/internal/block"
@@ -14,12 +18,15 @@ import (
 // Device is the daemon's side of a FUSE device.
 type Device struct {
 	driver *Driver
-	config Config
-	spec   frontend.Spec
 	helper state
 	loop   string
 	log    *slog.Logger
 	socket *frontend.Listener
+
+	mu sync.Mutex
+	// The sizes in config and spec may grow.
+	config Config
+	spec   frontend.Spec
 }
 
 // serve listens for the helper. ctx bounds only the beginning.
@@ -33,14 +40,20 @@ func serve(ctx context.Context, driver *Driver, config Config, spec frontend.Spe
 type only struct{ device *Device }
 
 // List implements nbd.Exports.
-func (o only) List(context.Context) []string { return []string{o.device.config.Attachment.String()} }
+func (o only) List(context.Context) []string { return []string{o.name()} }
 
 // Open implements nbd.Exports.
 func (o only) Open(_ context.Context, name string) (nbd.Export, error) {
-	if name != o.device.config.Attachment.String() {
+	if name != o.name() {
 		return nil, fmt.Errorf("attachment %s: %w", name, block.ErrNotFound)
 	}
-	return export{Backend: o.device.spec.Backend, info: o.device.spec.Export()}, nil
+	_, spec := o.device.shown()
+	return export{Backend: spec.Backend, info: spec.Export()}, nil
+}
+
+func (o only) name() string {
+	config, _ := o.device.shown()
+	return config.Attachment.String()
 }
 
 // export is the volume behind a device.
@@ -72,6 +85,9 @@ func (d *Device) accept(ctx context.Context, l *frontend.Listener) {
 			d.log.Info("helper's connection is not served", "err", errors.Join(err, conn.Close()))
 			continue
 		}
+		// It may have been negotiated before the device grew.
+		_, spec := d.shown()
+		conn.Grow(spec.Size)
 		l.Go(func() {
 			if err := conn.Serve(ctx); err != nil {
 				d.log.Info("helper's connection ended", "err", err)
@@ -89,6 +105,71 @@ func replace(ctx context.Context, l *frontend.Listener, conn *nbd.Conn) error {
 		}
 	}
 	return l.Begin(conn)
+}
+
+// shown is what the device shows now.
+func (d *Device) shown() (Config, frontend.Spec) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.config, d.spec
+}
+
+// Resize implements frontend.Device: the socket takes requests of the new size, the
+// helper serves a longer file, and the loop device looks at it again.
+func (d *Device) Resize(ctx context.Context, size int64) error {
+	if err := d.resize(ctx, size); err != nil {
+		return fmt.Errorf("resize %s: %w", d.Path(), err)
+	}
+	return nil
+}
+
+func (d *Device) resize(ctx context.Context, size int64) error {
+	has, err := loopSize(d.loop)
+	if err != nil || has >= size {
+		return err
+	}
+	d.mu.Lock()
+	d.spec.Size = max(d.spec.Size, size)
+	d.config.Size = d.spec.Size
+	config := d.config
+	d.mu.Unlock()
+	if conn := d.socket.Client(); conn != nil {
+		conn.Grow(size)
+	}
+	if !d.helper.Grows {
+		return fmt.Errorf("its helper is of a version that cannot; detach and attach the volume: %w", block.ErrUnavailable)
+	}
+	if err := writeJSON(config.path(configName), config); err != nil {
+		return err
+	}
+	if err := d.growFile(ctx, config.path(filepath.Join(mountName, diskName)), size); err != nil {
+		return err
+	}
+	return growLoop(d.loop)
+}
+
+// growFile tells the helper and waits until the kernel knows that the file is longer.
+func (d *Device) growFile(ctx context.Context, path string, size int64) error {
+	h, err := d.helper.open()
+	if err != nil {
+		return err
+	}
+	defer h.release()
+	if err := h.signal(growSignal); err != nil {
+		return err
+	}
+	for {
+		var stat unix.Stat_t
+		if err := unix.Stat(path, &stat); err != nil {
+			return fmt.Errorf("size of %s: %w", path, err)
+		}
+		if stat.Size >= size {
+			return nil
+		}
+		if err := pause(ctx); err != nil {
+			return fmt.Errorf("the helper serves %d bytes: %w", stat.Size, err)
+		}
+	}
 }
 
 // Path implements frontend.Device.
@@ -113,20 +194,21 @@ func (d *Device) Detach(ctx context.Context) error {
 // detach takes the device down from its top, while what it still writes is
 // served.
 func (d *Device) detach(ctx context.Context) error {
+	config, spec := d.shown()
 	h, err := d.helper.open()
 	if errors.Is(err, block.ErrNotFound) {
 		// Nobody is left to be orderly with.
-		return d.driver.Remove(ctx, d.spec.Identity())
+		return d.driver.Remove(ctx, spec.Identity())
 	}
 	if err != nil {
 		return err
 	}
 	defer h.release()
-	if err := detachLoop(ctx, d.loop, d.config.Attachment); err != nil {
+	if err := detachLoop(ctx, d.loop, config.Attachment); err != nil {
 		return err
 	}
 	for {
-		err := unmount(d.config.path(mountName), 0)
+		err := unmount(config.path(mountName), 0)
 		if err == nil {
 			break
 		}
@@ -142,5 +224,5 @@ func (d *Device) detach(ctx context.Context) error {
 	if err := h.wait(orderly); err != nil {
 		d.log.Warn("helper did not end with its file system", "err", err)
 	}
-	return d.driver.Remove(ctx, d.spec.Identity())
+	return d.driver.Remove(ctx, spec.Identity())
 }

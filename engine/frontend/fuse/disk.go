@@ -2,6 +2,7 @@ package fuse
 
 import (
 	"errors"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,8 +23,8 @@ const (
 // system, and so the helper's memory: each has at most one buffer of 1 MiB.
 const maxBackground = 128
 
-// neverChanges is how long the kernel may believe what it was told: nothing of
-// the file system changes.
+// neverChanges is how long the kernel may believe what it was told: when the size
+// changes, it is told to forget it.
 const neverChanges = 365 * 24 * time.Hour
 
 // disk is a file system with one file. Its methods run in parallel, on the
@@ -32,10 +33,20 @@ type disk struct {
 	fuse.RawFileSystem
 	client *nbd.Resilient
 	config *Config
+	// size of the file in bytes; it only grows.
+	size atomic.Int64
 }
 
 func newDisk(client *nbd.Resilient, config *Config) *disk {
-	return &disk{RawFileSystem: fuse.NewDefaultRawFileSystem(), client: client, config: config}
+	d := &disk{RawFileSystem: fuse.NewDefaultRawFileSystem(), client: client, config: config}
+	d.size.Store(config.Size)
+	return d
+}
+
+// grow makes the file larger.
+func (d *disk) grow(size int64) {
+	d.client.Grow(size)
+	d.size.Store(max(size, d.size.Load()))
 }
 
 // mountOptions ask for large, parallel and uncached requests.
@@ -60,9 +71,10 @@ func (d *disk) attributes(node uint64, out *fuse.Attr) fuse.Status {
 	case rootNode:
 		*out = fuse.Attr{Ino: rootNode, Mode: syscall.S_IFDIR | 0o500, Nlink: 2}
 	case diskNode:
+		size := uint64(d.size.Load())
 		*out = fuse.Attr{
 			Ino: diskNode, Mode: syscall.S_IFREG | 0o600, Nlink: 1,
-			Size: uint64(d.config.Size), Blocks: uint64(d.config.Size) / block.SectorSize, Blksize: block.BlockSize,
+			Size: size, Blocks: size / block.SectorSize, Blksize: block.BlockSize,
 		}
 	default:
 		return fuse.ENOENT
@@ -91,7 +103,7 @@ func (d *disk) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut)
 // discards on the loop device.
 func (d *disk) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	*out = fuse.StatfsOut{
-		Blocks: uint64(d.config.Size) / block.BlockSize, Files: 1,
+		Blocks: uint64(d.size.Load()) / block.BlockSize, Files: 1,
 		Bsize: block.BlockSize, Frsize: block.BlockSize, NameLen: 255,
 	}
 	return fuse.OK
@@ -108,10 +120,11 @@ func (d *disk) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.
 
 // Read implements fuse.RawFileSystem.
 func (d *disk) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	if in.Offset >= uint64(d.config.Size) {
+	size := uint64(d.size.Load())
+	if in.Offset >= size {
 		return fuse.ReadResultData(nil), fuse.OK
 	}
-	buf = buf[:min(uint64(len(buf)), uint64(in.Size), uint64(d.config.Size)-in.Offset)]
+	buf = buf[:min(uint64(len(buf)), uint64(in.Size), size-in.Offset)]
 	if _, err := d.client.ReadAt(buf, int64(in.Offset)); err != nil {
 		return nil, status(err)
 	}
@@ -120,7 +133,7 @@ func (d *disk) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRe
 
 // Write implements fuse.RawFileSystem.
 func (d *disk) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
-	size := uint64(d.config.Size)
+	size := uint64(d.size.Load())
 	if in.Offset > size || uint64(len(data)) > size-in.Offset {
 		return 0, fuse.Status(syscall.ENOSPC)
 	}
@@ -137,7 +150,7 @@ func (d *disk) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 // punched holes, and writes of zeros into zeroed ranges.
 func (d *disk) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	span := block.Span{Offset: int64(in.Offset), Length: int64(in.Length)}
-	if !span.Within(d.config.Size, int64(d.config.BlockSize)) {
+	if !span.Within(d.size.Load(), int64(d.config.BlockSize)) {
 		return fuse.EINVAL
 	}
 	switch in.Mode &^ unix.FALLOC_FL_KEEP_SIZE {

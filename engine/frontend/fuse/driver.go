@@ -185,7 +185,7 @@ func (d *Driver) Adopt(ctx context.Context, spec frontend.Spec) (frontend.Device
 	if err != nil {
 		return nil, fmt.Errorf("adopt device of volume %s: %w", spec.Volume, err)
 	}
-	if found != config {
+	if found.Size > config.Size || found.withSize(config.Size) != config {
 		return nil, fmt.Errorf("adopt device of volume %s: it was made for %+v: %w", spec.Volume, found, block.ErrConflict)
 	}
 	state, err := readState(config.dir)
@@ -208,6 +208,10 @@ func (d *Driver) Adopt(ctx context.Context, spec frontend.Spec) (frontend.Device
 		return nil, fmt.Errorf("adopt device of volume %s: %w", spec.Volume, err)
 	}
 	device.helper, device.loop = state, loop
+	// An earlier daemon may have ended between the volume's growth and the device's.
+	if err := device.Resize(ctx, spec.Size); err != nil {
+		return nil, errors.Join(fmt.Errorf("adopt device of volume %s: %w", spec.Volume, err), device.Close(ctx))
+	}
 	return device, nil
 }
 

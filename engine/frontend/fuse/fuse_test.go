@@ -184,6 +184,8 @@ func TestDeviceInUseIsNotDetached(t *testing.T) {
 
 func TestCloseLeavesTheDeviceForAdopt(t *testing.T) { newEnv(t).CloseLeavesTheDeviceForAdopt() }
 
+func TestGrowsInUse(t *testing.T) { newEnv(t).GrowsInUse() }
+
 func TestRemoveFailsTheIO(t *testing.T) { newEnv(t).RemoveFailsTheIO() }
 
 func TestDeadHelperIsNotAdopted(t *testing.T) {

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -24,6 +26,8 @@ const (
 	readyFD = 3
 	// readyWord says that it is.
 	readyWord = "ready"
+	// growSignal tells a helper that its configuration names a larger size.
+	growSignal = unix.SIGHUP
 	// lastUserGrace is how long a helper that ends waits for the users of its
 	// device.
 	lastUserGrace = 500 * time.Millisecond
@@ -34,7 +38,9 @@ const (
 // until the daemon says that the export is gone, which does the same.
 func Main(ctx context.Context, config Config, log *slog.Logger) error {
 	log = log.With("volume", config.Volume.String(), "attachment", config.Attachment.String())
-	h := &helper{config: config, log: log, ready: os.NewFile(readyFD, "ready pipe")}
+	h := &helper{config: config, log: log, ready: os.NewFile(readyFD, "ready pipe"), grown: make(chan os.Signal, 1)}
+	signal.Notify(h.grown, growSignal)
+	defer signal.Stop(h.grown)
 	err := h.run(ctx)
 	if err != nil {
 		// In vain when the device was complete already; the error is returned too.
@@ -48,6 +54,8 @@ type helper struct {
 	config Config
 	log    *slog.Logger
 	ready  *os.File
+	grown  chan os.Signal
+	disk   *disk
 	server *fuse.Server
 }
 
@@ -66,7 +74,8 @@ func (h *helper) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.server, err = fuse.NewServer(newDisk(client, &h.config), h.config.path(mountName), mountOptions(h.config.Attachment)); err != nil {
+	h.disk = newDisk(client, &h.config)
+	if h.server, err = fuse.NewServer(h.disk, h.config.path(mountName), mountOptions(h.config.Attachment)); err != nil {
 		return fmt.Errorf("mount FUSE device: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -89,17 +98,43 @@ func (h *helper) run(ctx context.Context) error {
 		cancel()
 		return errors.Join(err, h.takeDown(unmounted))
 	}
-	select {
-	case <-unmounted:
-		h.log.Info("device was detached")
-		return nil
-	case <-gone:
-	case <-ctx.Done():
-		h.log.Warn("helper was told to end, the device's I/O fails")
+	for over := false; !over; {
+		select {
+		case <-h.grown:
+			if err := h.grow(); err != nil {
+				h.log.Error("device did not grow", "err", err)
+			}
+		case <-unmounted:
+			h.log.Info("device was detached")
+			return nil
+		case <-gone:
+			over = true
+		case <-ctx.Done():
+			h.log.Warn("helper was told to end, the device's I/O fails")
+			over = true
+		}
 	}
 	cancel()
 	<-gone
 	return h.takeDown(unmounted)
+}
+
+// grow takes the size over that the configuration names now.
+func (h *helper) grow() error {
+	config, err := LoadConfig(h.config.path(configName))
+	if err != nil {
+		return err
+	}
+	if config.Attachment != h.config.Attachment {
+		return fmt.Errorf("configuration of attachment %s: %w", config.Attachment, block.ErrConflict)
+	}
+	h.disk.grow(config.Size)
+	// A negative offset: what is known of the file is forgotten, not what is in it.
+	if s := h.server.InodeNotify(diskNode, -1, 0); !s.Ok() {
+		return fmt.Errorf("tell the kernel of the size: %w", syscall.Errno(s))
+	}
+	h.log.Info("device has grown", "size", config.Size)
+	return nil
 }
 
 // announce writes down who serves the file system and tells the daemon.
@@ -108,7 +143,7 @@ func (h *helper) announce() error {
 	if err != nil {
 		return err
 	}
-	if err := writeJSON(h.config.path(stateName), state{Version: formatVersion, process: self}); err != nil {
+	if err := writeJSON(h.config.path(stateName), state{Version: formatVersion, Grows: true, process: self}); err != nil {
 		return fmt.Errorf("write state of FUSE device: %w", err)
 	}
 	h.log.Info("file system is mounted")

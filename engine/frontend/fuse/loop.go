@@ -196,6 +196,33 @@ func forceLoop(path string, a block.AttachmentID) error {
 	return nil
 }
 
+// loopSize is the size of a loop device in bytes.
+func loopSize(path string) (int64, error) {
+	raw, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(path), "size"))
+	if err != nil {
+		return 0, fmt.Errorf("size of %s: %w", path, err)
+	}
+	// Always in units of 512 bytes.
+	sectors, err := strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("size of %s: %w", path, err)
+	}
+	return sectors * block.SectorSize, nil
+}
+
+// growLoop gives a loop device the size that its file has now.
+func growLoop(path string) error {
+	device, err := os.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return fmt.Errorf("open loop device: %w", err)
+	}
+	defer device.Close()
+	if err := unix.IoctlSetInt(int(device.Fd()), unix.LOOP_SET_CAPACITY, 0); err != nil {
+		return fmt.Errorf("resize %s: %w", path, err)
+	}
+	return nil
+}
+
 // tuneLoop sets the queue of a loop device for requests of up to 1 MiB.
 func tuneLoop(path string) error {
 	queue := filepath.Join("/sys/block", filepath.Base(path), "queue")

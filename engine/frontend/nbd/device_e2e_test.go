@@ -101,6 +101,8 @@ func TestDeviceReadsWritesAndTrims(t *testing.T) {
 
 func TestCloseLeavesTheDeviceForAdopt(t *testing.T) { newEnv(t).CloseLeavesTheDeviceForAdopt() }
 
+func TestGrowsInUse(t *testing.T) { newEnv(t).GrowsInUse() }
+
 func TestRemoveFailsTheIO(t *testing.T) { newEnv(t).RemoveFailsTheIO() }
 
 func TestOtherNodesDeviceIsLeftAlone(t *testing.T) {

@@ -121,13 +121,17 @@ func (d *Driver) Adopt(ctx context.Context, spec frontend.Spec) (frontend.Device
 		if err != nil {
 			return 0, err
 		}
-		if size != spec.Size {
+		if size > spec.Size {
 			return 0, fmt.Errorf("NBD device %d has %d bytes, the volume %d: %w", index, size, spec.Size, block.ErrConflict)
 		}
 		return index, client.Reconfigure(ctx, index, d.identifier(spec.Identity()), socket)
 	})
 	if err != nil {
 		return nil, err
+	}
+	// An earlier daemon may have ended between the volume's growth and the device's.
+	if err := device.Resize(ctx, spec.Size); err != nil {
+		return nil, errors.Join(err, device.Close(ctx))
 	}
 	return device, nil
 }
@@ -177,7 +181,7 @@ func (d *Driver) open(spec *frontend.Spec, give func(client *kernel.Client, inde
 	if err != nil {
 		return nil, err
 	}
-	device := &Device{driver: d, spec: *spec, client: client, log: spec.Log(d.Logger)}
+	device := &Device{driver: d, spec: *spec, client: client, log: spec.Log(d.Logger), resizing: make(chan struct{}, 1)}
 	conn, err := device.pair(func(socket int) error {
 		device.index, err = give(client, index, socket)
 		return err
@@ -194,14 +198,19 @@ func (d *Driver) open(spec *frontend.Spec, give func(client *kernel.Client, inde
 // Device is a kernel NBD device.
 type Device struct {
 	driver *Driver
-	spec   frontend.Spec
 	client *kernel.Client
 	index  int
 	log    *slog.Logger
 	cancel context.CancelFunc
 	loop   sync.WaitGroup
 
+	// resizing holds a token while the kernel resizes the device, for which it needs
+	// the socket.
+	resizing chan struct{}
+
 	mu sync.Mutex
+	// spec's size may grow.
+	spec frontend.Spec
 	// conn is the socket being served; it is replaced by serve only.
 	conn *nbd.Conn
 	// stopping: no socket is to follow.
@@ -224,8 +233,11 @@ func (d *Device) pair(give func(socket int) error) (*nbd.Conn, error) {
 	if err := errors.Join(err, half.Close()); err != nil {
 		return nil, fmt.Errorf("wrap socket: %w", err)
 	}
+	d.mu.Lock()
+	spec := d.spec
+	d.mu.Unlock()
 	conn, err := nbd.NewConn(ours, nbd.ConnConfig{
-		Info: d.spec.Export(), Backend: d.spec.Backend, HoldErrors: true, Logger: d.log,
+		Info: spec.Export(), Backend: spec.Backend, HoldErrors: true, Logger: d.log,
 	})
 	if err == nil {
 		err = give(fds[1])
@@ -272,13 +284,14 @@ func (d *Device) replace(ctx context.Context, pause time.Duration) error {
 		return ctx.Err()
 	}
 	conn, err := d.pair(func(socket int) error {
-		return d.client.Reconfigure(ctx, d.index, d.driver.identifier(d.spec.Identity()), socket)
+		return d.client.Reconfigure(ctx, d.index, d.driver.identifier(d.identity()), socket)
 	})
 	if err != nil {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	conn.Grow(d.spec.Size)
 	d.conn = conn
 	if d.stopping {
 		// Close has quiesced the old socket and does not know of this one.
@@ -299,17 +312,69 @@ func (d *Device) stopped() bool {
 	return d.stopping
 }
 
+// identity never changes.
+func (d *Device) identity() frontend.Identity {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.spec.Identity()
+}
+
+// Resize implements frontend.Device.
+func (d *Device) Resize(ctx context.Context, size int64) error {
+	release, err := d.holdSize(ctx)
+	if err != nil {
+		return fmt.Errorf("resize %s: %w", d.Path(), err)
+	}
+	defer release()
+	d.mu.Lock()
+	d.spec.Size = max(d.spec.Size, size)
+	d.conn.Grow(size)
+	stopping := d.stopping
+	d.mu.Unlock()
+	if stopping {
+		return fmt.Errorf("resize %s: %w", d.Path(), block.ErrClosed)
+	}
+	has, err := d.driver.sysfs().Size(d.index)
+	if err != nil || has >= size {
+		return err
+	}
+	if err := d.client.Resize(d.index, d.driver.identifier(d.identity()), size); err != nil {
+		return err
+	}
+	if has, err = d.driver.sysfs().Size(d.index); err == nil && has < size {
+		err = fmt.Errorf("resize %s: the kernel left it at %d bytes, it is too old for that: %w", d.Path(), has, block.ErrUnavailable)
+	}
+	return err
+}
+
+// holdSize waits until nobody resizes the device, and keeps it so until release.
+func (d *Device) holdSize(ctx context.Context) (release func(), err error) {
+	select {
+	case d.resizing <- struct{}{}:
+		return func() { <-d.resizing }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the kernel is resizing it: %w", ctx.Err())
+	}
+}
+
 // Path implements frontend.Device.
 func (d *Device) Path() string { return kernel.DevicePath(d.index) }
 
 // Close implements frontend.Device.
 func (d *Device) Close(ctx context.Context) error {
+	// Without a socket a resizing would never end, and the device with it.
+	release, err := d.holdSize(ctx)
+	if err != nil {
+		d.log.Error("NBD device is closed while the kernel resizes it", "device", d.Path(), "err", err)
+		release = func() {}
+	}
+	defer release()
 	d.mu.Lock()
 	conn := d.conn
 	first := !d.closed
 	d.stopping, d.closed = true, true
 	d.mu.Unlock()
-	err := conn.Quiesce(ctx)
+	err = conn.Quiesce(ctx)
 	d.cancel()
 	d.loop.Wait()
 	if err != nil {
@@ -329,7 +394,7 @@ func (d *Device) Detach(ctx context.Context) error {
 	d.mu.Unlock()
 	// The socket is served until the kernel has let go, so that what it still
 	// writes arrives.
-	if err := d.driver.Remove(ctx, d.spec.Identity()); err != nil {
+	if err := d.driver.Remove(ctx, d.identity()); err != nil {
 		return fmt.Errorf("detach %s: %w", d.Path(), err)
 	}
 	return d.Close(ctx)

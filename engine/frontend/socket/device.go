@@ -25,7 +25,6 @@ const (
 // Device is a volume on a unix socket.
 type Device struct {
 	driver *Driver
-	spec   frontend.Spec
 	log    *slog.Logger
 	socket *frontend.Listener
 	// use holds a token while the device is in use: by its one client, or by
@@ -33,6 +32,8 @@ type Device struct {
 	use chan struct{}
 
 	mu sync.Mutex
+	// spec's size may grow.
+	spec frontend.Spec
 	// detached: Detach has the token.
 	detached bool
 }
@@ -62,28 +63,30 @@ func (d *Device) giveBack() { <-d.use }
 type only struct{ device *Device }
 
 // List implements nbd.Exports.
-func (o only) List(context.Context) []string { return []string{o.device.spec.Attachment.String()} }
+func (o only) List(context.Context) []string { return []string{o.device.current().Attachment.String()} }
 
 // Open implements nbd.Exports.
 func (o only) Open(ctx context.Context, name string) (nbd.Export, error) {
 	d := o.device
-	if name != "" && name != d.spec.Attachment.String() {
+	if name != "" && name != d.current().Attachment.String() {
 		return nil, fmt.Errorf("attachment %s: %w", name, block.ErrNotFound)
 	}
 	if err := d.take(ctx); err != nil {
 		return nil, err
 	}
-	return export{Backend: d.spec.Backend, device: d}, nil
+	spec := d.current()
+	return export{Backend: spec.Backend, info: spec.Export(), device: d}, nil
 }
 
 // export is the volume in the hands of a client.
 type export struct {
 	nbd.Backend
+	info   nbd.ExportInfo
 	device *Device
 }
 
 // Info implements nbd.Export.
-func (e export) Info() nbd.ExportInfo { return e.device.spec.Export() }
+func (e export) Info() nbd.ExportInfo { return e.info }
 
 // Close implements nbd.Export: the backend is its owner's to close.
 func (e export) Close() error {
@@ -142,8 +145,29 @@ func (d *Device) negotiate(ctx context.Context, l *frontend.Listener, socket net
 	return err
 }
 
+// current is what the next client gets.
+func (d *Device) current() frontend.Spec {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.spec
+}
+
+func (d *Device) identity() frontend.Identity {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.spec.Identity()
+}
+
+// Resize implements frontend.Device. NBD cannot tell a client; the next one sees it.
+func (d *Device) Resize(_ context.Context, size int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.spec.Size = max(d.spec.Size, size)
+	return nil
+}
+
 // Path implements frontend.Device: it is the URI of the export.
-func (d *Device) Path() string { return URI(d.driver.socketPath(d.spec.Attachment)) }
+func (d *Device) Path() string { return URI(d.driver.socketPath(d.current().Attachment)) }
 
 // Close implements frontend.Device.
 func (d *Device) Close(ctx context.Context) error {
@@ -158,7 +182,7 @@ func (d *Device) Detach(ctx context.Context) error {
 	if err := d.retire(ctx); err != nil {
 		return fmt.Errorf("detach %s: %w", d.Path(), err)
 	}
-	if err := d.driver.Remove(ctx, d.spec.Identity()); err != nil {
+	if err := d.driver.Remove(ctx, d.identity()); err != nil {
 		return err
 	}
 	return d.Close(ctx)

@@ -25,7 +25,8 @@
 //
 // When the daemon or the engine stops, the connection ends, after the answers that
 // are ready; no request is failed for that reason. The next daemon listens on the
-// same path.
+// same path. NBD has no word for growth: a volume that grew has its new size for the
+// next client.
 //
 // # Goroutines
 //

@@ -191,6 +191,34 @@ func TestServesTheVolume(t *testing.T) {
 	}
 }
 
+// TestGrows: the next client gets the new size.
+func TestGrows(t *testing.T) {
+	e := newEnv(t)
+	device := e.attach()
+	first := e.mustConnect()
+	for range 2 {
+		if err := device.Resize(e.t.Context(), 2*testSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := device.Resize(e.t.Context(), testSize); err != nil {
+		t.Fatal(err)
+	}
+	if first.Info().Size != testSize {
+		t.Errorf("the first client has %d bytes", first.Info().Size)
+	}
+	if err := errors.Join(first.Flush(), first.Close()); err != nil {
+		t.Error(err)
+	}
+	second := e.mustConnect()
+	if second.Info().Size != 2*testSize {
+		t.Errorf("the second client has %d bytes", second.Info().Size)
+	}
+	if err := errors.Join(second.Close(), device.Detach(e.t.Context())); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestPathIsAnURI: what a client unescapes is the path of the socket.
 func TestPathIsAnURI(t *testing.T) {
 	for _, path := range []string{"/run/holdfast/sockets/x.nbd", "/odd dir/a+b&c=d%/é.nbd"} {

@@ -113,6 +113,24 @@ func (c *Client) Reconfigure(ctx context.Context, index int, identifier string, 
 	}
 }
 
+// Resize gives a device another size. It may wait for the requests in the queue: the
+// device must be served. block.ErrNotFound: the device was disconnected.
+func (c *Client) Resize(index int, identifier string, size int64) error {
+	attributes, err := encodeResize(index, identifier, size)
+	if err != nil {
+		return fmt.Errorf("encode NBD reconfigure: %w", err)
+	}
+	_, err = c.call(commandReconfigure, attributes, netlink.Acknowledge)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("resize NBD device %d, which was disconnected: %w: %w", index, block.ErrNotFound, err)
+	default:
+		return fmt.Errorf("resize NBD device %d: %w", index, err)
+	}
+}
+
 // Disconnect ends a device: what waits in it and what comes later fails, also
 // for somebody who still has it open; the kernel forgets it when he closes it. A
 // device that is not connected is not an error.

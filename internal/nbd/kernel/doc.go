@@ -16,6 +16,11 @@
 //   - With timeout 0 a request never fails because of its age. After a socket was
 //     replaced, requests in flight are sent again when the queue's timer fires:
 //     30 s by default; queue/io_timeout is set to 500 ms.
+//   - RECONFIGURE with a size and no socket resizes a device that is in use, since
+//     Linux 5.3; an older kernel ignores the size. Since 6.9 the kernel first waits
+//     until the requests in the queue are done, and lets nobody replace a socket
+//     meanwhile: a server that dies within these milliseconds, with requests under
+//     way, leaves a device that hangs until the machine is rebooted.
 //   - A change of the queue's settings waits until the requests in the queue are
 //     done. On a device without a server that is for ever.
 //   - A dead connection fails its requests after dead_conn_timeout; that is set to

@@ -107,6 +107,15 @@ func encodeReconfigure(index int, identifier string, socket int) ([]byte, error)
 	return e.Encode()
 }
 
+// encodeResize forms the attributes of a RECONFIGURE that changes the size alone.
+func encodeResize(index int, identifier string, size int64) ([]byte, error) {
+	e := netlink.NewAttributeEncoder()
+	e.Uint32(attrIndex, uint32(index))
+	e.Uint64(attrSizeBytes, uint64(size))
+	e.String(attrBackendIdentifier, identifier)
+	return e.Encode()
+}
+
 func encodeSocket(e *netlink.AttributeEncoder, socket int) {
 	e.Nested(attrSockets, func(list *netlink.AttributeEncoder) error {
 		list.Nested(attrSocketItem, func(item *netlink.AttributeEncoder) error {

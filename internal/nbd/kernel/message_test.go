@@ -76,6 +76,21 @@ func TestReconfigureCarriesTheIdentifier(t *testing.T) {
 	}
 }
 
+func TestResizeCarriesNoSocket(t *testing.T) {
+	b, err := encodeResize(2, "volume/attachment", 1<<40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[uint16][]byte{
+		attrIndex:             nlenc.Uint32Bytes(2),
+		attrSizeBytes:         nlenc.Uint64Bytes(1 << 40),
+		attrBackendIdentifier: append([]byte("volume/attachment"), 0),
+	}
+	if got := attributes(t, b); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v\nwant %v", got, want)
+	}
+}
+
 func deviceList(t testing.TB, devices ...Status) []byte {
 	t.Helper()
 	e := netlink.NewAttributeEncoder()

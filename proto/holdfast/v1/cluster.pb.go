@@ -20,6 +20,65 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ReplicaMove_State int32
+
+const (
+	ReplicaMove_STATE_UNSPECIFIED ReplicaMove_State = 0
+	// No other replica takes its place yet; reason says why.
+	ReplicaMove_WAITING ReplicaMove_State = 1
+	// Another one is being made, or copied to.
+	ReplicaMove_COPYING ReplicaMove_State = 2
+	// The other one is in sync, this one is about to go.
+	ReplicaMove_LEAVING ReplicaMove_State = 3
+	// It was deleted; its node has to say that it is gone from the disk.
+	ReplicaMove_DELETING ReplicaMove_State = 4
+)
+
+// Enum value maps for ReplicaMove_State.
+var (
+	ReplicaMove_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "WAITING",
+		2: "COPYING",
+		3: "LEAVING",
+		4: "DELETING",
+	}
+	ReplicaMove_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"WAITING":           1,
+		"COPYING":           2,
+		"LEAVING":           3,
+		"DELETING":          4,
+	}
+)
+
+func (x ReplicaMove_State) Enum() *ReplicaMove_State {
+	p := new(ReplicaMove_State)
+	*p = x
+	return p
+}
+
+func (x ReplicaMove_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ReplicaMove_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_holdfast_v1_cluster_proto_enumTypes[0].Descriptor()
+}
+
+func (ReplicaMove_State) Type() protoreflect.EnumType {
+	return &file_holdfast_v1_cluster_proto_enumTypes[0]
+}
+
+func (x ReplicaMove_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ReplicaMove_State.Descriptor instead.
+func (ReplicaMove_State) EnumDescriptor() ([]byte, []int) {
+	return file_holdfast_v1_cluster_proto_rawDescGZIP(), []int{8, 0}
+}
+
 type GetClusterRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -477,7 +536,18 @@ type Disk struct {
 	ProvisionedBytes int64 `protobuf:"varint,8,opt,name=provisioned_bytes,json=provisionedBytes,proto3" json:"provisioned_bytes,omitempty"`
 	ReplicaCount     int32 `protobuf:"varint,9,opt,name=replica_count,json=replicaCount,proto3" json:"replica_count,omitempty"`
 	// Empty while the disk works, else what is wrong.
-	Failure       string `protobuf:"bytes,10,opt,name=failure,proto3" json:"failure,omitempty"`
+	Failure string `protobuf:"bytes,10,opt,name=failure,proto3" json:"failure,omitempty"`
+	// Empty, or what is going to be wrong: nearly full, slow to answer.
+	Warning string `protobuf:"bytes,11,opt,name=warning,proto3" json:"warning,omitempty"`
+	// No new replica is placed on it.
+	Cordoned bool `protobuf:"varint,12,opt,name=cordoned,proto3" json:"cordoned,omitempty"`
+	// The block device that was given, by its present name; empty for a directory.
+	Device string `protobuf:"bytes,13,opt,name=device,proto3" json:"device,omitempty"`
+	// Every replica on it is to move elsewhere, to successor_id first if that is set.
+	Draining    bool   `protobuf:"varint,14,opt,name=draining,proto3" json:"draining,omitempty"`
+	SuccessorId string `protobuf:"bytes,15,opt,name=successor_id,json=successorId,proto3" json:"successor_id,omitempty"`
+	// Of a disk that is draining: what is still on it.
+	Moves         []*ReplicaMove `protobuf:"bytes,16,rep,name=moves,proto3" json:"moves,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -582,20 +652,178 @@ func (x *Disk) GetFailure() string {
 	return ""
 }
 
+func (x *Disk) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
+}
+
+func (x *Disk) GetCordoned() bool {
+	if x != nil {
+		return x.Cordoned
+	}
+	return false
+}
+
+func (x *Disk) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Disk) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *Disk) GetSuccessorId() string {
+	if x != nil {
+		return x.SuccessorId
+	}
+	return ""
+}
+
+func (x *Disk) GetMoves() []*ReplicaMove {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+// ReplicaMove is a replica that is to leave a disk.
+type ReplicaMove struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	VolumeId   string                 `protobuf:"bytes,1,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	VolumeName string                 `protobuf:"bytes,2,opt,name=volume_name,json=volumeName,proto3" json:"volume_name,omitempty"`
+	ReplicaId  string                 `protobuf:"bytes,3,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
+	State      ReplicaMove_State      `protobuf:"varint,4,opt,name=state,proto3,enum=holdfast.v1.ReplicaMove_State" json:"state,omitempty"`
+	// What it waits for; empty while it goes on.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Where it goes; empty while it waits.
+	NewReplicaId string `protobuf:"bytes,6,opt,name=new_replica_id,json=newReplicaId,proto3" json:"new_replica_id,omitempty"`
+	NewDiskId    string `protobuf:"bytes,7,opt,name=new_disk_id,json=newDiskId,proto3" json:"new_disk_id,omitempty"`
+	// Of the volume, and of that what is still to be compared; -1 if that is not known.
+	SizeBytes      int64 `protobuf:"varint,8,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	RemainingBytes int64 `protobuf:"varint,9,opt,name=remaining_bytes,json=remainingBytes,proto3" json:"remaining_bytes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ReplicaMove) Reset() {
+	*x = ReplicaMove{}
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaMove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaMove) ProtoMessage() {}
+
+func (x *ReplicaMove) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaMove.ProtoReflect.Descriptor instead.
+func (*ReplicaMove) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ReplicaMove) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+func (x *ReplicaMove) GetVolumeName() string {
+	if x != nil {
+		return x.VolumeName
+	}
+	return ""
+}
+
+func (x *ReplicaMove) GetReplicaId() string {
+	if x != nil {
+		return x.ReplicaId
+	}
+	return ""
+}
+
+func (x *ReplicaMove) GetState() ReplicaMove_State {
+	if x != nil {
+		return x.State
+	}
+	return ReplicaMove_STATE_UNSPECIFIED
+}
+
+func (x *ReplicaMove) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReplicaMove) GetNewReplicaId() string {
+	if x != nil {
+		return x.NewReplicaId
+	}
+	return ""
+}
+
+func (x *ReplicaMove) GetNewDiskId() string {
+	if x != nil {
+		return x.NewDiskId
+	}
+	return ""
+}
+
+func (x *ReplicaMove) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *ReplicaMove) GetRemainingBytes() int64 {
+	if x != nil {
+		return x.RemainingBytes
+	}
+	return 0
+}
+
 type AddDiskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty for the node that answers.
-	NodeId        string   `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	Path          string   `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	Class         string   `protobuf:"bytes,3,opt,name=class,proto3" json:"class,omitempty"`
-	Tags          []string `protobuf:"bytes,4,rep,name=tags,proto3" json:"tags,omitempty"`
+	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// A directory, or a block device below /dev.
+	Path  string   `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Class string   `protobuf:"bytes,3,opt,name=class,proto3" json:"class,omitempty"`
+	Tags  []string `protobuf:"bytes,4,rep,name=tags,proto3" json:"tags,omitempty"`
+	// Whatever a block device holds may be lost. What is in use is refused all the
+	// same, and a disk of this cluster is taken back.
+	Force         bool `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AddDiskRequest) Reset() {
 	*x = AddDiskRequest{}
-	mi := &file_holdfast_v1_cluster_proto_msgTypes[8]
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +835,7 @@ func (x *AddDiskRequest) String() string {
 func (*AddDiskRequest) ProtoMessage() {}
 
 func (x *AddDiskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_cluster_proto_msgTypes[8]
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +848,7 @@ func (x *AddDiskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddDiskRequest.ProtoReflect.Descriptor instead.
 func (*AddDiskRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_holdfast_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AddDiskRequest) GetNodeId() string {
@@ -651,6 +879,207 @@ func (x *AddDiskRequest) GetTags() []string {
 	return nil
 }
 
+func (x *AddDiskRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type RemoveDiskRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	DiskId string                 `protobuf:"bytes,1,opt,name=disk_id,json=diskId,proto3" json:"disk_id,omitempty"`
+	// It does not come back: replicas that were deleted there are forgotten with it.
+	Lost          bool `protobuf:"varint,2,opt,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveDiskRequest) Reset() {
+	*x = RemoveDiskRequest{}
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveDiskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveDiskRequest) ProtoMessage() {}
+
+func (x *RemoveDiskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveDiskRequest.ProtoReflect.Descriptor instead.
+func (*RemoveDiskRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RemoveDiskRequest) GetDiskId() string {
+	if x != nil {
+		return x.DiskId
+	}
+	return ""
+}
+
+func (x *RemoveDiskRequest) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
+type RemoveDiskResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveDiskResponse) Reset() {
+	*x = RemoveDiskResponse{}
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveDiskResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveDiskResponse) ProtoMessage() {}
+
+func (x *RemoveDiskResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveDiskResponse.ProtoReflect.Descriptor instead.
+func (*RemoveDiskResponse) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_cluster_proto_rawDescGZIP(), []int{11}
+}
+
+type CordonDiskRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DiskId        string                 `protobuf:"bytes,1,opt,name=disk_id,json=diskId,proto3" json:"disk_id,omitempty"`
+	Cordoned      bool                   `protobuf:"varint,2,opt,name=cordoned,proto3" json:"cordoned,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CordonDiskRequest) Reset() {
+	*x = CordonDiskRequest{}
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CordonDiskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CordonDiskRequest) ProtoMessage() {}
+
+func (x *CordonDiskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CordonDiskRequest.ProtoReflect.Descriptor instead.
+func (*CordonDiskRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_cluster_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *CordonDiskRequest) GetDiskId() string {
+	if x != nil {
+		return x.DiskId
+	}
+	return ""
+}
+
+func (x *CordonDiskRequest) GetCordoned() bool {
+	if x != nil {
+		return x.Cordoned
+	}
+	return false
+}
+
+type DrainDiskRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	DiskId string                 `protobuf:"bytes,1,opt,name=disk_id,json=diskId,proto3" json:"disk_id,omitempty"`
+	// Preferred to any other disk; empty for none.
+	SuccessorId   string `protobuf:"bytes,2,opt,name=successor_id,json=successorId,proto3" json:"successor_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainDiskRequest) Reset() {
+	*x = DrainDiskRequest{}
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainDiskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainDiskRequest) ProtoMessage() {}
+
+func (x *DrainDiskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainDiskRequest.ProtoReflect.Descriptor instead.
+func (*DrainDiskRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_cluster_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DrainDiskRequest) GetDiskId() string {
+	if x != nil {
+		return x.DiskId
+	}
+	return ""
+}
+
+func (x *DrainDiskRequest) GetSuccessorId() string {
+	if x != nil {
+		return x.SuccessorId
+	}
+	return ""
+}
+
 type ListDisksRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -659,7 +1088,7 @@ type ListDisksRequest struct {
 
 func (x *ListDisksRequest) Reset() {
 	*x = ListDisksRequest{}
-	mi := &file_holdfast_v1_cluster_proto_msgTypes[9]
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +1100,7 @@ func (x *ListDisksRequest) String() string {
 func (*ListDisksRequest) ProtoMessage() {}
 
 func (x *ListDisksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_cluster_proto_msgTypes[9]
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,7 +1113,7 @@ func (x *ListDisksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDisksRequest.ProtoReflect.Descriptor instead.
 func (*ListDisksRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_holdfast_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 type ListDisksResponse struct {
@@ -696,7 +1125,7 @@ type ListDisksResponse struct {
 
 func (x *ListDisksResponse) Reset() {
 	*x = ListDisksResponse{}
-	mi := &file_holdfast_v1_cluster_proto_msgTypes[10]
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +1137,7 @@ func (x *ListDisksResponse) String() string {
 func (*ListDisksResponse) ProtoMessage() {}
 
 func (x *ListDisksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_cluster_proto_msgTypes[10]
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +1150,7 @@ func (x *ListDisksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDisksResponse.ProtoReflect.Descriptor instead.
 func (*ListDisksResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_holdfast_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListDisksResponse) GetDisks() []*Disk {
@@ -729,6 +1158,183 @@ func (x *ListDisksResponse) GetDisks() []*Disk {
 		return x.Disks
 	}
 	return nil
+}
+
+type GetSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettingsRequest) Reset() {
+	*x = GetSettingsRequest{}
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettingsRequest) ProtoMessage() {}
+
+func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
+func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_cluster_proto_rawDescGZIP(), []int{16}
+}
+
+type SetSettingsRequest struct {
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	ScrubIntervalSeconds *int64                 `protobuf:"varint,1,opt,name=scrub_interval_seconds,json=scrubIntervalSeconds,proto3,oneof" json:"scrub_interval_seconds,omitempty"`
+	ScrubBytesPerSecond  *int64                 `protobuf:"varint,2,opt,name=scrub_bytes_per_second,json=scrubBytesPerSecond,proto3,oneof" json:"scrub_bytes_per_second,omitempty"`
+	MaxMoves             *int64                 `protobuf:"varint,3,opt,name=max_moves,json=maxMoves,proto3,oneof" json:"max_moves,omitempty"`
+	TrashKeepSeconds     *int64                 `protobuf:"varint,10,opt,name=trash_keep_seconds,json=trashKeepSeconds,proto3,oneof" json:"trash_keep_seconds,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *SetSettingsRequest) Reset() {
+	*x = SetSettingsRequest{}
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSettingsRequest) ProtoMessage() {}
+
+func (x *SetSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSettingsRequest.ProtoReflect.Descriptor instead.
+func (*SetSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SetSettingsRequest) GetScrubIntervalSeconds() int64 {
+	if x != nil && x.ScrubIntervalSeconds != nil {
+		return *x.ScrubIntervalSeconds
+	}
+	return 0
+}
+
+func (x *SetSettingsRequest) GetScrubBytesPerSecond() int64 {
+	if x != nil && x.ScrubBytesPerSecond != nil {
+		return *x.ScrubBytesPerSecond
+	}
+	return 0
+}
+
+func (x *SetSettingsRequest) GetMaxMoves() int64 {
+	if x != nil && x.MaxMoves != nil {
+		return *x.MaxMoves
+	}
+	return 0
+}
+
+func (x *SetSettingsRequest) GetTrashKeepSeconds() int64 {
+	if x != nil && x.TrashKeepSeconds != nil {
+		return *x.TrashKeepSeconds
+	}
+	return 0
+}
+
+type Settings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From the end of a scrub of a volume to the next; 0 is never.
+	ScrubIntervalSeconds int64 `protobuf:"varint,1,opt,name=scrub_interval_seconds,json=scrubIntervalSeconds,proto3" json:"scrub_interval_seconds,omitempty"`
+	// The most that is read of one volume; 0 is not bounded but by the work of clients.
+	ScrubBytesPerSecond int64 `protobuf:"varint,2,opt,name=scrub_bytes_per_second,json=scrubBytesPerSecond,proto3" json:"scrub_bytes_per_second,omitempty"`
+	// Replicas that are moved at the same time, and detached volumes that are resynced.
+	MaxMoves int64 `protobuf:"varint,3,opt,name=max_moves,json=maxMoves,proto3" json:"max_moves,omitempty"`
+	// How long a deleted volume is kept in the trash; 0 is not at all. What is there
+	// keeps the time it was given.
+	TrashKeepSeconds int64 `protobuf:"varint,10,opt,name=trash_keep_seconds,json=trashKeepSeconds,proto3" json:"trash_keep_seconds,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Settings) Reset() {
+	*x = Settings{}
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settings) ProtoMessage() {}
+
+func (x *Settings) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_cluster_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settings.ProtoReflect.Descriptor instead.
+func (*Settings) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_cluster_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Settings) GetScrubIntervalSeconds() int64 {
+	if x != nil {
+		return x.ScrubIntervalSeconds
+	}
+	return 0
+}
+
+func (x *Settings) GetScrubBytesPerSecond() int64 {
+	if x != nil {
+		return x.ScrubBytesPerSecond
+	}
+	return 0
+}
+
+func (x *Settings) GetMaxMoves() int64 {
+	if x != nil {
+		return x.MaxMoves
+	}
+	return 0
+}
+
+func (x *Settings) GetTrashKeepSeconds() int64 {
+	if x != nil {
+		return x.TrashKeepSeconds
+	}
+	return 0
 }
 
 var File_holdfast_v1_cluster_proto protoreflect.FileDescriptor
@@ -769,7 +1375,7 @@ const file_holdfast_v1_cluster_proto_rawDesc = "" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"\x12\n" +
 	"\x10ListNodesRequest\"<\n" +
 	"\x11ListNodesResponse\x12'\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x11.holdfast.v1.NodeR\x05nodes\"\x9f\x02\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x11.holdfast.v1.NodeR\x05nodes\"\xdc\x03\n" +
 	"\x04Disk\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x12\n" +
@@ -782,22 +1388,83 @@ const file_holdfast_v1_cluster_proto_rawDesc = "" +
 	"\x11provisioned_bytes\x18\b \x01(\x03R\x10provisionedBytes\x12#\n" +
 	"\rreplica_count\x18\t \x01(\x05R\freplicaCount\x12\x18\n" +
 	"\afailure\x18\n" +
-	" \x01(\tR\afailure\"g\n" +
+	" \x01(\tR\afailure\x12\x18\n" +
+	"\awarning\x18\v \x01(\tR\awarning\x12\x1a\n" +
+	"\bcordoned\x18\f \x01(\bR\bcordoned\x12\x16\n" +
+	"\x06device\x18\r \x01(\tR\x06device\x12\x1a\n" +
+	"\bdraining\x18\x0e \x01(\bR\bdraining\x12!\n" +
+	"\fsuccessor_id\x18\x0f \x01(\tR\vsuccessorId\x12.\n" +
+	"\x05moves\x18\x10 \x03(\v2\x18.holdfast.v1.ReplicaMoveR\x05moves\"\x9b\x03\n" +
+	"\vReplicaMove\x12\x1b\n" +
+	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x1f\n" +
+	"\vvolume_name\x18\x02 \x01(\tR\n" +
+	"volumeName\x12\x1d\n" +
+	"\n" +
+	"replica_id\x18\x03 \x01(\tR\treplicaId\x124\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x1e.holdfast.v1.ReplicaMove.StateR\x05state\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12$\n" +
+	"\x0enew_replica_id\x18\x06 \x01(\tR\fnewReplicaId\x12\x1e\n" +
+	"\vnew_disk_id\x18\a \x01(\tR\tnewDiskId\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\b \x01(\x03R\tsizeBytes\x12'\n" +
+	"\x0fremaining_bytes\x18\t \x01(\x03R\x0eremainingBytes\"S\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aWAITING\x10\x01\x12\v\n" +
+	"\aCOPYING\x10\x02\x12\v\n" +
+	"\aLEAVING\x10\x03\x12\f\n" +
+	"\bDELETING\x10\x04\"}\n" +
 	"\x0eAddDiskRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x14\n" +
 	"\x05class\x18\x03 \x01(\tR\x05class\x12\x12\n" +
-	"\x04tags\x18\x04 \x03(\tR\x04tags\"\x12\n" +
+	"\x04tags\x18\x04 \x03(\tR\x04tags\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\"@\n" +
+	"\x11RemoveDiskRequest\x12\x17\n" +
+	"\adisk_id\x18\x01 \x01(\tR\x06diskId\x12\x12\n" +
+	"\x04lost\x18\x02 \x01(\bR\x04lost\"\x14\n" +
+	"\x12RemoveDiskResponse\"H\n" +
+	"\x11CordonDiskRequest\x12\x17\n" +
+	"\adisk_id\x18\x01 \x01(\tR\x06diskId\x12\x1a\n" +
+	"\bcordoned\x18\x02 \x01(\bR\bcordoned\"N\n" +
+	"\x10DrainDiskRequest\x12\x17\n" +
+	"\adisk_id\x18\x01 \x01(\tR\x06diskId\x12!\n" +
+	"\fsuccessor_id\x18\x02 \x01(\tR\vsuccessorId\"\x12\n" +
 	"\x10ListDisksRequest\"<\n" +
 	"\x11ListDisksResponse\x12'\n" +
-	"\x05disks\x18\x01 \x03(\v2\x11.holdfast.v1.DiskR\x05disks2\xed\x02\n" +
+	"\x05disks\x18\x01 \x03(\v2\x11.holdfast.v1.DiskR\x05disks\"\x14\n" +
+	"\x12GetSettingsRequest\"\xb9\x02\n" +
+	"\x12SetSettingsRequest\x129\n" +
+	"\x16scrub_interval_seconds\x18\x01 \x01(\x03H\x00R\x14scrubIntervalSeconds\x88\x01\x01\x128\n" +
+	"\x16scrub_bytes_per_second\x18\x02 \x01(\x03H\x01R\x13scrubBytesPerSecond\x88\x01\x01\x12 \n" +
+	"\tmax_moves\x18\x03 \x01(\x03H\x02R\bmaxMoves\x88\x01\x01\x121\n" +
+	"\x12trash_keep_seconds\x18\n" +
+	" \x01(\x03H\x03R\x10trashKeepSeconds\x88\x01\x01B\x19\n" +
+	"\x17_scrub_interval_secondsB\x19\n" +
+	"\x17_scrub_bytes_per_secondB\f\n" +
+	"\n" +
+	"_max_movesB\x15\n" +
+	"\x13_trash_keep_seconds\"\xc0\x01\n" +
+	"\bSettings\x124\n" +
+	"\x16scrub_interval_seconds\x18\x01 \x01(\x03R\x14scrubIntervalSeconds\x123\n" +
+	"\x16scrub_bytes_per_second\x18\x02 \x01(\x03R\x13scrubBytesPerSecond\x12\x1b\n" +
+	"\tmax_moves\x18\x03 \x01(\x03R\bmaxMoves\x12,\n" +
+	"\x12trash_keep_seconds\x18\n" +
+	" \x01(\x03R\x10trashKeepSeconds2\xca\x05\n" +
 	"\aCluster\x12F\n" +
 	"\n" +
 	"GetCluster\x12\x1e.holdfast.v1.GetClusterRequest\x1a\x18.holdfast.v1.ClusterInfo\x12G\n" +
 	"\bJoinNode\x12\x1c.holdfast.v1.JoinNodeRequest\x1a\x1d.holdfast.v1.JoinNodeResponse\x12J\n" +
 	"\tListNodes\x12\x1d.holdfast.v1.ListNodesRequest\x1a\x1e.holdfast.v1.ListNodesResponse\x129\n" +
-	"\aAddDisk\x12\x1b.holdfast.v1.AddDiskRequest\x1a\x11.holdfast.v1.Disk\x12J\n" +
-	"\tListDisks\x12\x1d.holdfast.v1.ListDisksRequest\x1a\x1e.holdfast.v1.ListDisksResponseB>Z<github.com/holdfast-io/holdfast/proto/holdfast/v1;holdfastv1b\x06proto3"
+	"\aAddDisk\x12\x1b.holdfast.v1.AddDiskRequest\x1a\x11.holdfast.v1.Disk\x12M\n" +
+	"\n" +
+	"RemoveDisk\x12\x1e.holdfast.v1.RemoveDiskRequest\x1a\x1f.holdfast.v1.RemoveDiskResponse\x12?\n" +
+	"\n" +
+	"CordonDisk\x12\x1e.holdfast.v1.CordonDiskRequest\x1a\x11.holdfast.v1.Disk\x12=\n" +
+	"\tDrainDisk\x12\x1d.holdfast.v1.DrainDiskRequest\x1a\x11.holdfast.v1.Disk\x12J\n" +
+	"\tListDisks\x12\x1d.holdfast.v1.ListDisksRequest\x1a\x1e.holdfast.v1.ListDisksResponse\x12E\n" +
+	"\vGetSettings\x12\x1f.holdfast.v1.GetSettingsRequest\x1a\x15.holdfast.v1.Settings\x12E\n" +
+	"\vSetSettings\x12\x1f.holdfast.v1.SetSettingsRequest\x1a\x15.holdfast.v1.SettingsB>Z<github.com/holdfast-io/holdfast/proto/holdfast/v1;holdfastv1b\x06proto3"
 
 var (
 	file_holdfast_v1_cluster_proto_rawDescOnce sync.Once
@@ -811,39 +1478,61 @@ func file_holdfast_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_holdfast_v1_cluster_proto_rawDescData
 }
 
-var file_holdfast_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_holdfast_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_holdfast_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_holdfast_v1_cluster_proto_goTypes = []any{
-	(*GetClusterRequest)(nil), // 0: holdfast.v1.GetClusterRequest
-	(*ClusterInfo)(nil),       // 1: holdfast.v1.ClusterInfo
-	(*Node)(nil),              // 2: holdfast.v1.Node
-	(*JoinNodeRequest)(nil),   // 3: holdfast.v1.JoinNodeRequest
-	(*JoinNodeResponse)(nil),  // 4: holdfast.v1.JoinNodeResponse
-	(*ListNodesRequest)(nil),  // 5: holdfast.v1.ListNodesRequest
-	(*ListNodesResponse)(nil), // 6: holdfast.v1.ListNodesResponse
-	(*Disk)(nil),              // 7: holdfast.v1.Disk
-	(*AddDiskRequest)(nil),    // 8: holdfast.v1.AddDiskRequest
-	(*ListDisksRequest)(nil),  // 9: holdfast.v1.ListDisksRequest
-	(*ListDisksResponse)(nil), // 10: holdfast.v1.ListDisksResponse
+	(ReplicaMove_State)(0),     // 0: holdfast.v1.ReplicaMove.State
+	(*GetClusterRequest)(nil),  // 1: holdfast.v1.GetClusterRequest
+	(*ClusterInfo)(nil),        // 2: holdfast.v1.ClusterInfo
+	(*Node)(nil),               // 3: holdfast.v1.Node
+	(*JoinNodeRequest)(nil),    // 4: holdfast.v1.JoinNodeRequest
+	(*JoinNodeResponse)(nil),   // 5: holdfast.v1.JoinNodeResponse
+	(*ListNodesRequest)(nil),   // 6: holdfast.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),  // 7: holdfast.v1.ListNodesResponse
+	(*Disk)(nil),               // 8: holdfast.v1.Disk
+	(*ReplicaMove)(nil),        // 9: holdfast.v1.ReplicaMove
+	(*AddDiskRequest)(nil),     // 10: holdfast.v1.AddDiskRequest
+	(*RemoveDiskRequest)(nil),  // 11: holdfast.v1.RemoveDiskRequest
+	(*RemoveDiskResponse)(nil), // 12: holdfast.v1.RemoveDiskResponse
+	(*CordonDiskRequest)(nil),  // 13: holdfast.v1.CordonDiskRequest
+	(*DrainDiskRequest)(nil),   // 14: holdfast.v1.DrainDiskRequest
+	(*ListDisksRequest)(nil),   // 15: holdfast.v1.ListDisksRequest
+	(*ListDisksResponse)(nil),  // 16: holdfast.v1.ListDisksResponse
+	(*GetSettingsRequest)(nil), // 17: holdfast.v1.GetSettingsRequest
+	(*SetSettingsRequest)(nil), // 18: holdfast.v1.SetSettingsRequest
+	(*Settings)(nil),           // 19: holdfast.v1.Settings
 }
 var file_holdfast_v1_cluster_proto_depIdxs = []int32{
-	2,  // 0: holdfast.v1.JoinNodeRequest.node:type_name -> holdfast.v1.Node
-	2,  // 1: holdfast.v1.ListNodesResponse.nodes:type_name -> holdfast.v1.Node
-	7,  // 2: holdfast.v1.ListDisksResponse.disks:type_name -> holdfast.v1.Disk
-	0,  // 3: holdfast.v1.Cluster.GetCluster:input_type -> holdfast.v1.GetClusterRequest
-	3,  // 4: holdfast.v1.Cluster.JoinNode:input_type -> holdfast.v1.JoinNodeRequest
-	5,  // 5: holdfast.v1.Cluster.ListNodes:input_type -> holdfast.v1.ListNodesRequest
-	8,  // 6: holdfast.v1.Cluster.AddDisk:input_type -> holdfast.v1.AddDiskRequest
-	9,  // 7: holdfast.v1.Cluster.ListDisks:input_type -> holdfast.v1.ListDisksRequest
-	1,  // 8: holdfast.v1.Cluster.GetCluster:output_type -> holdfast.v1.ClusterInfo
-	4,  // 9: holdfast.v1.Cluster.JoinNode:output_type -> holdfast.v1.JoinNodeResponse
-	6,  // 10: holdfast.v1.Cluster.ListNodes:output_type -> holdfast.v1.ListNodesResponse
-	7,  // 11: holdfast.v1.Cluster.AddDisk:output_type -> holdfast.v1.Disk
-	10, // 12: holdfast.v1.Cluster.ListDisks:output_type -> holdfast.v1.ListDisksResponse
-	8,  // [8:13] is the sub-list for method output_type
-	3,  // [3:8] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	3,  // 0: holdfast.v1.JoinNodeRequest.node:type_name -> holdfast.v1.Node
+	3,  // 1: holdfast.v1.ListNodesResponse.nodes:type_name -> holdfast.v1.Node
+	9,  // 2: holdfast.v1.Disk.moves:type_name -> holdfast.v1.ReplicaMove
+	0,  // 3: holdfast.v1.ReplicaMove.state:type_name -> holdfast.v1.ReplicaMove.State
+	8,  // 4: holdfast.v1.ListDisksResponse.disks:type_name -> holdfast.v1.Disk
+	1,  // 5: holdfast.v1.Cluster.GetCluster:input_type -> holdfast.v1.GetClusterRequest
+	4,  // 6: holdfast.v1.Cluster.JoinNode:input_type -> holdfast.v1.JoinNodeRequest
+	6,  // 7: holdfast.v1.Cluster.ListNodes:input_type -> holdfast.v1.ListNodesRequest
+	10, // 8: holdfast.v1.Cluster.AddDisk:input_type -> holdfast.v1.AddDiskRequest
+	11, // 9: holdfast.v1.Cluster.RemoveDisk:input_type -> holdfast.v1.RemoveDiskRequest
+	13, // 10: holdfast.v1.Cluster.CordonDisk:input_type -> holdfast.v1.CordonDiskRequest
+	14, // 11: holdfast.v1.Cluster.DrainDisk:input_type -> holdfast.v1.DrainDiskRequest
+	15, // 12: holdfast.v1.Cluster.ListDisks:input_type -> holdfast.v1.ListDisksRequest
+	17, // 13: holdfast.v1.Cluster.GetSettings:input_type -> holdfast.v1.GetSettingsRequest
+	18, // 14: holdfast.v1.Cluster.SetSettings:input_type -> holdfast.v1.SetSettingsRequest
+	2,  // 15: holdfast.v1.Cluster.GetCluster:output_type -> holdfast.v1.ClusterInfo
+	5,  // 16: holdfast.v1.Cluster.JoinNode:output_type -> holdfast.v1.JoinNodeResponse
+	7,  // 17: holdfast.v1.Cluster.ListNodes:output_type -> holdfast.v1.ListNodesResponse
+	8,  // 18: holdfast.v1.Cluster.AddDisk:output_type -> holdfast.v1.Disk
+	12, // 19: holdfast.v1.Cluster.RemoveDisk:output_type -> holdfast.v1.RemoveDiskResponse
+	8,  // 20: holdfast.v1.Cluster.CordonDisk:output_type -> holdfast.v1.Disk
+	8,  // 21: holdfast.v1.Cluster.DrainDisk:output_type -> holdfast.v1.Disk
+	16, // 22: holdfast.v1.Cluster.ListDisks:output_type -> holdfast.v1.ListDisksResponse
+	19, // 23: holdfast.v1.Cluster.GetSettings:output_type -> holdfast.v1.Settings
+	19, // 24: holdfast.v1.Cluster.SetSettings:output_type -> holdfast.v1.Settings
+	15, // [15:25] is the sub-list for method output_type
+	5,  // [5:15] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_holdfast_v1_cluster_proto_init() }
@@ -851,18 +1540,20 @@ func file_holdfast_v1_cluster_proto_init() {
 	if File_holdfast_v1_cluster_proto != nil {
 		return
 	}
+	file_holdfast_v1_cluster_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_v1_cluster_proto_rawDesc), len(file_holdfast_v1_cluster_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   11,
+			NumEnums:      1,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_holdfast_v1_cluster_proto_goTypes,
 		DependencyIndexes: file_holdfast_v1_cluster_proto_depIdxs,
+		EnumInfos:         file_holdfast_v1_cluster_proto_enumTypes,
 		MessageInfos:      file_holdfast_v1_cluster_proto_msgTypes,
 	}.Build()
 	File_holdfast_v1_cluster_proto = out.File

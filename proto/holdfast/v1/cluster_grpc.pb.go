@@ -18,11 +18,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Cluster_GetCluster_FullMethodName = "/holdfast.v1.Cluster/GetCluster"
-	Cluster_JoinNode_FullMethodName   = "/holdfast.v1.Cluster/JoinNode"
-	Cluster_ListNodes_FullMethodName  = "/holdfast.v1.Cluster/ListNodes"
-	Cluster_AddDisk_FullMethodName    = "/holdfast.v1.Cluster/AddDisk"
-	Cluster_ListDisks_FullMethodName  = "/holdfast.v1.Cluster/ListDisks"
+	Cluster_GetCluster_FullMethodName  = "/holdfast.v1.Cluster/GetCluster"
+	Cluster_JoinNode_FullMethodName    = "/holdfast.v1.Cluster/JoinNode"
+	Cluster_ListNodes_FullMethodName   = "/holdfast.v1.Cluster/ListNodes"
+	Cluster_AddDisk_FullMethodName     = "/holdfast.v1.Cluster/AddDisk"
+	Cluster_RemoveDisk_FullMethodName  = "/holdfast.v1.Cluster/RemoveDisk"
+	Cluster_CordonDisk_FullMethodName  = "/holdfast.v1.Cluster/CordonDisk"
+	Cluster_DrainDisk_FullMethodName   = "/holdfast.v1.Cluster/DrainDisk"
+	Cluster_ListDisks_FullMethodName   = "/holdfast.v1.Cluster/ListDisks"
+	Cluster_GetSettings_FullMethodName = "/holdfast.v1.Cluster/GetSettings"
+	Cluster_SetSettings_FullMethodName = "/holdfast.v1.Cluster/SetSettings"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -38,10 +43,23 @@ type ClusterClient interface {
 	// joined before answers with the cluster as it is.
 	JoinNode(ctx context.Context, in *JoinNodeRequest, opts ...grpc.CallOption) (*JoinNodeResponse, error)
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
-	// AddDisk formats a directory of a node and adds it; answered by that node.
-	// A directory that is a disk of this cluster already is taken back as it is.
+	// AddDisk formats a directory or a block device of a node and adds it; answered
+	// by that node. What is a disk of this cluster already is taken back as it is,
+	// with the replicas on it, also from another node that no longer has it.
 	AddDisk(ctx context.Context, in *AddDiskRequest, opts ...grpc.CallOption) (*Disk, error)
+	// RemoveDisk forgets a disk; its node closes it and leaves what is on it. Refused
+	// with FAILED_PRECONDITION and a list while a volume has a replica there.
+	RemoveDisk(ctx context.Context, in *RemoveDiskRequest, opts ...grpc.CallOption) (*RemoveDiskResponse, error)
+	// CordonDisk takes a disk out of placement, or puts it back, which ends its draining.
+	CordonDisk(ctx context.Context, in *CordonDiskRequest, opts ...grpc.CallOption) (*Disk, error)
+	// DrainDisk cordons a disk and moves every replica on it elsewhere, also if the disk
+	// works no more. It does not wait: ListDisks tells how far that is.
+	DrainDisk(ctx context.Context, in *DrainDiskRequest, opts ...grpc.CallOption) (*Disk, error)
 	ListDisks(ctx context.Context, in *ListDisksRequest, opts ...grpc.CallOption) (*ListDisksResponse, error)
+	// GetSettings tells the settings of the cluster.
+	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*Settings, error)
+	// SetSettings changes those that are set and answers with all.
+	SetSettings(ctx context.Context, in *SetSettingsRequest, opts ...grpc.CallOption) (*Settings, error)
 }
 
 type clusterClient struct {
@@ -92,10 +110,60 @@ func (c *clusterClient) AddDisk(ctx context.Context, in *AddDiskRequest, opts ..
 	return out, nil
 }
 
+func (c *clusterClient) RemoveDisk(ctx context.Context, in *RemoveDiskRequest, opts ...grpc.CallOption) (*RemoveDiskResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveDiskResponse)
+	err := c.cc.Invoke(ctx, Cluster_RemoveDisk_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) CordonDisk(ctx context.Context, in *CordonDiskRequest, opts ...grpc.CallOption) (*Disk, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Disk)
+	err := c.cc.Invoke(ctx, Cluster_CordonDisk_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) DrainDisk(ctx context.Context, in *DrainDiskRequest, opts ...grpc.CallOption) (*Disk, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Disk)
+	err := c.cc.Invoke(ctx, Cluster_DrainDisk_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *clusterClient) ListDisks(ctx context.Context, in *ListDisksRequest, opts ...grpc.CallOption) (*ListDisksResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListDisksResponse)
 	err := c.cc.Invoke(ctx, Cluster_ListDisks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*Settings, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Settings)
+	err := c.cc.Invoke(ctx, Cluster_GetSettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) SetSettings(ctx context.Context, in *SetSettingsRequest, opts ...grpc.CallOption) (*Settings, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Settings)
+	err := c.cc.Invoke(ctx, Cluster_SetSettings_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -115,10 +183,23 @@ type ClusterServer interface {
 	// joined before answers with the cluster as it is.
 	JoinNode(context.Context, *JoinNodeRequest) (*JoinNodeResponse, error)
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
-	// AddDisk formats a directory of a node and adds it; answered by that node.
-	// A directory that is a disk of this cluster already is taken back as it is.
+	// AddDisk formats a directory or a block device of a node and adds it; answered
+	// by that node. What is a disk of this cluster already is taken back as it is,
+	// with the replicas on it, also from another node that no longer has it.
 	AddDisk(context.Context, *AddDiskRequest) (*Disk, error)
+	// RemoveDisk forgets a disk; its node closes it and leaves what is on it. Refused
+	// with FAILED_PRECONDITION and a list while a volume has a replica there.
+	RemoveDisk(context.Context, *RemoveDiskRequest) (*RemoveDiskResponse, error)
+	// CordonDisk takes a disk out of placement, or puts it back, which ends its draining.
+	CordonDisk(context.Context, *CordonDiskRequest) (*Disk, error)
+	// DrainDisk cordons a disk and moves every replica on it elsewhere, also if the disk
+	// works no more. It does not wait: ListDisks tells how far that is.
+	DrainDisk(context.Context, *DrainDiskRequest) (*Disk, error)
 	ListDisks(context.Context, *ListDisksRequest) (*ListDisksResponse, error)
+	// GetSettings tells the settings of the cluster.
+	GetSettings(context.Context, *GetSettingsRequest) (*Settings, error)
+	// SetSettings changes those that are set and answers with all.
+	SetSettings(context.Context, *SetSettingsRequest) (*Settings, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -141,8 +222,23 @@ func (UnimplementedClusterServer) ListNodes(context.Context, *ListNodesRequest) 
 func (UnimplementedClusterServer) AddDisk(context.Context, *AddDiskRequest) (*Disk, error) {
 	return nil, status.Error(codes.Unimplemented, "method AddDisk not implemented")
 }
+func (UnimplementedClusterServer) RemoveDisk(context.Context, *RemoveDiskRequest) (*RemoveDiskResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveDisk not implemented")
+}
+func (UnimplementedClusterServer) CordonDisk(context.Context, *CordonDiskRequest) (*Disk, error) {
+	return nil, status.Error(codes.Unimplemented, "method CordonDisk not implemented")
+}
+func (UnimplementedClusterServer) DrainDisk(context.Context, *DrainDiskRequest) (*Disk, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainDisk not implemented")
+}
 func (UnimplementedClusterServer) ListDisks(context.Context, *ListDisksRequest) (*ListDisksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListDisks not implemented")
+}
+func (UnimplementedClusterServer) GetSettings(context.Context, *GetSettingsRequest) (*Settings, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSettings not implemented")
+}
+func (UnimplementedClusterServer) SetSettings(context.Context, *SetSettingsRequest) (*Settings, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetSettings not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -237,6 +333,60 @@ func _Cluster_AddDisk_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_RemoveDisk_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveDiskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).RemoveDisk(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_RemoveDisk_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).RemoveDisk(ctx, req.(*RemoveDiskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_CordonDisk_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CordonDiskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).CordonDisk(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_CordonDisk_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).CordonDisk(ctx, req.(*CordonDiskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_DrainDisk_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainDiskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).DrainDisk(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_DrainDisk_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).DrainDisk(ctx, req.(*DrainDiskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Cluster_ListDisks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListDisksRequest)
 	if err := dec(in); err != nil {
@@ -251,6 +401,42 @@ func _Cluster_ListDisks_Handler(srv interface{}, ctx context.Context, dec func(i
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ClusterServer).ListDisks(ctx, req.(*ListDisksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_GetSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).GetSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_GetSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).GetSettings(ctx, req.(*GetSettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_SetSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).SetSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_SetSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).SetSettings(ctx, req.(*SetSettingsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -279,8 +465,28 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Cluster_AddDisk_Handler,
 		},
 		{
+			MethodName: "RemoveDisk",
+			Handler:    _Cluster_RemoveDisk_Handler,
+		},
+		{
+			MethodName: "CordonDisk",
+			Handler:    _Cluster_CordonDisk_Handler,
+		},
+		{
+			MethodName: "DrainDisk",
+			Handler:    _Cluster_DrainDisk_Handler,
+		},
+		{
 			MethodName: "ListDisks",
 			Handler:    _Cluster_ListDisks_Handler,
+		},
+		{
+			MethodName: "GetSettings",
+			Handler:    _Cluster_GetSettings_Handler,
+		},
+		{
+			MethodName: "SetSettings",
+			Handler:    _Cluster_SetSettings_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -276,6 +276,509 @@ func (x *GetEngineRequest) GetVolumeId() string {
 	return ""
 }
 
+type TakeSnapshotRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	VolumeId   string                 `protobuf:"bytes,1,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	SnapshotId string                 `protobuf:"bytes,2,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	// In milliseconds since 1970 (UTC), as reserved.
+	Created       int64 `protobuf:"varint,3,opt,name=created,proto3" json:"created,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeSnapshotRequest) Reset() {
+	*x = TakeSnapshotRequest{}
+	mi := &file_holdfast_v1_node_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeSnapshotRequest) ProtoMessage() {}
+
+func (x *TakeSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_node_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*TakeSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *TakeSnapshotRequest) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+func (x *TakeSnapshotRequest) GetSnapshotId() string {
+	if x != nil {
+		return x.SnapshotId
+	}
+	return ""
+}
+
+func (x *TakeSnapshotRequest) GetCreated() int64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+type TakeSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeSnapshotResponse) Reset() {
+	*x = TakeSnapshotResponse{}
+	mi := &file_holdfast_v1_node_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeSnapshotResponse) ProtoMessage() {}
+
+func (x *TakeSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_node_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*TakeSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{7}
+}
+
+type GrowVolumeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VolumeId      string                 `protobuf:"bytes,1,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	SizeBytes     int64                  `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrowVolumeRequest) Reset() {
+	*x = GrowVolumeRequest{}
+	mi := &file_holdfast_v1_node_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrowVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrowVolumeRequest) ProtoMessage() {}
+
+func (x *GrowVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_node_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrowVolumeRequest.ProtoReflect.Descriptor instead.
+func (*GrowVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GrowVolumeRequest) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+func (x *GrowVolumeRequest) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+type GrowVolumeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrowVolumeResponse) Reset() {
+	*x = GrowVolumeResponse{}
+	mi := &file_holdfast_v1_node_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrowVolumeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrowVolumeResponse) ProtoMessage() {}
+
+func (x *GrowVolumeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_node_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrowVolumeResponse.ProtoReflect.Descriptor instead.
+func (*GrowVolumeResponse) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{9}
+}
+
+type RevertHeadRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VolumeId      string                 `protobuf:"bytes,1,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	SnapshotId    string                 `protobuf:"bytes,2,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevertHeadRequest) Reset() {
+	*x = RevertHeadRequest{}
+	mi := &file_holdfast_v1_node_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevertHeadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevertHeadRequest) ProtoMessage() {}
+
+func (x *RevertHeadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_node_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevertHeadRequest.ProtoReflect.Descriptor instead.
+func (*RevertHeadRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RevertHeadRequest) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+func (x *RevertHeadRequest) GetSnapshotId() string {
+	if x != nil {
+		return x.SnapshotId
+	}
+	return ""
+}
+
+type RevertHeadResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevertHeadResponse) Reset() {
+	*x = RevertHeadResponse{}
+	mi := &file_holdfast_v1_node_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevertHeadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevertHeadResponse) ProtoMessage() {}
+
+func (x *RevertHeadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_node_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevertHeadResponse.ProtoReflect.Descriptor instead.
+func (*RevertHeadResponse) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{11}
+}
+
+type ResyncVolumeRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	VolumeId string                 `protobuf:"bytes,1,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	// Replicas that can be reached.
+	ReplicaIds    []string `protobuf:"bytes,2,rep,name=replica_ids,json=replicaIds,proto3" json:"replica_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResyncVolumeRequest) Reset() {
+	*x = ResyncVolumeRequest{}
+	mi := &file_holdfast_v1_node_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResyncVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResyncVolumeRequest) ProtoMessage() {}
+
+func (x *ResyncVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_node_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResyncVolumeRequest.ProtoReflect.Descriptor instead.
+func (*ResyncVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ResyncVolumeRequest) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+func (x *ResyncVolumeRequest) GetReplicaIds() []string {
+	if x != nil {
+		return x.ReplicaIds
+	}
+	return nil
+}
+
+type ResyncVolumeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResyncVolumeResponse) Reset() {
+	*x = ResyncVolumeResponse{}
+	mi := &file_holdfast_v1_node_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResyncVolumeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResyncVolumeResponse) ProtoMessage() {}
+
+func (x *ResyncVolumeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_node_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResyncVolumeResponse.ProtoReflect.Descriptor instead.
+func (*ResyncVolumeResponse) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{13}
+}
+
+type GetSnapshotUsageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ReplicaId     string                 `protobuf:"bytes,1,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
+	SnapshotIds   []string               `protobuf:"bytes,2,rep,name=snapshot_ids,json=snapshotIds,proto3" json:"snapshot_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSnapshotUsageRequest) Reset() {
+	*x = GetSnapshotUsageRequest{}
+	mi := &file_holdfast_v1_node_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSnapshotUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSnapshotUsageRequest) ProtoMessage() {}
+
+func (x *GetSnapshotUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_node_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSnapshotUsageRequest.ProtoReflect.Descriptor instead.
+func (*GetSnapshotUsageRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GetSnapshotUsageRequest) GetReplicaId() string {
+	if x != nil {
+		return x.ReplicaId
+	}
+	return ""
+}
+
+func (x *GetSnapshotUsageRequest) GetSnapshotIds() []string {
+	if x != nil {
+		return x.SnapshotIds
+	}
+	return nil
+}
+
+type GetSnapshotUsageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of the request; empty ones for what the replica does not hold.
+	Usages        []*SnapshotUsage `protobuf:"bytes,1,rep,name=usages,proto3" json:"usages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSnapshotUsageResponse) Reset() {
+	*x = GetSnapshotUsageResponse{}
+	mi := &file_holdfast_v1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSnapshotUsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSnapshotUsageResponse) ProtoMessage() {}
+
+func (x *GetSnapshotUsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSnapshotUsageResponse.ProtoReflect.Descriptor instead.
+func (*GetSnapshotUsageResponse) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GetSnapshotUsageResponse) GetUsages() []*SnapshotUsage {
+	if x != nil {
+		return x.Usages
+	}
+	return nil
+}
+
+type GetVolumeUsageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ReplicaId     string                 `protobuf:"bytes,1,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetVolumeUsageRequest) Reset() {
+	*x = GetVolumeUsageRequest{}
+	mi := &file_holdfast_v1_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetVolumeUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetVolumeUsageRequest) ProtoMessage() {}
+
+func (x *GetVolumeUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetVolumeUsageRequest.ProtoReflect.Descriptor instead.
+func (*GetVolumeUsageRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetVolumeUsageRequest) GetReplicaId() string {
+	if x != nil {
+		return x.ReplicaId
+	}
+	return ""
+}
+
 type ListReplicasRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty for all.
@@ -286,7 +789,7 @@ type ListReplicasRequest struct {
 
 func (x *ListReplicasRequest) Reset() {
 	*x = ListReplicasRequest{}
-	mi := &file_holdfast_v1_node_proto_msgTypes[6]
+	mi := &file_holdfast_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -298,7 +801,7 @@ func (x *ListReplicasRequest) String() string {
 func (*ListReplicasRequest) ProtoMessage() {}
 
 func (x *ListReplicasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_node_proto_msgTypes[6]
+	mi := &file_holdfast_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -311,7 +814,7 @@ func (x *ListReplicasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicasRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicasRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListReplicasRequest) GetVolumeId() string {
@@ -330,7 +833,7 @@ type ListReplicasResponse struct {
 
 func (x *ListReplicasResponse) Reset() {
 	*x = ListReplicasResponse{}
-	mi := &file_holdfast_v1_node_proto_msgTypes[7]
+	mi := &file_holdfast_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -342,7 +845,7 @@ func (x *ListReplicasResponse) String() string {
 func (*ListReplicasResponse) ProtoMessage() {}
 
 func (x *ListReplicasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_node_proto_msgTypes[7]
+	mi := &file_holdfast_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -355,7 +858,7 @@ func (x *ListReplicasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicasResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicasResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListReplicasResponse) GetReplicas() []*ReplicaInfo {
@@ -384,7 +887,7 @@ type ReplicaInfo struct {
 
 func (x *ReplicaInfo) Reset() {
 	*x = ReplicaInfo{}
-	mi := &file_holdfast_v1_node_proto_msgTypes[8]
+	mi := &file_holdfast_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -396,7 +899,7 @@ func (x *ReplicaInfo) String() string {
 func (*ReplicaInfo) ProtoMessage() {}
 
 func (x *ReplicaInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_node_proto_msgTypes[8]
+	mi := &file_holdfast_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -409,7 +912,7 @@ func (x *ReplicaInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaInfo.ProtoReflect.Descriptor instead.
 func (*ReplicaInfo) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_holdfast_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReplicaInfo) GetId() string {
@@ -479,7 +982,7 @@ var File_holdfast_v1_node_proto protoreflect.FileDescriptor
 
 const file_holdfast_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x16holdfast/v1/node.proto\x12\vholdfast.v1\x1a\x19holdfast/v1/cluster.proto\x1a\x18holdfast/v1/volume.proto\"\x10\n" +
+	"\x16holdfast/v1/node.proto\x12\vholdfast.v1\x1a\x19holdfast/v1/cluster.proto\x1a\x1aholdfast/v1/snapshot.proto\x1a\x18holdfast/v1/volume.proto\"\x10\n" +
 	"\x0eGetNodeRequest\"1\n" +
 	"\x12StageVolumeRequest\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\"[\n" +
@@ -491,7 +994,37 @@ const file_holdfast_v1_node_proto_rawDesc = "" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\"\x17\n" +
 	"\x15UnstageVolumeResponse\"/\n" +
 	"\x10GetEngineRequest\x12\x1b\n" +
-	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\"2\n" +
+	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\"m\n" +
+	"\x13TakeSnapshotRequest\x12\x1b\n" +
+	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x1f\n" +
+	"\vsnapshot_id\x18\x02 \x01(\tR\n" +
+	"snapshotId\x12\x18\n" +
+	"\acreated\x18\x03 \x01(\x03R\acreated\"\x16\n" +
+	"\x14TakeSnapshotResponse\"O\n" +
+	"\x11GrowVolumeRequest\x12\x1b\n" +
+	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\"\x14\n" +
+	"\x12GrowVolumeResponse\"Q\n" +
+	"\x11RevertHeadRequest\x12\x1b\n" +
+	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x1f\n" +
+	"\vsnapshot_id\x18\x02 \x01(\tR\n" +
+	"snapshotId\"\x14\n" +
+	"\x12RevertHeadResponse\"S\n" +
+	"\x13ResyncVolumeRequest\x12\x1b\n" +
+	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x1f\n" +
+	"\vreplica_ids\x18\x02 \x03(\tR\n" +
+	"replicaIds\"\x16\n" +
+	"\x14ResyncVolumeResponse\"[\n" +
+	"\x17GetSnapshotUsageRequest\x12\x1d\n" +
+	"\n" +
+	"replica_id\x18\x01 \x01(\tR\treplicaId\x12!\n" +
+	"\fsnapshot_ids\x18\x02 \x03(\tR\vsnapshotIds\"N\n" +
+	"\x18GetSnapshotUsageResponse\x122\n" +
+	"\x06usages\x18\x01 \x03(\v2\x1a.holdfast.v1.SnapshotUsageR\x06usages\"6\n" +
+	"\x15GetVolumeUsageRequest\x12\x1d\n" +
+	"\n" +
+	"replica_id\x18\x01 \x01(\tR\treplicaId\"2\n" +
 	"\x13ListReplicasRequest\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\"L\n" +
 	"\x14ListReplicasResponse\x124\n" +
@@ -509,12 +1042,20 @@ const file_holdfast_v1_node_proto_rawDesc = "" +
 	"logRegions\x12#\n" +
 	"\rdirty_regions\x18\b \x01(\x05R\fdirtyRegions\x12\x1f\n" +
 	"\vexport_name\x18\t \x01(\tR\n" +
-	"exportName2\x8c\x03\n" +
+	"exportName2\x85\a\n" +
 	"\tNodeAgent\x129\n" +
 	"\aGetNode\x12\x1b.holdfast.v1.GetNodeRequest\x1a\x11.holdfast.v1.Node\x12P\n" +
 	"\vStageVolume\x12\x1f.holdfast.v1.StageVolumeRequest\x1a .holdfast.v1.StageVolumeResponse\x12V\n" +
 	"\rUnstageVolume\x12!.holdfast.v1.UnstageVolumeRequest\x1a\".holdfast.v1.UnstageVolumeResponse\x12E\n" +
 	"\tGetEngine\x12\x1d.holdfast.v1.GetEngineRequest\x1a\x19.holdfast.v1.EngineStatus\x12S\n" +
+	"\fTakeSnapshot\x12 .holdfast.v1.TakeSnapshotRequest\x1a!.holdfast.v1.TakeSnapshotResponse\x12M\n" +
+	"\n" +
+	"GrowVolume\x12\x1e.holdfast.v1.GrowVolumeRequest\x1a\x1f.holdfast.v1.GrowVolumeResponse\x12M\n" +
+	"\n" +
+	"RevertHead\x12\x1e.holdfast.v1.RevertHeadRequest\x1a\x1f.holdfast.v1.RevertHeadResponse\x12S\n" +
+	"\fResyncVolume\x12 .holdfast.v1.ResyncVolumeRequest\x1a!.holdfast.v1.ResyncVolumeResponse\x12_\n" +
+	"\x10GetSnapshotUsage\x12$.holdfast.v1.GetSnapshotUsageRequest\x1a%.holdfast.v1.GetSnapshotUsageResponse\x12N\n" +
+	"\x0eGetVolumeUsage\x12\".holdfast.v1.GetVolumeUsageRequest\x1a\x18.holdfast.v1.VolumeUsage\x12S\n" +
 	"\fListReplicas\x12 .holdfast.v1.ListReplicasRequest\x1a!.holdfast.v1.ListReplicasResponseB>Z<github.com/holdfast-io/holdfast/proto/holdfast/v1;holdfastv1b\x06proto3"
 
 var (
@@ -529,37 +1070,63 @@ func file_holdfast_v1_node_proto_rawDescGZIP() []byte {
 	return file_holdfast_v1_node_proto_rawDescData
 }
 
-var file_holdfast_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_holdfast_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_holdfast_v1_node_proto_goTypes = []any{
-	(*GetNodeRequest)(nil),        // 0: holdfast.v1.GetNodeRequest
-	(*StageVolumeRequest)(nil),    // 1: holdfast.v1.StageVolumeRequest
-	(*StageVolumeResponse)(nil),   // 2: holdfast.v1.StageVolumeResponse
-	(*UnstageVolumeRequest)(nil),  // 3: holdfast.v1.UnstageVolumeRequest
-	(*UnstageVolumeResponse)(nil), // 4: holdfast.v1.UnstageVolumeResponse
-	(*GetEngineRequest)(nil),      // 5: holdfast.v1.GetEngineRequest
-	(*ListReplicasRequest)(nil),   // 6: holdfast.v1.ListReplicasRequest
-	(*ListReplicasResponse)(nil),  // 7: holdfast.v1.ListReplicasResponse
-	(*ReplicaInfo)(nil),           // 8: holdfast.v1.ReplicaInfo
-	(*Node)(nil),                  // 9: holdfast.v1.Node
-	(*EngineStatus)(nil),          // 10: holdfast.v1.EngineStatus
+	(*GetNodeRequest)(nil),           // 0: holdfast.v1.GetNodeRequest
+	(*StageVolumeRequest)(nil),       // 1: holdfast.v1.StageVolumeRequest
+	(*StageVolumeResponse)(nil),      // 2: holdfast.v1.StageVolumeResponse
+	(*UnstageVolumeRequest)(nil),     // 3: holdfast.v1.UnstageVolumeRequest
+	(*UnstageVolumeResponse)(nil),    // 4: holdfast.v1.UnstageVolumeResponse
+	(*GetEngineRequest)(nil),         // 5: holdfast.v1.GetEngineRequest
+	(*TakeSnapshotRequest)(nil),      // 6: holdfast.v1.TakeSnapshotRequest
+	(*TakeSnapshotResponse)(nil),     // 7: holdfast.v1.TakeSnapshotResponse
+	(*GrowVolumeRequest)(nil),        // 8: holdfast.v1.GrowVolumeRequest
+	(*GrowVolumeResponse)(nil),       // 9: holdfast.v1.GrowVolumeResponse
+	(*RevertHeadRequest)(nil),        // 10: holdfast.v1.RevertHeadRequest
+	(*RevertHeadResponse)(nil),       // 11: holdfast.v1.RevertHeadResponse
+	(*ResyncVolumeRequest)(nil),      // 12: holdfast.v1.ResyncVolumeRequest
+	(*ResyncVolumeResponse)(nil),     // 13: holdfast.v1.ResyncVolumeResponse
+	(*GetSnapshotUsageRequest)(nil),  // 14: holdfast.v1.GetSnapshotUsageRequest
+	(*GetSnapshotUsageResponse)(nil), // 15: holdfast.v1.GetSnapshotUsageResponse
+	(*GetVolumeUsageRequest)(nil),    // 16: holdfast.v1.GetVolumeUsageRequest
+	(*ListReplicasRequest)(nil),      // 17: holdfast.v1.ListReplicasRequest
+	(*ListReplicasResponse)(nil),     // 18: holdfast.v1.ListReplicasResponse
+	(*ReplicaInfo)(nil),              // 19: holdfast.v1.ReplicaInfo
+	(*SnapshotUsage)(nil),            // 20: holdfast.v1.SnapshotUsage
+	(*Node)(nil),                     // 21: holdfast.v1.Node
+	(*EngineStatus)(nil),             // 22: holdfast.v1.EngineStatus
+	(*VolumeUsage)(nil),              // 23: holdfast.v1.VolumeUsage
 }
 var file_holdfast_v1_node_proto_depIdxs = []int32{
-	8,  // 0: holdfast.v1.ListReplicasResponse.replicas:type_name -> holdfast.v1.ReplicaInfo
-	0,  // 1: holdfast.v1.NodeAgent.GetNode:input_type -> holdfast.v1.GetNodeRequest
-	1,  // 2: holdfast.v1.NodeAgent.StageVolume:input_type -> holdfast.v1.StageVolumeRequest
-	3,  // 3: holdfast.v1.NodeAgent.UnstageVolume:input_type -> holdfast.v1.UnstageVolumeRequest
-	5,  // 4: holdfast.v1.NodeAgent.GetEngine:input_type -> holdfast.v1.GetEngineRequest
-	6,  // 5: holdfast.v1.NodeAgent.ListReplicas:input_type -> holdfast.v1.ListReplicasRequest
-	9,  // 6: holdfast.v1.NodeAgent.GetNode:output_type -> holdfast.v1.Node
-	2,  // 7: holdfast.v1.NodeAgent.StageVolume:output_type -> holdfast.v1.StageVolumeResponse
-	4,  // 8: holdfast.v1.NodeAgent.UnstageVolume:output_type -> holdfast.v1.UnstageVolumeResponse
-	10, // 9: holdfast.v1.NodeAgent.GetEngine:output_type -> holdfast.v1.EngineStatus
-	7,  // 10: holdfast.v1.NodeAgent.ListReplicas:output_type -> holdfast.v1.ListReplicasResponse
-	6,  // [6:11] is the sub-list for method output_type
-	1,  // [1:6] is the sub-list for method input_type
-	1,  // [1:1] is the sub-list for extension type_name
-	1,  // [1:1] is the sub-list for extension extendee
-	0,  // [0:1] is the sub-list for field type_name
+	20, // 0: holdfast.v1.GetSnapshotUsageResponse.usages:type_name -> holdfast.v1.SnapshotUsage
+	19, // 1: holdfast.v1.ListReplicasResponse.replicas:type_name -> holdfast.v1.ReplicaInfo
+	0,  // 2: holdfast.v1.NodeAgent.GetNode:input_type -> holdfast.v1.GetNodeRequest
+	1,  // 3: holdfast.v1.NodeAgent.StageVolume:input_type -> holdfast.v1.StageVolumeRequest
+	3,  // 4: holdfast.v1.NodeAgent.UnstageVolume:input_type -> holdfast.v1.UnstageVolumeRequest
+	5,  // 5: holdfast.v1.NodeAgent.GetEngine:input_type -> holdfast.v1.GetEngineRequest
+	6,  // 6: holdfast.v1.NodeAgent.TakeSnapshot:input_type -> holdfast.v1.TakeSnapshotRequest
+	8,  // 7: holdfast.v1.NodeAgent.GrowVolume:input_type -> holdfast.v1.GrowVolumeRequest
+	10, // 8: holdfast.v1.NodeAgent.RevertHead:input_type -> holdfast.v1.RevertHeadRequest
+	12, // 9: holdfast.v1.NodeAgent.ResyncVolume:input_type -> holdfast.v1.ResyncVolumeRequest
+	14, // 10: holdfast.v1.NodeAgent.GetSnapshotUsage:input_type -> holdfast.v1.GetSnapshotUsageRequest
+	16, // 11: holdfast.v1.NodeAgent.GetVolumeUsage:input_type -> holdfast.v1.GetVolumeUsageRequest
+	17, // 12: holdfast.v1.NodeAgent.ListReplicas:input_type -> holdfast.v1.ListReplicasRequest
+	21, // 13: holdfast.v1.NodeAgent.GetNode:output_type -> holdfast.v1.Node
+	2,  // 14: holdfast.v1.NodeAgent.StageVolume:output_type -> holdfast.v1.StageVolumeResponse
+	4,  // 15: holdfast.v1.NodeAgent.UnstageVolume:output_type -> holdfast.v1.UnstageVolumeResponse
+	22, // 16: holdfast.v1.NodeAgent.GetEngine:output_type -> holdfast.v1.EngineStatus
+	7,  // 17: holdfast.v1.NodeAgent.TakeSnapshot:output_type -> holdfast.v1.TakeSnapshotResponse
+	9,  // 18: holdfast.v1.NodeAgent.GrowVolume:output_type -> holdfast.v1.GrowVolumeResponse
+	11, // 19: holdfast.v1.NodeAgent.RevertHead:output_type -> holdfast.v1.RevertHeadResponse
+	13, // 20: holdfast.v1.NodeAgent.ResyncVolume:output_type -> holdfast.v1.ResyncVolumeResponse
+	15, // 21: holdfast.v1.NodeAgent.GetSnapshotUsage:output_type -> holdfast.v1.GetSnapshotUsageResponse
+	23, // 22: holdfast.v1.NodeAgent.GetVolumeUsage:output_type -> holdfast.v1.VolumeUsage
+	18, // 23: holdfast.v1.NodeAgent.ListReplicas:output_type -> holdfast.v1.ListReplicasResponse
+	13, // [13:24] is the sub-list for method output_type
+	2,  // [2:13] is the sub-list for method input_type
+	2,  // [2:2] is the sub-list for extension type_name
+	2,  // [2:2] is the sub-list for extension extendee
+	0,  // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_holdfast_v1_node_proto_init() }
@@ -568,6 +1135,7 @@ func file_holdfast_v1_node_proto_init() {
 		return
 	}
 	file_holdfast_v1_cluster_proto_init()
+	file_holdfast_v1_snapshot_proto_init()
 	file_holdfast_v1_volume_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -575,7 +1143,7 @@ func file_holdfast_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_v1_node_proto_rawDesc), len(file_holdfast_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

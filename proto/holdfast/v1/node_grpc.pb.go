@@ -18,11 +18,17 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	NodeAgent_GetNode_FullMethodName       = "/holdfast.v1.NodeAgent/GetNode"
-	NodeAgent_StageVolume_FullMethodName   = "/holdfast.v1.NodeAgent/StageVolume"
-	NodeAgent_UnstageVolume_FullMethodName = "/holdfast.v1.NodeAgent/UnstageVolume"
-	NodeAgent_GetEngine_FullMethodName     = "/holdfast.v1.NodeAgent/GetEngine"
-	NodeAgent_ListReplicas_FullMethodName  = "/holdfast.v1.NodeAgent/ListReplicas"
+	NodeAgent_GetNode_FullMethodName          = "/holdfast.v1.NodeAgent/GetNode"
+	NodeAgent_StageVolume_FullMethodName      = "/holdfast.v1.NodeAgent/StageVolume"
+	NodeAgent_UnstageVolume_FullMethodName    = "/holdfast.v1.NodeAgent/UnstageVolume"
+	NodeAgent_GetEngine_FullMethodName        = "/holdfast.v1.NodeAgent/GetEngine"
+	NodeAgent_TakeSnapshot_FullMethodName     = "/holdfast.v1.NodeAgent/TakeSnapshot"
+	NodeAgent_GrowVolume_FullMethodName       = "/holdfast.v1.NodeAgent/GrowVolume"
+	NodeAgent_RevertHead_FullMethodName       = "/holdfast.v1.NodeAgent/RevertHead"
+	NodeAgent_ResyncVolume_FullMethodName     = "/holdfast.v1.NodeAgent/ResyncVolume"
+	NodeAgent_GetSnapshotUsage_FullMethodName = "/holdfast.v1.NodeAgent/GetSnapshotUsage"
+	NodeAgent_GetVolumeUsage_FullMethodName   = "/holdfast.v1.NodeAgent/GetVolumeUsage"
+	NodeAgent_ListReplicas_FullMethodName     = "/holdfast.v1.NodeAgent/ListReplicas"
 )
 
 // NodeAgentClient is the client API for NodeAgent service.
@@ -40,8 +46,26 @@ type NodeAgentClient interface {
 	// UnstageVolume drains, flushes and removes the device, and ends the
 	// attachment. Unstaging what is not staged succeeds.
 	UnstageVolume(ctx context.Context, in *UnstageVolumeRequest, opts ...grpc.CallOption) (*UnstageVolumeResponse, error)
-	// GetEngine reports the engine of a volume staged here.
+	// GetEngine reports the engine of a volume staged or borrowed here.
 	GetEngine(ctx context.Context, in *GetEngineRequest, opts ...grpc.CallOption) (*EngineStatus, error)
+	// TakeSnapshot takes a snapshot whose name is reserved (Snapshots.CreateSnapshot),
+	// by the engine that serves the volume here or, if the volume is published to
+	// nobody, by one without a device.
+	TakeSnapshot(ctx context.Context, in *TakeSnapshotRequest, opts ...grpc.CallOption) (*TakeSnapshotResponse, error)
+	// GrowVolume does what Volumes.ExpandVolume has decided, in the same way, and
+	// answers when the device has the size.
+	GrowVolume(ctx context.Context, in *GrowVolumeRequest, opts ...grpc.CallOption) (*GrowVolumeResponse, error)
+	// RevertHead does what Volumes.RevertVolume has decided, by an engine without a
+	// device, and answers when it is done.
+	RevertHead(ctx context.Context, in *RevertHeadRequest, opts ...grpc.CallOption) (*RevertHeadResponse, error)
+	// ResyncVolume brings replicas of a volume that is published to nobody in sync, by an
+	// engine without a device, and answers when they are. UNAVAILABLE as soon as somebody
+	// wants the volume, or when nothing moves for a while.
+	ResyncVolume(ctx context.Context, in *ResyncVolumeRequest, opts ...grpc.CallOption) (*ResyncVolumeResponse, error)
+	// GetSnapshotUsage tells what snapshots take on a replica of this node.
+	GetSnapshotUsage(ctx context.Context, in *GetSnapshotUsageRequest, opts ...grpc.CallOption) (*GetSnapshotUsageResponse, error)
+	// GetVolumeUsage tells what a volume takes on a replica of this node.
+	GetVolumeUsage(ctx context.Context, in *GetVolumeUsageRequest, opts ...grpc.CallOption) (*VolumeUsage, error)
 	// ListReplicas describes the replicas on this node's disks.
 	ListReplicas(ctx context.Context, in *ListReplicasRequest, opts ...grpc.CallOption) (*ListReplicasResponse, error)
 }
@@ -94,6 +118,66 @@ func (c *nodeAgentClient) GetEngine(ctx context.Context, in *GetEngineRequest, o
 	return out, nil
 }
 
+func (c *nodeAgentClient) TakeSnapshot(ctx context.Context, in *TakeSnapshotRequest, opts ...grpc.CallOption) (*TakeSnapshotResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TakeSnapshotResponse)
+	err := c.cc.Invoke(ctx, NodeAgent_TakeSnapshot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeAgentClient) GrowVolume(ctx context.Context, in *GrowVolumeRequest, opts ...grpc.CallOption) (*GrowVolumeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GrowVolumeResponse)
+	err := c.cc.Invoke(ctx, NodeAgent_GrowVolume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeAgentClient) RevertHead(ctx context.Context, in *RevertHeadRequest, opts ...grpc.CallOption) (*RevertHeadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevertHeadResponse)
+	err := c.cc.Invoke(ctx, NodeAgent_RevertHead_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeAgentClient) ResyncVolume(ctx context.Context, in *ResyncVolumeRequest, opts ...grpc.CallOption) (*ResyncVolumeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResyncVolumeResponse)
+	err := c.cc.Invoke(ctx, NodeAgent_ResyncVolume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeAgentClient) GetSnapshotUsage(ctx context.Context, in *GetSnapshotUsageRequest, opts ...grpc.CallOption) (*GetSnapshotUsageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetSnapshotUsageResponse)
+	err := c.cc.Invoke(ctx, NodeAgent_GetSnapshotUsage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeAgentClient) GetVolumeUsage(ctx context.Context, in *GetVolumeUsageRequest, opts ...grpc.CallOption) (*VolumeUsage, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(VolumeUsage)
+	err := c.cc.Invoke(ctx, NodeAgent_GetVolumeUsage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *nodeAgentClient) ListReplicas(ctx context.Context, in *ListReplicasRequest, opts ...grpc.CallOption) (*ListReplicasResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListReplicasResponse)
@@ -119,8 +203,26 @@ type NodeAgentServer interface {
 	// UnstageVolume drains, flushes and removes the device, and ends the
 	// attachment. Unstaging what is not staged succeeds.
 	UnstageVolume(context.Context, *UnstageVolumeRequest) (*UnstageVolumeResponse, error)
-	// GetEngine reports the engine of a volume staged here.
+	// GetEngine reports the engine of a volume staged or borrowed here.
 	GetEngine(context.Context, *GetEngineRequest) (*EngineStatus, error)
+	// TakeSnapshot takes a snapshot whose name is reserved (Snapshots.CreateSnapshot),
+	// by the engine that serves the volume here or, if the volume is published to
+	// nobody, by one without a device.
+	TakeSnapshot(context.Context, *TakeSnapshotRequest) (*TakeSnapshotResponse, error)
+	// GrowVolume does what Volumes.ExpandVolume has decided, in the same way, and
+	// answers when the device has the size.
+	GrowVolume(context.Context, *GrowVolumeRequest) (*GrowVolumeResponse, error)
+	// RevertHead does what Volumes.RevertVolume has decided, by an engine without a
+	// device, and answers when it is done.
+	RevertHead(context.Context, *RevertHeadRequest) (*RevertHeadResponse, error)
+	// ResyncVolume brings replicas of a volume that is published to nobody in sync, by an
+	// engine without a device, and answers when they are. UNAVAILABLE as soon as somebody
+	// wants the volume, or when nothing moves for a while.
+	ResyncVolume(context.Context, *ResyncVolumeRequest) (*ResyncVolumeResponse, error)
+	// GetSnapshotUsage tells what snapshots take on a replica of this node.
+	GetSnapshotUsage(context.Context, *GetSnapshotUsageRequest) (*GetSnapshotUsageResponse, error)
+	// GetVolumeUsage tells what a volume takes on a replica of this node.
+	GetVolumeUsage(context.Context, *GetVolumeUsageRequest) (*VolumeUsage, error)
 	// ListReplicas describes the replicas on this node's disks.
 	ListReplicas(context.Context, *ListReplicasRequest) (*ListReplicasResponse, error)
 	mustEmbedUnimplementedNodeAgentServer()
@@ -144,6 +246,24 @@ func (UnimplementedNodeAgentServer) UnstageVolume(context.Context, *UnstageVolum
 }
 func (UnimplementedNodeAgentServer) GetEngine(context.Context, *GetEngineRequest) (*EngineStatus, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetEngine not implemented")
+}
+func (UnimplementedNodeAgentServer) TakeSnapshot(context.Context, *TakeSnapshotRequest) (*TakeSnapshotResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TakeSnapshot not implemented")
+}
+func (UnimplementedNodeAgentServer) GrowVolume(context.Context, *GrowVolumeRequest) (*GrowVolumeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GrowVolume not implemented")
+}
+func (UnimplementedNodeAgentServer) RevertHead(context.Context, *RevertHeadRequest) (*RevertHeadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RevertHead not implemented")
+}
+func (UnimplementedNodeAgentServer) ResyncVolume(context.Context, *ResyncVolumeRequest) (*ResyncVolumeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResyncVolume not implemented")
+}
+func (UnimplementedNodeAgentServer) GetSnapshotUsage(context.Context, *GetSnapshotUsageRequest) (*GetSnapshotUsageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSnapshotUsage not implemented")
+}
+func (UnimplementedNodeAgentServer) GetVolumeUsage(context.Context, *GetVolumeUsageRequest) (*VolumeUsage, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetVolumeUsage not implemented")
 }
 func (UnimplementedNodeAgentServer) ListReplicas(context.Context, *ListReplicasRequest) (*ListReplicasResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListReplicas not implemented")
@@ -241,6 +361,114 @@ func _NodeAgent_GetEngine_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeAgent_TakeSnapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TakeSnapshotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeAgentServer).TakeSnapshot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeAgent_TakeSnapshot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeAgentServer).TakeSnapshot(ctx, req.(*TakeSnapshotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeAgent_GrowVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GrowVolumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeAgentServer).GrowVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeAgent_GrowVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeAgentServer).GrowVolume(ctx, req.(*GrowVolumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeAgent_RevertHead_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevertHeadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeAgentServer).RevertHead(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeAgent_RevertHead_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeAgentServer).RevertHead(ctx, req.(*RevertHeadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeAgent_ResyncVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResyncVolumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeAgentServer).ResyncVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeAgent_ResyncVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeAgentServer).ResyncVolume(ctx, req.(*ResyncVolumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeAgent_GetSnapshotUsage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSnapshotUsageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeAgentServer).GetSnapshotUsage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeAgent_GetSnapshotUsage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeAgentServer).GetSnapshotUsage(ctx, req.(*GetSnapshotUsageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeAgent_GetVolumeUsage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetVolumeUsageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeAgentServer).GetVolumeUsage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeAgent_GetVolumeUsage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeAgentServer).GetVolumeUsage(ctx, req.(*GetVolumeUsageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _NodeAgent_ListReplicas_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListReplicasRequest)
 	if err := dec(in); err != nil {
@@ -281,6 +509,30 @@ var NodeAgent_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetEngine",
 			Handler:    _NodeAgent_GetEngine_Handler,
+		},
+		{
+			MethodName: "TakeSnapshot",
+			Handler:    _NodeAgent_TakeSnapshot_Handler,
+		},
+		{
+			MethodName: "GrowVolume",
+			Handler:    _NodeAgent_GrowVolume_Handler,
+		},
+		{
+			MethodName: "RevertHead",
+			Handler:    _NodeAgent_RevertHead_Handler,
+		},
+		{
+			MethodName: "ResyncVolume",
+			Handler:    _NodeAgent_ResyncVolume_Handler,
+		},
+		{
+			MethodName: "GetSnapshotUsage",
+			Handler:    _NodeAgent_GetSnapshotUsage_Handler,
+		},
+		{
+			MethodName: "GetVolumeUsage",
+			Handler:    _NodeAgent_GetVolumeUsage_Handler,
 		},
 		{
 			MethodName: "ListReplicas",

@@ -96,6 +96,8 @@ type DiskReport struct {
 	CapacityBytes int64                  `protobuf:"varint,2,opt,name=capacity_bytes,json=capacityBytes,proto3" json:"capacity_bytes,omitempty"`
 	FreeBytes     int64                  `protobuf:"varint,3,opt,name=free_bytes,json=freeBytes,proto3" json:"free_bytes,omitempty"`
 	Failure       string                 `protobuf:"bytes,4,opt,name=failure,proto3" json:"failure,omitempty"`
+	Warning       string                 `protobuf:"bytes,5,opt,name=warning,proto3" json:"warning,omitempty"`
+	Device        string                 `protobuf:"bytes,6,opt,name=device,proto3" json:"device,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -154,6 +156,20 @@ func (x *DiskReport) GetFreeBytes() int64 {
 func (x *DiskReport) GetFailure() string {
 	if x != nil {
 		return x.Failure
+	}
+	return ""
+}
+
+func (x *DiskReport) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
+}
+
+func (x *DiskReport) GetDevice() string {
+	if x != nil {
+		return x.Device
 	}
 	return ""
 }
@@ -408,14 +424,16 @@ const file_holdfast_v1_peer_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12-\n" +
 	"\x05disks\x18\x03 \x03(\v2\x17.holdfast.v1.DiskReportR\x05disks\x12#\n" +
-	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\"\x85\x01\n" +
+	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\"\xb7\x01\n" +
 	"\n" +
 	"DiskReport\x12\x17\n" +
 	"\adisk_id\x18\x01 \x01(\tR\x06diskId\x12%\n" +
 	"\x0ecapacity_bytes\x18\x02 \x01(\x03R\rcapacityBytes\x12\x1d\n" +
 	"\n" +
 	"free_bytes\x18\x03 \x01(\x03R\tfreeBytes\x12\x18\n" +
-	"\afailure\x18\x04 \x01(\tR\afailure\"0\n" +
+	"\afailure\x18\x04 \x01(\tR\afailure\x12\x18\n" +
+	"\awarning\x18\x05 \x01(\tR\awarning\x12\x16\n" +
+	"\x06device\x18\x06 \x01(\tR\x06device\"0\n" +
 	"\x11HeartbeatResponse\x12\x1b\n" +
 	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"G\n" +
 	"\fApplyRequest\x12\x1d\n" +

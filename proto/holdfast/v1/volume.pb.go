@@ -8,6 +8,7 @@ package holdfastv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -29,6 +30,8 @@ const (
 	Volume_READY    Volume_State = 2
 	// Marked deleted; replicas are being removed.
 	Volume_DELETING Volume_State = 3
+	// In the trash: it is kept and cannot be used.
+	Volume_TRASHED Volume_State = 4
 )
 
 // Enum value maps for Volume_State.
@@ -38,12 +41,14 @@ var (
 		1: "CREATING",
 		2: "READY",
 		3: "DELETING",
+		4: "TRASHED",
 	}
 	Volume_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
 		"CREATING":          1,
 		"READY":             2,
 		"DELETING":          3,
+		"TRASHED":           4,
 	}
 )
 
@@ -71,7 +76,59 @@ func (x Volume_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Volume_State.Descriptor instead.
 func (Volume_State) EnumDescriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{7, 0}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{14, 0}
+}
+
+type ScrubFinding_Kind int32
+
+const (
+	ScrubFinding_KIND_UNSPECIFIED ScrubFinding_Kind = 0
+	ScrubFinding_DAMAGE_REPAIRED  ScrubFinding_Kind = 1
+	ScrubFinding_DATA_LOST        ScrubFinding_Kind = 2
+	ScrubFinding_REPLICAS_DIFFER  ScrubFinding_Kind = 3
+)
+
+// Enum value maps for ScrubFinding_Kind.
+var (
+	ScrubFinding_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "DAMAGE_REPAIRED",
+		2: "DATA_LOST",
+		3: "REPLICAS_DIFFER",
+	}
+	ScrubFinding_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"DAMAGE_REPAIRED":  1,
+		"DATA_LOST":        2,
+		"REPLICAS_DIFFER":  3,
+	}
+)
+
+func (x ScrubFinding_Kind) Enum() *ScrubFinding_Kind {
+	p := new(ScrubFinding_Kind)
+	*p = x
+	return p
+}
+
+func (x ScrubFinding_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ScrubFinding_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_holdfast_v1_volume_proto_enumTypes[1].Descriptor()
+}
+
+func (ScrubFinding_Kind) Type() protoreflect.EnumType {
+	return &file_holdfast_v1_volume_proto_enumTypes[1]
+}
+
+func (x ScrubFinding_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ScrubFinding_Kind.Descriptor instead.
+func (ScrubFinding_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{29, 0}
 }
 
 // Parameters of a volume, fixed at its creation.
@@ -84,10 +141,14 @@ type VolumeParameters struct {
 	// Disk class ("nvme", "ssd", "hdd"); empty for any.
 	DiskClass string `protobuf:"bytes,3,opt,name=disk_class,json=diskClass,proto3" json:"disk_class,omitempty"`
 	// Tags that a disk and its node must have.
-	DiskTags      []string `protobuf:"bytes,4,rep,name=disk_tags,json=diskTags,proto3" json:"disk_tags,omitempty"`
-	NodeTags      []string `protobuf:"bytes,5,rep,name=node_tags,json=nodeTags,proto3" json:"node_tags,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	DiskTags []string `protobuf:"bytes,4,rep,name=disk_tags,json=diskTags,proto3" json:"disk_tags,omitempty"`
+	NodeTags []string `protobuf:"bytes,5,rep,name=node_tags,json=nodeTags,proto3" json:"node_tags,omitempty"`
+	// Snapshots that the volume may have, 1 to 10000; 0 stands for 250.
+	MaxSnapshots int32 `protobuf:"varint,6,opt,name=max_snapshots,json=maxSnapshots,proto3" json:"max_snapshots,omitempty"`
+	// What they may hold; absent for any amount.
+	MaxSnapshotSpace *SpaceLimit `protobuf:"bytes,10,opt,name=max_snapshot_space,json=maxSnapshotSpace,proto3" json:"max_snapshot_space,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *VolumeParameters) Reset() {
@@ -155,18 +216,90 @@ func (x *VolumeParameters) GetNodeTags() []string {
 	return nil
 }
 
-type CreateVolumeRequest struct {
+func (x *VolumeParameters) GetMaxSnapshots() int32 {
+	if x != nil {
+		return x.MaxSnapshots
+	}
+	return 0
+}
+
+func (x *VolumeParameters) GetMaxSnapshotSpace() *SpaceLimit {
+	if x != nil {
+		return x.MaxSnapshotSpace
+	}
+	return nil
+}
+
+// SpaceLimit is a number of bytes or, if percent is set, a part of the size of the
+// volume, 1 to 1000. An empty one is no limit.
+type SpaceLimit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	SizeBytes     int64                  `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	Parameters    *VolumeParameters      `protobuf:"bytes,3,opt,name=parameters,proto3" json:"parameters,omitempty"`
+	Bytes         int64                  `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Percent       int32                  `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
+func (x *SpaceLimit) Reset() {
+	*x = SpaceLimit{}
+	mi := &file_holdfast_v1_volume_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpaceLimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpaceLimit) ProtoMessage() {}
+
+func (x *SpaceLimit) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_volume_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpaceLimit.ProtoReflect.Descriptor instead.
+func (*SpaceLimit) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SpaceLimit) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *SpaceLimit) GetPercent() int32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+type CreateVolumeRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Name       string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	SizeBytes  int64                  `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Parameters *VolumeParameters      `protobuf:"bytes,3,opt,name=parameters,proto3" json:"parameters,omitempty"`
+	// What the volume begins with: a snapshot, or a volume as it is now. At most one
+	// is set; size_bytes must not be below its size.
+	SourceSnapshotId string `protobuf:"bytes,4,opt,name=source_snapshot_id,json=sourceSnapshotId,proto3" json:"source_snapshot_id,omitempty"`
+	SourceVolumeId   string `protobuf:"bytes,5,opt,name=source_volume_id,json=sourceVolumeId,proto3" json:"source_volume_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
 func (x *CreateVolumeRequest) Reset() {
 	*x = CreateVolumeRequest{}
-	mi := &file_holdfast_v1_volume_proto_msgTypes[1]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -178,7 +311,7 @@ func (x *CreateVolumeRequest) String() string {
 func (*CreateVolumeRequest) ProtoMessage() {}
 
 func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_volume_proto_msgTypes[1]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -191,7 +324,7 @@ func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVolumeRequest.ProtoReflect.Descriptor instead.
 func (*CreateVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{1}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *CreateVolumeRequest) GetName() string {
@@ -215,16 +348,200 @@ func (x *CreateVolumeRequest) GetParameters() *VolumeParameters {
 	return nil
 }
 
-type DeleteVolumeRequest struct {
+func (x *CreateVolumeRequest) GetSourceSnapshotId() string {
+	if x != nil {
+		return x.SourceSnapshotId
+	}
+	return ""
+}
+
+func (x *CreateVolumeRequest) GetSourceVolumeId() string {
+	if x != nil {
+		return x.SourceVolumeId
+	}
+	return ""
+}
+
+type ExpandVolumeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	SizeBytes     int64                  `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExpandVolumeRequest) Reset() {
+	*x = ExpandVolumeRequest{}
+	mi := &file_holdfast_v1_volume_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExpandVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExpandVolumeRequest) ProtoMessage() {}
+
+func (x *ExpandVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_volume_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExpandVolumeRequest.ProtoReflect.Descriptor instead.
+func (*ExpandVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ExpandVolumeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ExpandVolumeRequest) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+type RevertVolumeRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	SnapshotId string                 `protobuf:"bytes,2,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	// What the volume is now is lost, instead of being kept as a snapshot.
+	DiscardHead   bool `protobuf:"varint,3,opt,name=discard_head,json=discardHead,proto3" json:"discard_head,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevertVolumeRequest) Reset() {
+	*x = RevertVolumeRequest{}
+	mi := &file_holdfast_v1_volume_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevertVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevertVolumeRequest) ProtoMessage() {}
+
+func (x *RevertVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_volume_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevertVolumeRequest.ProtoReflect.Descriptor instead.
+func (*RevertVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RevertVolumeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RevertVolumeRequest) GetSnapshotId() string {
+	if x != nil {
+		return x.SnapshotId
+	}
+	return ""
+}
+
+func (x *RevertVolumeRequest) GetDiscardHead() bool {
+	if x != nil {
+		return x.DiscardHead
+	}
+	return false
+}
+
+type SetVolumeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Absent to leave it as it is, empty for no limit.
+	MaxSnapshotSpace *SpaceLimit `protobuf:"bytes,2,opt,name=max_snapshot_space,json=maxSnapshotSpace,proto3" json:"max_snapshot_space,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SetVolumeRequest) Reset() {
+	*x = SetVolumeRequest{}
+	mi := &file_holdfast_v1_volume_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetVolumeRequest) ProtoMessage() {}
+
+func (x *SetVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_volume_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetVolumeRequest.ProtoReflect.Descriptor instead.
+func (*SetVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SetVolumeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SetVolumeRequest) GetMaxSnapshotSpace() *SpaceLimit {
+	if x != nil {
+		return x.MaxSnapshotSpace
+	}
+	return nil
+}
+
+type DeleteVolumeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Refuse with FAILED_PRECONDITION if it has snapshots, also one that is being taken.
+	OnlyWithoutSnapshots bool `protobuf:"varint,10,opt,name=only_without_snapshots,json=onlyWithoutSnapshots,proto3" json:"only_without_snapshots,omitempty"`
+	// For good, past the trash, also if it is there already.
+	Purge         bool `protobuf:"varint,11,opt,name=purge,proto3" json:"purge,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteVolumeRequest) Reset() {
 	*x = DeleteVolumeRequest{}
-	mi := &file_holdfast_v1_volume_proto_msgTypes[2]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -236,7 +553,7 @@ func (x *DeleteVolumeRequest) String() string {
 func (*DeleteVolumeRequest) ProtoMessage() {}
 
 func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_volume_proto_msgTypes[2]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -249,7 +566,7 @@ func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{2}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DeleteVolumeRequest) GetId() string {
@@ -259,15 +576,31 @@ func (x *DeleteVolumeRequest) GetId() string {
 	return ""
 }
 
+func (x *DeleteVolumeRequest) GetOnlyWithoutSnapshots() bool {
+	if x != nil {
+		return x.OnlyWithoutSnapshots
+	}
+	return false
+}
+
+func (x *DeleteVolumeRequest) GetPurge() bool {
+	if x != nil {
+		return x.Purge
+	}
+	return false
+}
+
 type DeleteVolumeResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it is deleted for good, if it went to the trash or was there; else absent.
+	PurgedAt      *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=purged_at,json=purgedAt,proto3" json:"purged_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteVolumeResponse) Reset() {
 	*x = DeleteVolumeResponse{}
-	mi := &file_holdfast_v1_volume_proto_msgTypes[3]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -279,7 +612,7 @@ func (x *DeleteVolumeResponse) String() string {
 func (*DeleteVolumeResponse) ProtoMessage() {}
 
 func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_volume_proto_msgTypes[3]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -292,20 +625,162 @@ func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{3}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DeleteVolumeResponse) GetPurgedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PurgedAt
+	}
+	return nil
+}
+
+type RestoreVolumeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The name that it is to have; empty for the one it had.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreVolumeRequest) Reset() {
+	*x = RestoreVolumeRequest{}
+	mi := &file_holdfast_v1_volume_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreVolumeRequest) ProtoMessage() {}
+
+func (x *RestoreVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_volume_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreVolumeRequest.ProtoReflect.Descriptor instead.
+func (*RestoreVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RestoreVolumeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RestoreVolumeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type PurgeVolumeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeVolumeRequest) Reset() {
+	*x = PurgeVolumeRequest{}
+	mi := &file_holdfast_v1_volume_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeVolumeRequest) ProtoMessage() {}
+
+func (x *PurgeVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_volume_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeVolumeRequest.ProtoReflect.Descriptor instead.
+func (*PurgeVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PurgeVolumeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type PurgeVolumeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeVolumeResponse) Reset() {
+	*x = PurgeVolumeResponse{}
+	mi := &file_holdfast_v1_volume_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeVolumeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeVolumeResponse) ProtoMessage() {}
+
+func (x *PurgeVolumeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_volume_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeVolumeResponse.ProtoReflect.Descriptor instead.
+func (*PurgeVolumeResponse) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{10}
 }
 
 type GetVolumeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Fill usage in, which takes time in proportion to what its snapshots hold.
+	WithUsage     bool `protobuf:"varint,10,opt,name=with_usage,json=withUsage,proto3" json:"with_usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetVolumeRequest) Reset() {
 	*x = GetVolumeRequest{}
-	mi := &file_holdfast_v1_volume_proto_msgTypes[4]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -317,7 +792,7 @@ func (x *GetVolumeRequest) String() string {
 func (*GetVolumeRequest) ProtoMessage() {}
 
 func (x *GetVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_volume_proto_msgTypes[4]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -330,7 +805,7 @@ func (x *GetVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVolumeRequest.ProtoReflect.Descriptor instead.
 func (*GetVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{4}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetVolumeRequest) GetId() string {
@@ -347,19 +822,29 @@ func (x *GetVolumeRequest) GetName() string {
 	return ""
 }
 
+func (x *GetVolumeRequest) GetWithUsage() bool {
+	if x != nil {
+		return x.WithUsage
+	}
+	return false
+}
+
 type ListVolumesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most this many; 0 for all.
 	MaxEntries int32 `protobuf:"varint,1,opt,name=max_entries,json=maxEntries,proto3" json:"max_entries,omitempty"`
 	// Empty, or next_token of an earlier answer.
 	StartingToken string `protobuf:"bytes,2,opt,name=starting_token,json=startingToken,proto3" json:"starting_token,omitempty"`
+	WithUsage     bool   `protobuf:"varint,10,opt,name=with_usage,json=withUsage,proto3" json:"with_usage,omitempty"`
+	// Those in the trash, and no others.
+	Trash         bool `protobuf:"varint,11,opt,name=trash,proto3" json:"trash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_holdfast_v1_volume_proto_msgTypes[5]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -371,7 +856,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_volume_proto_msgTypes[5]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -384,7 +869,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{5}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListVolumesRequest) GetMaxEntries() int32 {
@@ -401,6 +886,20 @@ func (x *ListVolumesRequest) GetStartingToken() string {
 	return ""
 }
 
+func (x *ListVolumesRequest) GetWithUsage() bool {
+	if x != nil {
+		return x.WithUsage
+	}
+	return false
+}
+
+func (x *ListVolumesRequest) GetTrash() bool {
+	if x != nil {
+		return x.Trash
+	}
+	return false
+}
+
 type ListVolumesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Volumes       []*Volume              `protobuf:"bytes,1,rep,name=volumes,proto3" json:"volumes,omitempty"`
@@ -411,7 +910,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_holdfast_v1_volume_proto_msgTypes[6]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +922,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_volume_proto_msgTypes[6]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +935,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{6}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListVolumesResponse) GetVolumes() []*Volume {
@@ -469,14 +968,33 @@ type Volume struct {
 	Revision     uint64 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
 	// As the serving engine reports it; absent if there is none or it cannot be
 	// reached.
-	Engine        *EngineStatus `protobuf:"bytes,11,opt,name=engine,proto3" json:"engine,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Engine *EngineStatus `protobuf:"bytes,11,opt,name=engine,proto3" json:"engine,omitempty"`
+	// What it was made from; empty if it began as zeros.
+	SourceSnapshotId string `protobuf:"bytes,12,opt,name=source_snapshot_id,json=sourceSnapshotId,proto3" json:"source_snapshot_id,omitempty"`
+	SourceVolumeId   string `protobuf:"bytes,13,opt,name=source_volume_id,json=sourceVolumeId,proto3" json:"source_volume_id,omitempty"`
+	// The size that it is being expanded to; 0 if it is not.
+	ExpandingToBytes int64 `protobuf:"varint,14,opt,name=expanding_to_bytes,json=expandingToBytes,proto3" json:"expanding_to_bytes,omitempty"`
+	SnapshotCount    int32 `protobuf:"varint,15,opt,name=snapshot_count,json=snapshotCount,proto3" json:"snapshot_count,omitempty"`
+	// How it was verified.
+	Scrub *ScrubStatus `protobuf:"bytes,20,opt,name=scrub,proto3" json:"scrub,omitempty"`
+	// The revert that is under way, or was the last thing that was done; absent
+	// otherwise.
+	Revert *RevertStatus `protobuf:"bytes,25,opt,name=revert,proto3" json:"revert,omitempty"`
+	// When it was put into the trash, and when it is deleted for good; absent unless it
+	// is there.
+	TrashedAt *timestamppb.Timestamp `protobuf:"bytes,30,opt,name=trashed_at,json=trashedAt,proto3" json:"trashed_at,omitempty"`
+	PurgedAt  *timestamppb.Timestamp `protobuf:"bytes,31,opt,name=purged_at,json=purgedAt,proto3" json:"purged_at,omitempty"`
+	// What it takes; absent if that was not asked for or cannot be had.
+	Usage *VolumeUsage `protobuf:"bytes,32,opt,name=usage,proto3" json:"usage,omitempty"`
+	// What its snapshots may hold now; parameters has what was asked for at its creation.
+	MaxSnapshotSpace *SpaceLimit `protobuf:"bytes,33,opt,name=max_snapshot_space,json=maxSnapshotSpace,proto3" json:"max_snapshot_space,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_holdfast_v1_volume_proto_msgTypes[7]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -488,7 +1006,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_volume_proto_msgTypes[7]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -501,7 +1019,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{7}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Volume) GetId() string {
@@ -581,6 +1099,194 @@ func (x *Volume) GetEngine() *EngineStatus {
 	return nil
 }
 
+func (x *Volume) GetSourceSnapshotId() string {
+	if x != nil {
+		return x.SourceSnapshotId
+	}
+	return ""
+}
+
+func (x *Volume) GetSourceVolumeId() string {
+	if x != nil {
+		return x.SourceVolumeId
+	}
+	return ""
+}
+
+func (x *Volume) GetExpandingToBytes() int64 {
+	if x != nil {
+		return x.ExpandingToBytes
+	}
+	return 0
+}
+
+func (x *Volume) GetSnapshotCount() int32 {
+	if x != nil {
+		return x.SnapshotCount
+	}
+	return 0
+}
+
+func (x *Volume) GetScrub() *ScrubStatus {
+	if x != nil {
+		return x.Scrub
+	}
+	return nil
+}
+
+func (x *Volume) GetRevert() *RevertStatus {
+	if x != nil {
+		return x.Revert
+	}
+	return nil
+}
+
+func (x *Volume) GetTrashedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TrashedAt
+	}
+	return nil
+}
+
+func (x *Volume) GetPurgedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PurgedAt
+	}
+	return nil
+}
+
+func (x *Volume) GetUsage() *VolumeUsage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+func (x *Volume) GetMaxSnapshotSpace() *SpaceLimit {
+	if x != nil {
+		return x.MaxSnapshotSpace
+	}
+	return nil
+}
+
+// RevertStatus is what is known of a revert.
+type RevertStatus struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	SnapshotId string                 `protobuf:"bytes,1,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	// The name of the snapshot that keeps what the volume was; empty if none does.
+	KeptAs string `protobuf:"bytes,2,opt,name=kept_as,json=keptAs,proto3" json:"kept_as,omitempty"`
+	// Done: the volume is what the snapshot was.
+	Done          bool `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevertStatus) Reset() {
+	*x = RevertStatus{}
+	mi := &file_holdfast_v1_volume_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevertStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevertStatus) ProtoMessage() {}
+
+func (x *RevertStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_volume_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevertStatus.ProtoReflect.Descriptor instead.
+func (*RevertStatus) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RevertStatus) GetSnapshotId() string {
+	if x != nil {
+		return x.SnapshotId
+	}
+	return ""
+}
+
+func (x *RevertStatus) GetKeptAs() string {
+	if x != nil {
+		return x.KeptAs
+	}
+	return ""
+}
+
+func (x *RevertStatus) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+// VolumeUsage is what a volume takes on one in-sync replica.
+type VolumeUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All that it takes there, as of its last flush.
+	UsedBytes int64 `protobuf:"varint,1,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
+	// The blocks of 4 KiB that its snapshots hold and it does not any more.
+	SnapshotBytes int64 `protobuf:"varint,2,opt,name=snapshot_bytes,json=snapshotBytes,proto3" json:"snapshot_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeUsage) Reset() {
+	*x = VolumeUsage{}
+	mi := &file_holdfast_v1_volume_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeUsage) ProtoMessage() {}
+
+func (x *VolumeUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_volume_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeUsage.ProtoReflect.Descriptor instead.
+func (*VolumeUsage) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *VolumeUsage) GetUsedBytes() int64 {
+	if x != nil {
+		return x.UsedBytes
+	}
+	return 0
+}
+
+func (x *VolumeUsage) GetSnapshotBytes() int64 {
+	if x != nil {
+		return x.SnapshotBytes
+	}
+	return 0
+}
+
 type Replica struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -588,14 +1294,16 @@ type Replica struct {
 	DiskId string                 `protobuf:"bytes,3,opt,name=disk_id,json=diskId,proto3" json:"disk_id,omitempty"`
 	InSync bool                   `protobuf:"varint,4,opt,name=in_sync,json=inSync,proto3" json:"in_sync,omitempty"`
 	// The replica exists on its disk.
-	Ready         bool `protobuf:"varint,5,opt,name=ready,proto3" json:"ready,omitempty"`
+	Ready bool `protobuf:"varint,5,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Another replica is to take its place.
+	Leaving       bool `protobuf:"varint,6,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_holdfast_v1_volume_proto_msgTypes[8]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +1315,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_volume_proto_msgTypes[8]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +1328,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{8}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Replica) GetId() string {
@@ -658,6 +1366,13 @@ func (x *Replica) GetReady() bool {
 	return false
 }
 
+func (x *Replica) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
+}
+
 // EngineStatus is what the engine of an attached volume says of itself.
 type EngineStatus struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -667,13 +1382,17 @@ type EngineStatus struct {
 	DivergentBytes int64           `protobuf:"varint,3,opt,name=divergent_bytes,json=divergentBytes,proto3" json:"divergent_bytes,omitempty"`
 	Resyncs        []*ResyncStatus `protobuf:"bytes,4,rep,name=resyncs,proto3" json:"resyncs,omitempty"`
 	DevicePath     string          `protobuf:"bytes,5,opt,name=device_path,json=devicePath,proto3" json:"device_path,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How far the scrub under way is; absent if there is none.
+	Scrub *ScrubProgress `protobuf:"bytes,10,opt,name=scrub,proto3" json:"scrub,omitempty"`
+	// How far the revert under way is; absent if there is none here.
+	Revert        *RevertProgress `protobuf:"bytes,15,opt,name=revert,proto3" json:"revert,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EngineStatus) Reset() {
 	*x = EngineStatus{}
-	mi := &file_holdfast_v1_volume_proto_msgTypes[9]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +1404,7 @@ func (x *EngineStatus) String() string {
 func (*EngineStatus) ProtoMessage() {}
 
 func (x *EngineStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_volume_proto_msgTypes[9]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +1417,7 @@ func (x *EngineStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EngineStatus.ProtoReflect.Descriptor instead.
 func (*EngineStatus) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{9}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *EngineStatus) GetServing() bool {
@@ -736,18 +1455,97 @@ func (x *EngineStatus) GetDevicePath() string {
 	return ""
 }
 
+func (x *EngineStatus) GetScrub() *ScrubProgress {
+	if x != nil {
+		return x.Scrub
+	}
+	return nil
+}
+
+func (x *EngineStatus) GetRevert() *RevertProgress {
+	if x != nil {
+		return x.Revert
+	}
+	return nil
+}
+
+// RevertProgress is how far a revert is, in bytes of what may differ.
+type RevertProgress struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	DoneBytes int64                  `protobuf:"varint,1,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
+	// 0 until it is known.
+	TotalBytes int64 `protobuf:"varint,2,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	// Why it does not go on; empty while it does.
+	Trouble       string `protobuf:"bytes,3,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevertProgress) Reset() {
+	*x = RevertProgress{}
+	mi := &file_holdfast_v1_volume_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevertProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevertProgress) ProtoMessage() {}
+
+func (x *RevertProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_volume_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevertProgress.ProtoReflect.Descriptor instead.
+func (*RevertProgress) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RevertProgress) GetDoneBytes() int64 {
+	if x != nil {
+		return x.DoneBytes
+	}
+	return 0
+}
+
+func (x *RevertProgress) GetTotalBytes() int64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *RevertProgress) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
 type ResyncStatus struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	ReplicaId      string                 `protobuf:"bytes,1,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
 	RemainingBytes int64                  `protobuf:"varint,2,opt,name=remaining_bytes,json=remainingBytes,proto3" json:"remaining_bytes,omitempty"`
 	CopiedBytes    int64                  `protobuf:"varint,3,opt,name=copied_bytes,json=copiedBytes,proto3" json:"copied_bytes,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What holds it up, such as a full disk; empty while it goes on.
+	Waits         string `protobuf:"bytes,4,opt,name=waits,proto3" json:"waits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResyncStatus) Reset() {
 	*x = ResyncStatus{}
-	mi := &file_holdfast_v1_volume_proto_msgTypes[10]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +1557,7 @@ func (x *ResyncStatus) String() string {
 func (*ResyncStatus) ProtoMessage() {}
 
 func (x *ResyncStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_volume_proto_msgTypes[10]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +1570,7 @@ func (x *ResyncStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncStatus.ProtoReflect.Descriptor instead.
 func (*ResyncStatus) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{10}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResyncStatus) GetReplicaId() string {
@@ -796,6 +1594,13 @@ func (x *ResyncStatus) GetCopiedBytes() int64 {
 	return 0
 }
 
+func (x *ResyncStatus) GetWaits() string {
+	if x != nil {
+		return x.Waits
+	}
+	return ""
+}
+
 type PublishVolumeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	VolumeId      string                 `protobuf:"bytes,1,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
@@ -806,7 +1611,7 @@ type PublishVolumeRequest struct {
 
 func (x *PublishVolumeRequest) Reset() {
 	*x = PublishVolumeRequest{}
-	mi := &file_holdfast_v1_volume_proto_msgTypes[11]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +1623,7 @@ func (x *PublishVolumeRequest) String() string {
 func (*PublishVolumeRequest) ProtoMessage() {}
 
 func (x *PublishVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_volume_proto_msgTypes[11]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +1636,7 @@ func (x *PublishVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishVolumeRequest.ProtoReflect.Descriptor instead.
 func (*PublishVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{11}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PublishVolumeRequest) GetVolumeId() string {
@@ -856,7 +1661,7 @@ type PublishVolumeResponse struct {
 
 func (x *PublishVolumeResponse) Reset() {
 	*x = PublishVolumeResponse{}
-	mi := &file_holdfast_v1_volume_proto_msgTypes[12]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +1673,7 @@ func (x *PublishVolumeResponse) String() string {
 func (*PublishVolumeResponse) ProtoMessage() {}
 
 func (x *PublishVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_volume_proto_msgTypes[12]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -881,7 +1686,7 @@ func (x *PublishVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishVolumeResponse.ProtoReflect.Descriptor instead.
 func (*PublishVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{12}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{22}
 }
 
 type UnpublishVolumeRequest struct {
@@ -895,7 +1700,7 @@ type UnpublishVolumeRequest struct {
 
 func (x *UnpublishVolumeRequest) Reset() {
 	*x = UnpublishVolumeRequest{}
-	mi := &file_holdfast_v1_volume_proto_msgTypes[13]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +1712,7 @@ func (x *UnpublishVolumeRequest) String() string {
 func (*UnpublishVolumeRequest) ProtoMessage() {}
 
 func (x *UnpublishVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_volume_proto_msgTypes[13]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +1725,7 @@ func (x *UnpublishVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpublishVolumeRequest.ProtoReflect.Descriptor instead.
 func (*UnpublishVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{13}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UnpublishVolumeRequest) GetVolumeId() string {
@@ -945,7 +1750,7 @@ type UnpublishVolumeResponse struct {
 
 func (x *UnpublishVolumeResponse) Reset() {
 	*x = UnpublishVolumeResponse{}
-	mi := &file_holdfast_v1_volume_proto_msgTypes[14]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1762,7 @@ func (x *UnpublishVolumeResponse) String() string {
 func (*UnpublishVolumeResponse) ProtoMessage() {}
 
 func (x *UnpublishVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_volume_proto_msgTypes[14]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1775,7 @@ func (x *UnpublishVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpublishVolumeResponse.ProtoReflect.Descriptor instead.
 func (*UnpublishVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{14}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{24}
 }
 
 type GetCapacityRequest struct {
@@ -984,7 +1789,7 @@ type GetCapacityRequest struct {
 
 func (x *GetCapacityRequest) Reset() {
 	*x = GetCapacityRequest{}
-	mi := &file_holdfast_v1_volume_proto_msgTypes[15]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1801,7 @@ func (x *GetCapacityRequest) String() string {
 func (*GetCapacityRequest) ProtoMessage() {}
 
 func (x *GetCapacityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_volume_proto_msgTypes[15]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1814,7 @@ func (x *GetCapacityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCapacityRequest.ProtoReflect.Descriptor instead.
 func (*GetCapacityRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{15}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetCapacityRequest) GetParameters() *VolumeParameters {
@@ -1038,7 +1843,7 @@ type GetCapacityResponse struct {
 
 func (x *GetCapacityResponse) Reset() {
 	*x = GetCapacityResponse{}
-	mi := &file_holdfast_v1_volume_proto_msgTypes[16]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1855,7 @@ func (x *GetCapacityResponse) String() string {
 func (*GetCapacityResponse) ProtoMessage() {}
 
 func (x *GetCapacityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_volume_proto_msgTypes[16]
+	mi := &file_holdfast_v1_volume_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1868,7 @@ func (x *GetCapacityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCapacityResponse.ProtoReflect.Descriptor instead.
 func (*GetCapacityResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{16}
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetCapacityResponse) GetAvailableBytes() int64 {
@@ -1080,39 +1885,388 @@ func (x *GetCapacityResponse) GetMaximumVolumeBytes() int64 {
 	return 0
 }
 
+type ScrubVolumeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubVolumeRequest) Reset() {
+	*x = ScrubVolumeRequest{}
+	mi := &file_holdfast_v1_volume_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubVolumeRequest) ProtoMessage() {}
+
+func (x *ScrubVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_volume_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubVolumeRequest.ProtoReflect.Descriptor instead.
+func (*ScrubVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ScrubVolumeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// ScrubStatus is what is known of the verification of a volume. A time is absent if
+// that never was.
+type ScrubStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the last walk ended that has read everything on every replica, and when the
+	// last one ended, whatever it covered.
+	VerifiedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=verified_at,json=verifiedAt,proto3" json:"verified_at,omitempty"`
+	EndedAt    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// When a walk was asked for that has not begun.
+	AskedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=asked_at,json=askedAt,proto3" json:"asked_at,omitempty"`
+	// When the walk under way began, and where it was when that was recorded last.
+	BeganAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=began_at,json=beganAt,proto3" json:"began_at,omitempty"`
+	OffsetBytes int64                  `protobuf:"varint,5,opt,name=offset_bytes,json=offsetBytes,proto3" json:"offset_bytes,omitempty"`
+	// Found by the walk under way or, if there is none, the last one: damage that was
+	// repaired from a peer, bytes that no in-sync replica has intact, and bytes that
+	// differ between replicas though their checksums are good.
+	RepairedBytes  int64 `protobuf:"varint,6,opt,name=repaired_bytes,json=repairedBytes,proto3" json:"repaired_bytes,omitempty"`
+	LostBytes      int64 `protobuf:"varint,7,opt,name=lost_bytes,json=lostBytes,proto3" json:"lost_bytes,omitempty"`
+	DifferingBytes int64 `protobuf:"varint,8,opt,name=differing_bytes,json=differingBytes,proto3" json:"differing_bytes,omitempty"`
+	// The newest, oldest first, whether a walk or a client came upon them.
+	Findings      []*ScrubFinding `protobuf:"bytes,9,rep,name=findings,proto3" json:"findings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubStatus) Reset() {
+	*x = ScrubStatus{}
+	mi := &file_holdfast_v1_volume_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubStatus) ProtoMessage() {}
+
+func (x *ScrubStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_volume_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubStatus.ProtoReflect.Descriptor instead.
+func (*ScrubStatus) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ScrubStatus) GetVerifiedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.VerifiedAt
+	}
+	return nil
+}
+
+func (x *ScrubStatus) GetEndedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndedAt
+	}
+	return nil
+}
+
+func (x *ScrubStatus) GetAskedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AskedAt
+	}
+	return nil
+}
+
+func (x *ScrubStatus) GetBeganAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BeganAt
+	}
+	return nil
+}
+
+func (x *ScrubStatus) GetOffsetBytes() int64 {
+	if x != nil {
+		return x.OffsetBytes
+	}
+	return 0
+}
+
+func (x *ScrubStatus) GetRepairedBytes() int64 {
+	if x != nil {
+		return x.RepairedBytes
+	}
+	return 0
+}
+
+func (x *ScrubStatus) GetLostBytes() int64 {
+	if x != nil {
+		return x.LostBytes
+	}
+	return 0
+}
+
+func (x *ScrubStatus) GetDifferingBytes() int64 {
+	if x != nil {
+		return x.DifferingBytes
+	}
+	return 0
+}
+
+func (x *ScrubStatus) GetFindings() []*ScrubFinding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+// ScrubFinding is a place that was not as it should be.
+type ScrubFinding struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Kind      ScrubFinding_Kind      `protobuf:"varint,1,opt,name=kind,proto3,enum=holdfast.v1.ScrubFinding_Kind" json:"kind,omitempty"`
+	FoundAt   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=found_at,json=foundAt,proto3" json:"found_at,omitempty"`
+	ReplicaId string                 `protobuf:"bytes,3,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
+	DiskId    string                 `protobuf:"bytes,4,opt,name=disk_id,json=diskId,proto3" json:"disk_id,omitempty"`
+	// In the volume.
+	OffsetBytes int64 `protobuf:"varint,5,opt,name=offset_bytes,json=offsetBytes,proto3" json:"offset_bytes,omitempty"`
+	LengthBytes int64 `protobuf:"varint,6,opt,name=length_bytes,json=lengthBytes,proto3" json:"length_bytes,omitempty"`
+	// The oldest snapshot that has these bytes; empty for the volume itself. Younger ones
+	// and the volume may have them from it.
+	SnapshotId    string `protobuf:"bytes,7,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubFinding) Reset() {
+	*x = ScrubFinding{}
+	mi := &file_holdfast_v1_volume_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubFinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubFinding) ProtoMessage() {}
+
+func (x *ScrubFinding) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_volume_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubFinding.ProtoReflect.Descriptor instead.
+func (*ScrubFinding) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ScrubFinding) GetKind() ScrubFinding_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return ScrubFinding_KIND_UNSPECIFIED
+}
+
+func (x *ScrubFinding) GetFoundAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FoundAt
+	}
+	return nil
+}
+
+func (x *ScrubFinding) GetReplicaId() string {
+	if x != nil {
+		return x.ReplicaId
+	}
+	return ""
+}
+
+func (x *ScrubFinding) GetDiskId() string {
+	if x != nil {
+		return x.DiskId
+	}
+	return ""
+}
+
+func (x *ScrubFinding) GetOffsetBytes() int64 {
+	if x != nil {
+		return x.OffsetBytes
+	}
+	return 0
+}
+
+func (x *ScrubFinding) GetLengthBytes() int64 {
+	if x != nil {
+		return x.LengthBytes
+	}
+	return 0
+}
+
+func (x *ScrubFinding) GetSnapshotId() string {
+	if x != nil {
+		return x.SnapshotId
+	}
+	return ""
+}
+
+// ScrubProgress is how far an engine is, in bytes of the volume.
+type ScrubProgress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	OffsetBytes   int64                  `protobuf:"varint,1,opt,name=offset_bytes,json=offsetBytes,proto3" json:"offset_bytes,omitempty"`
+	EndBytes      int64                  `protobuf:"varint,2,opt,name=end_bytes,json=endBytes,proto3" json:"end_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubProgress) Reset() {
+	*x = ScrubProgress{}
+	mi := &file_holdfast_v1_volume_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubProgress) ProtoMessage() {}
+
+func (x *ScrubProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_volume_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubProgress.ProtoReflect.Descriptor instead.
+func (*ScrubProgress) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_volume_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ScrubProgress) GetOffsetBytes() int64 {
+	if x != nil {
+		return x.OffsetBytes
+	}
+	return 0
+}
+
+func (x *ScrubProgress) GetEndBytes() int64 {
+	if x != nil {
+		return x.EndBytes
+	}
+	return 0
+}
+
 var File_holdfast_v1_volume_proto protoreflect.FileDescriptor
 
 const file_holdfast_v1_volume_proto_rawDesc = "" +
 	"\n" +
-	"\x18holdfast/v1/volume.proto\x12\vholdfast.v1\"\xa7\x01\n" +
+	"\x18holdfast/v1/volume.proto\x12\vholdfast.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x02\n" +
 	"\x10VolumeParameters\x12\x1a\n" +
 	"\breplicas\x18\x01 \x01(\x05R\breplicas\x12\x1e\n" +
 	"\vmin_in_sync\x18\x02 \x01(\x05R\tminInSync\x12\x1d\n" +
 	"\n" +
 	"disk_class\x18\x03 \x01(\tR\tdiskClass\x12\x1b\n" +
 	"\tdisk_tags\x18\x04 \x03(\tR\bdiskTags\x12\x1b\n" +
-	"\tnode_tags\x18\x05 \x03(\tR\bnodeTags\"\x87\x01\n" +
+	"\tnode_tags\x18\x05 \x03(\tR\bnodeTags\x12#\n" +
+	"\rmax_snapshots\x18\x06 \x01(\x05R\fmaxSnapshots\x12E\n" +
+	"\x12max_snapshot_space\x18\n" +
+	" \x01(\v2\x17.holdfast.v1.SpaceLimitR\x10maxSnapshotSpace\"<\n" +
+	"\n" +
+	"SpaceLimit\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\x05R\apercent\"\xdf\x01\n" +
 	"\x13CreateVolumeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12=\n" +
 	"\n" +
 	"parameters\x18\x03 \x01(\v2\x1d.holdfast.v1.VolumeParametersR\n" +
-	"parameters\"%\n" +
+	"parameters\x12,\n" +
+	"\x12source_snapshot_id\x18\x04 \x01(\tR\x10sourceSnapshotId\x12(\n" +
+	"\x10source_volume_id\x18\x05 \x01(\tR\x0esourceVolumeId\"D\n" +
+	"\x13ExpandVolumeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\"i\n" +
+	"\x13RevertVolumeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
+	"\vsnapshot_id\x18\x02 \x01(\tR\n" +
+	"snapshotId\x12!\n" +
+	"\fdiscard_head\x18\x03 \x01(\bR\vdiscardHead\"i\n" +
+	"\x10SetVolumeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12E\n" +
+	"\x12max_snapshot_space\x18\x02 \x01(\v2\x17.holdfast.v1.SpaceLimitR\x10maxSnapshotSpace\"q\n" +
 	"\x13DeleteVolumeRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x16\n" +
-	"\x14DeleteVolumeResponse\"6\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x124\n" +
+	"\x16only_without_snapshots\x18\n" +
+	" \x01(\bR\x14onlyWithoutSnapshots\x12\x14\n" +
+	"\x05purge\x18\v \x01(\bR\x05purge\"O\n" +
+	"\x14DeleteVolumeResponse\x127\n" +
+	"\tpurged_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bpurgedAt\":\n" +
+	"\x14RestoreVolumeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"$\n" +
+	"\x12PurgeVolumeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
+	"\x13PurgeVolumeResponse\"U\n" +
 	"\x10GetVolumeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\\\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"with_usage\x18\n" +
+	" \x01(\bR\twithUsage\"\x91\x01\n" +
 	"\x12ListVolumesRequest\x12\x1f\n" +
 	"\vmax_entries\x18\x01 \x01(\x05R\n" +
 	"maxEntries\x12%\n" +
-	"\x0estarting_token\x18\x02 \x01(\tR\rstartingToken\"c\n" +
+	"\x0estarting_token\x18\x02 \x01(\tR\rstartingToken\x12\x1d\n" +
+	"\n" +
+	"with_usage\x18\n" +
+	" \x01(\bR\twithUsage\x12\x14\n" +
+	"\x05trash\x18\v \x01(\bR\x05trash\"c\n" +
 	"\x13ListVolumesResponse\x12-\n" +
 	"\avolumes\x18\x01 \x03(\v2\x13.holdfast.v1.VolumeR\avolumes\x12\x1d\n" +
 	"\n" +
-	"next_token\x18\x02 \x01(\tR\tnextToken\"\xea\x03\n" +
+	"next_token\x18\x02 \x01(\tR\tnextToken\"\xf2\a\n" +
 	"\x06Volume\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
@@ -1128,30 +2282,62 @@ const file_holdfast_v1_volume_proto_rawDesc = "" +
 	"\x05epoch\x18\t \x01(\x04R\x05epoch\x12\x1a\n" +
 	"\brevision\x18\n" +
 	" \x01(\x04R\brevision\x121\n" +
-	"\x06engine\x18\v \x01(\v2\x19.holdfast.v1.EngineStatusR\x06engine\"E\n" +
+	"\x06engine\x18\v \x01(\v2\x19.holdfast.v1.EngineStatusR\x06engine\x12,\n" +
+	"\x12source_snapshot_id\x18\f \x01(\tR\x10sourceSnapshotId\x12(\n" +
+	"\x10source_volume_id\x18\r \x01(\tR\x0esourceVolumeId\x12,\n" +
+	"\x12expanding_to_bytes\x18\x0e \x01(\x03R\x10expandingToBytes\x12%\n" +
+	"\x0esnapshot_count\x18\x0f \x01(\x05R\rsnapshotCount\x12.\n" +
+	"\x05scrub\x18\x14 \x01(\v2\x18.holdfast.v1.ScrubStatusR\x05scrub\x121\n" +
+	"\x06revert\x18\x19 \x01(\v2\x19.holdfast.v1.RevertStatusR\x06revert\x129\n" +
+	"\n" +
+	"trashed_at\x18\x1e \x01(\v2\x1a.google.protobuf.TimestampR\ttrashedAt\x127\n" +
+	"\tpurged_at\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampR\bpurgedAt\x12.\n" +
+	"\x05usage\x18  \x01(\v2\x18.holdfast.v1.VolumeUsageR\x05usage\x12E\n" +
+	"\x12max_snapshot_space\x18! \x01(\v2\x17.holdfast.v1.SpaceLimitR\x10maxSnapshotSpace\"R\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bCREATING\x10\x01\x12\t\n" +
 	"\x05READY\x10\x02\x12\f\n" +
-	"\bDELETING\x10\x03\"z\n" +
+	"\bDELETING\x10\x03\x12\v\n" +
+	"\aTRASHED\x10\x04\"\\\n" +
+	"\fRevertStatus\x12\x1f\n" +
+	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
+	"snapshotId\x12\x17\n" +
+	"\akept_as\x18\x02 \x01(\tR\x06keptAs\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\bR\x04done\"S\n" +
+	"\vVolumeUsage\x12\x1d\n" +
+	"\n" +
+	"used_bytes\x18\x01 \x01(\x03R\tusedBytes\x12%\n" +
+	"\x0esnapshot_bytes\x18\x02 \x01(\x03R\rsnapshotBytes\"\x94\x01\n" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x17\n" +
 	"\adisk_id\x18\x03 \x01(\tR\x06diskId\x12\x17\n" +
 	"\ain_sync\x18\x04 \x01(\bR\x06inSync\x12\x14\n" +
-	"\x05ready\x18\x05 \x01(\bR\x05ready\"\xbf\x01\n" +
+	"\x05ready\x18\x05 \x01(\bR\x05ready\x12\x18\n" +
+	"\aleaving\x18\x06 \x01(\bR\aleaving\"\xa6\x02\n" +
 	"\fEngineStatus\x12\x18\n" +
 	"\aserving\x18\x01 \x01(\bR\aserving\x12\x16\n" +
 	"\x06frozen\x18\x02 \x01(\tR\x06frozen\x12'\n" +
 	"\x0fdivergent_bytes\x18\x03 \x01(\x03R\x0edivergentBytes\x123\n" +
 	"\aresyncs\x18\x04 \x03(\v2\x19.holdfast.v1.ResyncStatusR\aresyncs\x12\x1f\n" +
 	"\vdevice_path\x18\x05 \x01(\tR\n" +
-	"devicePath\"y\n" +
+	"devicePath\x120\n" +
+	"\x05scrub\x18\n" +
+	" \x01(\v2\x1a.holdfast.v1.ScrubProgressR\x05scrub\x123\n" +
+	"\x06revert\x18\x0f \x01(\v2\x1b.holdfast.v1.RevertProgressR\x06revert\"j\n" +
+	"\x0eRevertProgress\x12\x1d\n" +
+	"\n" +
+	"done_bytes\x18\x01 \x01(\x03R\tdoneBytes\x12\x1f\n" +
+	"\vtotal_bytes\x18\x02 \x01(\x03R\n" +
+	"totalBytes\x12\x18\n" +
+	"\atrouble\x18\x03 \x01(\tR\atrouble\"\x8f\x01\n" +
 	"\fResyncStatus\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\tR\treplicaId\x12'\n" +
 	"\x0fremaining_bytes\x18\x02 \x01(\x03R\x0eremainingBytes\x12!\n" +
-	"\fcopied_bytes\x18\x03 \x01(\x03R\vcopiedBytes\"L\n" +
+	"\fcopied_bytes\x18\x03 \x01(\x03R\vcopiedBytes\x12\x14\n" +
+	"\x05waits\x18\x04 \x01(\tR\x05waits\"L\n" +
 	"\x14PublishVolumeRequest\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"\x17\n" +
@@ -1167,15 +2353,53 @@ const file_holdfast_v1_volume_proto_rawDesc = "" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"p\n" +
 	"\x13GetCapacityResponse\x12'\n" +
 	"\x0favailable_bytes\x18\x01 \x01(\x03R\x0eavailableBytes\x120\n" +
-	"\x14maximum_volume_bytes\x18\x02 \x01(\x03R\x12maximumVolumeBytes2\xc0\x04\n" +
+	"\x14maximum_volume_bytes\x18\x02 \x01(\x03R\x12maximumVolumeBytes\"$\n" +
+	"\x12ScrubVolumeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xb8\x03\n" +
+	"\vScrubStatus\x12;\n" +
+	"\vverified_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"verifiedAt\x125\n" +
+	"\bended_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x125\n" +
+	"\basked_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aaskedAt\x125\n" +
+	"\bbegan_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\abeganAt\x12!\n" +
+	"\foffset_bytes\x18\x05 \x01(\x03R\voffsetBytes\x12%\n" +
+	"\x0erepaired_bytes\x18\x06 \x01(\x03R\rrepairedBytes\x12\x1d\n" +
+	"\n" +
+	"lost_bytes\x18\a \x01(\x03R\tlostBytes\x12'\n" +
+	"\x0fdiffering_bytes\x18\b \x01(\x03R\x0edifferingBytes\x125\n" +
+	"\bfindings\x18\t \x03(\v2\x19.holdfast.v1.ScrubFindingR\bfindings\"\xef\x02\n" +
+	"\fScrubFinding\x122\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1e.holdfast.v1.ScrubFinding.KindR\x04kind\x125\n" +
+	"\bfound_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\afoundAt\x12\x1d\n" +
+	"\n" +
+	"replica_id\x18\x03 \x01(\tR\treplicaId\x12\x17\n" +
+	"\adisk_id\x18\x04 \x01(\tR\x06diskId\x12!\n" +
+	"\foffset_bytes\x18\x05 \x01(\x03R\voffsetBytes\x12!\n" +
+	"\flength_bytes\x18\x06 \x01(\x03R\vlengthBytes\x12\x1f\n" +
+	"\vsnapshot_id\x18\a \x01(\tR\n" +
+	"snapshotId\"U\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fDAMAGE_REPAIRED\x10\x01\x12\r\n" +
+	"\tDATA_LOST\x10\x02\x12\x13\n" +
+	"\x0fREPLICAS_DIFFER\x10\x03\"O\n" +
+	"\rScrubProgress\x12!\n" +
+	"\foffset_bytes\x18\x01 \x01(\x03R\voffsetBytes\x12\x1b\n" +
+	"\tend_bytes\x18\x02 \x01(\x03R\bendBytes2\xef\a\n" +
 	"\aVolumes\x12E\n" +
 	"\fCreateVolume\x12 .holdfast.v1.CreateVolumeRequest\x1a\x13.holdfast.v1.Volume\x12S\n" +
-	"\fDeleteVolume\x12 .holdfast.v1.DeleteVolumeRequest\x1a!.holdfast.v1.DeleteVolumeResponse\x12?\n" +
+	"\fDeleteVolume\x12 .holdfast.v1.DeleteVolumeRequest\x1a!.holdfast.v1.DeleteVolumeResponse\x12G\n" +
+	"\rRestoreVolume\x12!.holdfast.v1.RestoreVolumeRequest\x1a\x13.holdfast.v1.Volume\x12P\n" +
+	"\vPurgeVolume\x12\x1f.holdfast.v1.PurgeVolumeRequest\x1a .holdfast.v1.PurgeVolumeResponse\x12?\n" +
 	"\tGetVolume\x12\x1d.holdfast.v1.GetVolumeRequest\x1a\x13.holdfast.v1.Volume\x12P\n" +
 	"\vListVolumes\x12\x1f.holdfast.v1.ListVolumesRequest\x1a .holdfast.v1.ListVolumesResponse\x12V\n" +
 	"\rPublishVolume\x12!.holdfast.v1.PublishVolumeRequest\x1a\".holdfast.v1.PublishVolumeResponse\x12\\\n" +
-	"\x0fUnpublishVolume\x12#.holdfast.v1.UnpublishVolumeRequest\x1a$.holdfast.v1.UnpublishVolumeResponse\x12P\n" +
-	"\vGetCapacity\x12\x1f.holdfast.v1.GetCapacityRequest\x1a .holdfast.v1.GetCapacityResponseB>Z<github.com/holdfast-io/holdfast/proto/holdfast/v1;holdfastv1b\x06proto3"
+	"\x0fUnpublishVolume\x12#.holdfast.v1.UnpublishVolumeRequest\x1a$.holdfast.v1.UnpublishVolumeResponse\x12E\n" +
+	"\fExpandVolume\x12 .holdfast.v1.ExpandVolumeRequest\x1a\x13.holdfast.v1.Volume\x12?\n" +
+	"\tSetVolume\x12\x1d.holdfast.v1.SetVolumeRequest\x1a\x13.holdfast.v1.Volume\x12E\n" +
+	"\fRevertVolume\x12 .holdfast.v1.RevertVolumeRequest\x1a\x13.holdfast.v1.Volume\x12P\n" +
+	"\vGetCapacity\x12\x1f.holdfast.v1.GetCapacityRequest\x1a .holdfast.v1.GetCapacityResponse\x12C\n" +
+	"\vScrubVolume\x12\x1f.holdfast.v1.ScrubVolumeRequest\x1a\x13.holdfast.v1.VolumeB>Z<github.com/holdfast-io/holdfast/proto/holdfast/v1;holdfastv1b\x06proto3"
 
 var (
 	file_holdfast_v1_volume_proto_rawDescOnce sync.Once
@@ -1189,56 +2413,102 @@ func file_holdfast_v1_volume_proto_rawDescGZIP() []byte {
 	return file_holdfast_v1_volume_proto_rawDescData
 }
 
-var file_holdfast_v1_volume_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_holdfast_v1_volume_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_holdfast_v1_volume_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_holdfast_v1_volume_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_holdfast_v1_volume_proto_goTypes = []any{
 	(Volume_State)(0),               // 0: holdfast.v1.Volume.State
-	(*VolumeParameters)(nil),        // 1: holdfast.v1.VolumeParameters
-	(*CreateVolumeRequest)(nil),     // 2: holdfast.v1.CreateVolumeRequest
-	(*DeleteVolumeRequest)(nil),     // 3: holdfast.v1.DeleteVolumeRequest
-	(*DeleteVolumeResponse)(nil),    // 4: holdfast.v1.DeleteVolumeResponse
-	(*GetVolumeRequest)(nil),        // 5: holdfast.v1.GetVolumeRequest
-	(*ListVolumesRequest)(nil),      // 6: holdfast.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),     // 7: holdfast.v1.ListVolumesResponse
-	(*Volume)(nil),                  // 8: holdfast.v1.Volume
-	(*Replica)(nil),                 // 9: holdfast.v1.Replica
-	(*EngineStatus)(nil),            // 10: holdfast.v1.EngineStatus
-	(*ResyncStatus)(nil),            // 11: holdfast.v1.ResyncStatus
-	(*PublishVolumeRequest)(nil),    // 12: holdfast.v1.PublishVolumeRequest
-	(*PublishVolumeResponse)(nil),   // 13: holdfast.v1.PublishVolumeResponse
-	(*UnpublishVolumeRequest)(nil),  // 14: holdfast.v1.UnpublishVolumeRequest
-	(*UnpublishVolumeResponse)(nil), // 15: holdfast.v1.UnpublishVolumeResponse
-	(*GetCapacityRequest)(nil),      // 16: holdfast.v1.GetCapacityRequest
-	(*GetCapacityResponse)(nil),     // 17: holdfast.v1.GetCapacityResponse
+	(ScrubFinding_Kind)(0),          // 1: holdfast.v1.ScrubFinding.Kind
+	(*VolumeParameters)(nil),        // 2: holdfast.v1.VolumeParameters
+	(*SpaceLimit)(nil),              // 3: holdfast.v1.SpaceLimit
+	(*CreateVolumeRequest)(nil),     // 4: holdfast.v1.CreateVolumeRequest
+	(*ExpandVolumeRequest)(nil),     // 5: holdfast.v1.ExpandVolumeRequest
+	(*RevertVolumeRequest)(nil),     // 6: holdfast.v1.RevertVolumeRequest
+	(*SetVolumeRequest)(nil),        // 7: holdfast.v1.SetVolumeRequest
+	(*DeleteVolumeRequest)(nil),     // 8: holdfast.v1.DeleteVolumeRequest
+	(*DeleteVolumeResponse)(nil),    // 9: holdfast.v1.DeleteVolumeResponse
+	(*RestoreVolumeRequest)(nil),    // 10: holdfast.v1.RestoreVolumeRequest
+	(*PurgeVolumeRequest)(nil),      // 11: holdfast.v1.PurgeVolumeRequest
+	(*PurgeVolumeResponse)(nil),     // 12: holdfast.v1.PurgeVolumeResponse
+	(*GetVolumeRequest)(nil),        // 13: holdfast.v1.GetVolumeRequest
+	(*ListVolumesRequest)(nil),      // 14: holdfast.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),     // 15: holdfast.v1.ListVolumesResponse
+	(*Volume)(nil),                  // 16: holdfast.v1.Volume
+	(*RevertStatus)(nil),            // 17: holdfast.v1.RevertStatus
+	(*VolumeUsage)(nil),             // 18: holdfast.v1.VolumeUsage
+	(*Replica)(nil),                 // 19: holdfast.v1.Replica
+	(*EngineStatus)(nil),            // 20: holdfast.v1.EngineStatus
+	(*RevertProgress)(nil),          // 21: holdfast.v1.RevertProgress
+	(*ResyncStatus)(nil),            // 22: holdfast.v1.ResyncStatus
+	(*PublishVolumeRequest)(nil),    // 23: holdfast.v1.PublishVolumeRequest
+	(*PublishVolumeResponse)(nil),   // 24: holdfast.v1.PublishVolumeResponse
+	(*UnpublishVolumeRequest)(nil),  // 25: holdfast.v1.UnpublishVolumeRequest
+	(*UnpublishVolumeResponse)(nil), // 26: holdfast.v1.UnpublishVolumeResponse
+	(*GetCapacityRequest)(nil),      // 27: holdfast.v1.GetCapacityRequest
+	(*GetCapacityResponse)(nil),     // 28: holdfast.v1.GetCapacityResponse
+	(*ScrubVolumeRequest)(nil),      // 29: holdfast.v1.ScrubVolumeRequest
+	(*ScrubStatus)(nil),             // 30: holdfast.v1.ScrubStatus
+	(*ScrubFinding)(nil),            // 31: holdfast.v1.ScrubFinding
+	(*ScrubProgress)(nil),           // 32: holdfast.v1.ScrubProgress
+	(*timestamppb.Timestamp)(nil),   // 33: google.protobuf.Timestamp
 }
 var file_holdfast_v1_volume_proto_depIdxs = []int32{
-	1,  // 0: holdfast.v1.CreateVolumeRequest.parameters:type_name -> holdfast.v1.VolumeParameters
-	8,  // 1: holdfast.v1.ListVolumesResponse.volumes:type_name -> holdfast.v1.Volume
-	1,  // 2: holdfast.v1.Volume.parameters:type_name -> holdfast.v1.VolumeParameters
-	0,  // 3: holdfast.v1.Volume.state:type_name -> holdfast.v1.Volume.State
-	9,  // 4: holdfast.v1.Volume.replicas:type_name -> holdfast.v1.Replica
-	10, // 5: holdfast.v1.Volume.engine:type_name -> holdfast.v1.EngineStatus
-	11, // 6: holdfast.v1.EngineStatus.resyncs:type_name -> holdfast.v1.ResyncStatus
-	1,  // 7: holdfast.v1.GetCapacityRequest.parameters:type_name -> holdfast.v1.VolumeParameters
-	2,  // 8: holdfast.v1.Volumes.CreateVolume:input_type -> holdfast.v1.CreateVolumeRequest
-	3,  // 9: holdfast.v1.Volumes.DeleteVolume:input_type -> holdfast.v1.DeleteVolumeRequest
-	5,  // 10: holdfast.v1.Volumes.GetVolume:input_type -> holdfast.v1.GetVolumeRequest
-	6,  // 11: holdfast.v1.Volumes.ListVolumes:input_type -> holdfast.v1.ListVolumesRequest
-	12, // 12: holdfast.v1.Volumes.PublishVolume:input_type -> holdfast.v1.PublishVolumeRequest
-	14, // 13: holdfast.v1.Volumes.UnpublishVolume:input_type -> holdfast.v1.UnpublishVolumeRequest
-	16, // 14: holdfast.v1.Volumes.GetCapacity:input_type -> holdfast.v1.GetCapacityRequest
-	8,  // 15: holdfast.v1.Volumes.CreateVolume:output_type -> holdfast.v1.Volume
-	4,  // 16: holdfast.v1.Volumes.DeleteVolume:output_type -> holdfast.v1.DeleteVolumeResponse
-	8,  // 17: holdfast.v1.Volumes.GetVolume:output_type -> holdfast.v1.Volume
-	7,  // 18: holdfast.v1.Volumes.ListVolumes:output_type -> holdfast.v1.ListVolumesResponse
-	13, // 19: holdfast.v1.Volumes.PublishVolume:output_type -> holdfast.v1.PublishVolumeResponse
-	15, // 20: holdfast.v1.Volumes.UnpublishVolume:output_type -> holdfast.v1.UnpublishVolumeResponse
-	17, // 21: holdfast.v1.Volumes.GetCapacity:output_type -> holdfast.v1.GetCapacityResponse
-	15, // [15:22] is the sub-list for method output_type
-	8,  // [8:15] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	3,  // 0: holdfast.v1.VolumeParameters.max_snapshot_space:type_name -> holdfast.v1.SpaceLimit
+	2,  // 1: holdfast.v1.CreateVolumeRequest.parameters:type_name -> holdfast.v1.VolumeParameters
+	3,  // 2: holdfast.v1.SetVolumeRequest.max_snapshot_space:type_name -> holdfast.v1.SpaceLimit
+	33, // 3: holdfast.v1.DeleteVolumeResponse.purged_at:type_name -> google.protobuf.Timestamp
+	16, // 4: holdfast.v1.ListVolumesResponse.volumes:type_name -> holdfast.v1.Volume
+	2,  // 5: holdfast.v1.Volume.parameters:type_name -> holdfast.v1.VolumeParameters
+	0,  // 6: holdfast.v1.Volume.state:type_name -> holdfast.v1.Volume.State
+	19, // 7: holdfast.v1.Volume.replicas:type_name -> holdfast.v1.Replica
+	20, // 8: holdfast.v1.Volume.engine:type_name -> holdfast.v1.EngineStatus
+	30, // 9: holdfast.v1.Volume.scrub:type_name -> holdfast.v1.ScrubStatus
+	17, // 10: holdfast.v1.Volume.revert:type_name -> holdfast.v1.RevertStatus
+	33, // 11: holdfast.v1.Volume.trashed_at:type_name -> google.protobuf.Timestamp
+	33, // 12: holdfast.v1.Volume.purged_at:type_name -> google.protobuf.Timestamp
+	18, // 13: holdfast.v1.Volume.usage:type_name -> holdfast.v1.VolumeUsage
+	3,  // 14: holdfast.v1.Volume.max_snapshot_space:type_name -> holdfast.v1.SpaceLimit
+	22, // 15: holdfast.v1.EngineStatus.resyncs:type_name -> holdfast.v1.ResyncStatus
+	32, // 16: holdfast.v1.EngineStatus.scrub:type_name -> holdfast.v1.ScrubProgress
+	21, // 17: holdfast.v1.EngineStatus.revert:type_name -> holdfast.v1.RevertProgress
+	2,  // 18: holdfast.v1.GetCapacityRequest.parameters:type_name -> holdfast.v1.VolumeParameters
+	33, // 19: holdfast.v1.ScrubStatus.verified_at:type_name -> google.protobuf.Timestamp
+	33, // 20: holdfast.v1.ScrubStatus.ended_at:type_name -> google.protobuf.Timestamp
+	33, // 21: holdfast.v1.ScrubStatus.asked_at:type_name -> google.protobuf.Timestamp
+	33, // 22: holdfast.v1.ScrubStatus.began_at:type_name -> google.protobuf.Timestamp
+	31, // 23: holdfast.v1.ScrubStatus.findings:type_name -> holdfast.v1.ScrubFinding
+	1,  // 24: holdfast.v1.ScrubFinding.kind:type_name -> holdfast.v1.ScrubFinding.Kind
+	33, // 25: holdfast.v1.ScrubFinding.found_at:type_name -> google.protobuf.Timestamp
+	4,  // 26: holdfast.v1.Volumes.CreateVolume:input_type -> holdfast.v1.CreateVolumeRequest
+	8,  // 27: holdfast.v1.Volumes.DeleteVolume:input_type -> holdfast.v1.DeleteVolumeRequest
+	10, // 28: holdfast.v1.Volumes.RestoreVolume:input_type -> holdfast.v1.RestoreVolumeRequest
+	11, // 29: holdfast.v1.Volumes.PurgeVolume:input_type -> holdfast.v1.PurgeVolumeRequest
+	13, // 30: holdfast.v1.Volumes.GetVolume:input_type -> holdfast.v1.GetVolumeRequest
+	14, // 31: holdfast.v1.Volumes.ListVolumes:input_type -> holdfast.v1.ListVolumesRequest
+	23, // 32: holdfast.v1.Volumes.PublishVolume:input_type -> holdfast.v1.PublishVolumeRequest
+	25, // 33: holdfast.v1.Volumes.UnpublishVolume:input_type -> holdfast.v1.UnpublishVolumeRequest
+	5,  // 34: holdfast.v1.Volumes.ExpandVolume:input_type -> holdfast.v1.ExpandVolumeRequest
+	7,  // 35: holdfast.v1.Volumes.SetVolume:input_type -> holdfast.v1.SetVolumeRequest
+	6,  // 36: holdfast.v1.Volumes.RevertVolume:input_type -> holdfast.v1.RevertVolumeRequest
+	27, // 37: holdfast.v1.Volumes.GetCapacity:input_type -> holdfast.v1.GetCapacityRequest
+	29, // 38: holdfast.v1.Volumes.ScrubVolume:input_type -> holdfast.v1.ScrubVolumeRequest
+	16, // 39: holdfast.v1.Volumes.CreateVolume:output_type -> holdfast.v1.Volume
+	9,  // 40: holdfast.v1.Volumes.DeleteVolume:output_type -> holdfast.v1.DeleteVolumeResponse
+	16, // 41: holdfast.v1.Volumes.RestoreVolume:output_type -> holdfast.v1.Volume
+	12, // 42: holdfast.v1.Volumes.PurgeVolume:output_type -> holdfast.v1.PurgeVolumeResponse
+	16, // 43: holdfast.v1.Volumes.GetVolume:output_type -> holdfast.v1.Volume
+	15, // 44: holdfast.v1.Volumes.ListVolumes:output_type -> holdfast.v1.ListVolumesResponse
+	24, // 45: holdfast.v1.Volumes.PublishVolume:output_type -> holdfast.v1.PublishVolumeResponse
+	26, // 46: holdfast.v1.Volumes.UnpublishVolume:output_type -> holdfast.v1.UnpublishVolumeResponse
+	16, // 47: holdfast.v1.Volumes.ExpandVolume:output_type -> holdfast.v1.Volume
+	16, // 48: holdfast.v1.Volumes.SetVolume:output_type -> holdfast.v1.Volume
+	16, // 49: holdfast.v1.Volumes.RevertVolume:output_type -> holdfast.v1.Volume
+	28, // 50: holdfast.v1.Volumes.GetCapacity:output_type -> holdfast.v1.GetCapacityResponse
+	16, // 51: holdfast.v1.Volumes.ScrubVolume:output_type -> holdfast.v1.Volume
+	39, // [39:52] is the sub-list for method output_type
+	26, // [26:39] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_holdfast_v1_volume_proto_init() }
@@ -1251,8 +2521,8 @@ func file_holdfast_v1_volume_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_v1_volume_proto_rawDesc), len(file_holdfast_v1_volume_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   17,
+			NumEnums:      2,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

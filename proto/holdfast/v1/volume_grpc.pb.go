@@ -20,11 +20,17 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Volumes_CreateVolume_FullMethodName    = "/holdfast.v1.Volumes/CreateVolume"
 	Volumes_DeleteVolume_FullMethodName    = "/holdfast.v1.Volumes/DeleteVolume"
+	Volumes_RestoreVolume_FullMethodName   = "/holdfast.v1.Volumes/RestoreVolume"
+	Volumes_PurgeVolume_FullMethodName     = "/holdfast.v1.Volumes/PurgeVolume"
 	Volumes_GetVolume_FullMethodName       = "/holdfast.v1.Volumes/GetVolume"
 	Volumes_ListVolumes_FullMethodName     = "/holdfast.v1.Volumes/ListVolumes"
 	Volumes_PublishVolume_FullMethodName   = "/holdfast.v1.Volumes/PublishVolume"
 	Volumes_UnpublishVolume_FullMethodName = "/holdfast.v1.Volumes/UnpublishVolume"
+	Volumes_ExpandVolume_FullMethodName    = "/holdfast.v1.Volumes/ExpandVolume"
+	Volumes_SetVolume_FullMethodName       = "/holdfast.v1.Volumes/SetVolume"
+	Volumes_RevertVolume_FullMethodName    = "/holdfast.v1.Volumes/RevertVolume"
 	Volumes_GetCapacity_FullMethodName     = "/holdfast.v1.Volumes/GetCapacity"
+	Volumes_ScrubVolume_FullMethodName     = "/holdfast.v1.Volumes/ScrubVolume"
 )
 
 // VolumesClient is the client API for Volumes service.
@@ -41,12 +47,21 @@ type VolumesClient interface {
 	// others ALREADY_EXISTS.
 	CreateVolume(ctx context.Context, in *CreateVolumeRequest, opts ...grpc.CallOption) (*Volume, error)
 	// DeleteVolume marks a volume and its replicas deleted; the space comes back
-	// as soon as their nodes are there. Deleting what does not exist succeeds.
+	// as soon as their nodes are there. While the cluster keeps a trash, the volume
+	// goes there instead. Deleting what does not exist, or is in the trash, succeeds.
 	// FAILED_PRECONDITION while it is published.
 	DeleteVolume(ctx context.Context, in *DeleteVolumeRequest, opts ...grpc.CallOption) (*DeleteVolumeResponse, error)
-	// GetVolume finds a volume by ID or, if id is empty, by name.
+	// RestoreVolume takes a volume out of the trash. ALREADY_EXISTS if another one has
+	// taken its name, NOT_FOUND if it is not in the trash.
+	RestoreVolume(ctx context.Context, in *RestoreVolumeRequest, opts ...grpc.CallOption) (*Volume, error)
+	// PurgeVolume deletes a volume in the trash for good. FAILED_PRECONDITION while a
+	// volume is being made from one of its snapshots, NOT_FOUND if it is not in the
+	// trash.
+	PurgeVolume(ctx context.Context, in *PurgeVolumeRequest, opts ...grpc.CallOption) (*PurgeVolumeResponse, error)
+	// GetVolume finds a volume by ID or, if id is empty, by name. One in the trash has
+	// no name to be found by.
 	GetVolume(ctx context.Context, in *GetVolumeRequest, opts ...grpc.CallOption) (*Volume, error)
-	// ListVolumes lists volumes by rising ID.
+	// ListVolumes lists volumes by rising ID, those in the trash or all others.
 	ListVolumes(ctx context.Context, in *ListVolumesRequest, opts ...grpc.CallOption) (*ListVolumesResponse, error)
 	// PublishVolume allows a node to stage the volume (CSI ControllerPublish).
 	// FAILED_PRECONDITION while another node has it.
@@ -55,8 +70,25 @@ type VolumesClient interface {
 	// node is asked to unstage it; a node that cannot be reached is fenced by
 	// ending the attachment.
 	UnpublishVolume(ctx context.Context, in *UnpublishVolumeRequest, opts ...grpc.CallOption) (*UnpublishVolumeResponse, error)
+	// ExpandVolume makes a volume larger, online if it is attached, and answers when
+	// its device has the new size. Asking for less than it has is INVALID_ARGUMENT,
+	// for what it has succeeds. UNAVAILABLE while it cannot be done yet.
+	ExpandVolume(ctx context.Context, in *ExpandVolumeRequest, opts ...grpc.CallOption) (*Volume, error)
+	// SetVolume changes what may be changed of a volume.
+	SetVolume(ctx context.Context, in *SetVolumeRequest, opts ...grpc.CallOption) (*Volume, error)
+	// RevertVolume gives a volume the content of one of its snapshots. It answers when
+	// that has begun: what the volume was is kept as a snapshot, and until the end it
+	// cannot be published. Volume.revert tells of the end, EngineStatus.revert how far it
+	// is; it goes on by itself, whatever happens. Repeated, it changes nothing until the
+	// volume was attached again. FAILED_PRECONDITION while it is published, or being
+	// reverted to another snapshot; going back to what was kept is possible.
+	RevertVolume(ctx context.Context, in *RevertVolumeRequest, opts ...grpc.CallOption) (*Volume, error)
 	// GetCapacity tells how large a further volume of these parameters may be.
 	GetCapacity(ctx context.Context, in *GetCapacityRequest, opts ...grpc.CallOption) (*GetCapacityResponse, error)
+	// ScrubVolume asks for a walk that verifies all of a volume, and does not wait for
+	// it. One that is under way is the one. FAILED_PRECONDITION while the volume is not
+	// in use.
+	ScrubVolume(ctx context.Context, in *ScrubVolumeRequest, opts ...grpc.CallOption) (*Volume, error)
 }
 
 type volumesClient struct {
@@ -81,6 +113,26 @@ func (c *volumesClient) DeleteVolume(ctx context.Context, in *DeleteVolumeReques
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeleteVolumeResponse)
 	err := c.cc.Invoke(ctx, Volumes_DeleteVolume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *volumesClient) RestoreVolume(ctx context.Context, in *RestoreVolumeRequest, opts ...grpc.CallOption) (*Volume, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Volume)
+	err := c.cc.Invoke(ctx, Volumes_RestoreVolume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *volumesClient) PurgeVolume(ctx context.Context, in *PurgeVolumeRequest, opts ...grpc.CallOption) (*PurgeVolumeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PurgeVolumeResponse)
+	err := c.cc.Invoke(ctx, Volumes_PurgeVolume_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -127,10 +179,50 @@ func (c *volumesClient) UnpublishVolume(ctx context.Context, in *UnpublishVolume
 	return out, nil
 }
 
+func (c *volumesClient) ExpandVolume(ctx context.Context, in *ExpandVolumeRequest, opts ...grpc.CallOption) (*Volume, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Volume)
+	err := c.cc.Invoke(ctx, Volumes_ExpandVolume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *volumesClient) SetVolume(ctx context.Context, in *SetVolumeRequest, opts ...grpc.CallOption) (*Volume, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Volume)
+	err := c.cc.Invoke(ctx, Volumes_SetVolume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *volumesClient) RevertVolume(ctx context.Context, in *RevertVolumeRequest, opts ...grpc.CallOption) (*Volume, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Volume)
+	err := c.cc.Invoke(ctx, Volumes_RevertVolume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *volumesClient) GetCapacity(ctx context.Context, in *GetCapacityRequest, opts ...grpc.CallOption) (*GetCapacityResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetCapacityResponse)
 	err := c.cc.Invoke(ctx, Volumes_GetCapacity_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *volumesClient) ScrubVolume(ctx context.Context, in *ScrubVolumeRequest, opts ...grpc.CallOption) (*Volume, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Volume)
+	err := c.cc.Invoke(ctx, Volumes_ScrubVolume_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -151,12 +243,21 @@ type VolumesServer interface {
 	// others ALREADY_EXISTS.
 	CreateVolume(context.Context, *CreateVolumeRequest) (*Volume, error)
 	// DeleteVolume marks a volume and its replicas deleted; the space comes back
-	// as soon as their nodes are there. Deleting what does not exist succeeds.
+	// as soon as their nodes are there. While the cluster keeps a trash, the volume
+	// goes there instead. Deleting what does not exist, or is in the trash, succeeds.
 	// FAILED_PRECONDITION while it is published.
 	DeleteVolume(context.Context, *DeleteVolumeRequest) (*DeleteVolumeResponse, error)
-	// GetVolume finds a volume by ID or, if id is empty, by name.
+	// RestoreVolume takes a volume out of the trash. ALREADY_EXISTS if another one has
+	// taken its name, NOT_FOUND if it is not in the trash.
+	RestoreVolume(context.Context, *RestoreVolumeRequest) (*Volume, error)
+	// PurgeVolume deletes a volume in the trash for good. FAILED_PRECONDITION while a
+	// volume is being made from one of its snapshots, NOT_FOUND if it is not in the
+	// trash.
+	PurgeVolume(context.Context, *PurgeVolumeRequest) (*PurgeVolumeResponse, error)
+	// GetVolume finds a volume by ID or, if id is empty, by name. One in the trash has
+	// no name to be found by.
 	GetVolume(context.Context, *GetVolumeRequest) (*Volume, error)
-	// ListVolumes lists volumes by rising ID.
+	// ListVolumes lists volumes by rising ID, those in the trash or all others.
 	ListVolumes(context.Context, *ListVolumesRequest) (*ListVolumesResponse, error)
 	// PublishVolume allows a node to stage the volume (CSI ControllerPublish).
 	// FAILED_PRECONDITION while another node has it.
@@ -165,8 +266,25 @@ type VolumesServer interface {
 	// node is asked to unstage it; a node that cannot be reached is fenced by
 	// ending the attachment.
 	UnpublishVolume(context.Context, *UnpublishVolumeRequest) (*UnpublishVolumeResponse, error)
+	// ExpandVolume makes a volume larger, online if it is attached, and answers when
+	// its device has the new size. Asking for less than it has is INVALID_ARGUMENT,
+	// for what it has succeeds. UNAVAILABLE while it cannot be done yet.
+	ExpandVolume(context.Context, *ExpandVolumeRequest) (*Volume, error)
+	// SetVolume changes what may be changed of a volume.
+	SetVolume(context.Context, *SetVolumeRequest) (*Volume, error)
+	// RevertVolume gives a volume the content of one of its snapshots. It answers when
+	// that has begun: what the volume was is kept as a snapshot, and until the end it
+	// cannot be published. Volume.revert tells of the end, EngineStatus.revert how far it
+	// is; it goes on by itself, whatever happens. Repeated, it changes nothing until the
+	// volume was attached again. FAILED_PRECONDITION while it is published, or being
+	// reverted to another snapshot; going back to what was kept is possible.
+	RevertVolume(context.Context, *RevertVolumeRequest) (*Volume, error)
 	// GetCapacity tells how large a further volume of these parameters may be.
 	GetCapacity(context.Context, *GetCapacityRequest) (*GetCapacityResponse, error)
+	// ScrubVolume asks for a walk that verifies all of a volume, and does not wait for
+	// it. One that is under way is the one. FAILED_PRECONDITION while the volume is not
+	// in use.
+	ScrubVolume(context.Context, *ScrubVolumeRequest) (*Volume, error)
 	mustEmbedUnimplementedVolumesServer()
 }
 
@@ -183,6 +301,12 @@ func (UnimplementedVolumesServer) CreateVolume(context.Context, *CreateVolumeReq
 func (UnimplementedVolumesServer) DeleteVolume(context.Context, *DeleteVolumeRequest) (*DeleteVolumeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteVolume not implemented")
 }
+func (UnimplementedVolumesServer) RestoreVolume(context.Context, *RestoreVolumeRequest) (*Volume, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestoreVolume not implemented")
+}
+func (UnimplementedVolumesServer) PurgeVolume(context.Context, *PurgeVolumeRequest) (*PurgeVolumeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PurgeVolume not implemented")
+}
 func (UnimplementedVolumesServer) GetVolume(context.Context, *GetVolumeRequest) (*Volume, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetVolume not implemented")
 }
@@ -195,8 +319,20 @@ func (UnimplementedVolumesServer) PublishVolume(context.Context, *PublishVolumeR
 func (UnimplementedVolumesServer) UnpublishVolume(context.Context, *UnpublishVolumeRequest) (*UnpublishVolumeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UnpublishVolume not implemented")
 }
+func (UnimplementedVolumesServer) ExpandVolume(context.Context, *ExpandVolumeRequest) (*Volume, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExpandVolume not implemented")
+}
+func (UnimplementedVolumesServer) SetVolume(context.Context, *SetVolumeRequest) (*Volume, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetVolume not implemented")
+}
+func (UnimplementedVolumesServer) RevertVolume(context.Context, *RevertVolumeRequest) (*Volume, error) {
+	return nil, status.Error(codes.Unimplemented, "method RevertVolume not implemented")
+}
 func (UnimplementedVolumesServer) GetCapacity(context.Context, *GetCapacityRequest) (*GetCapacityResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetCapacity not implemented")
+}
+func (UnimplementedVolumesServer) ScrubVolume(context.Context, *ScrubVolumeRequest) (*Volume, error) {
+	return nil, status.Error(codes.Unimplemented, "method ScrubVolume not implemented")
 }
 func (UnimplementedVolumesServer) mustEmbedUnimplementedVolumesServer() {}
 func (UnimplementedVolumesServer) testEmbeddedByValue()                 {}
@@ -251,6 +387,42 @@ func _Volumes_DeleteVolume_Handler(srv interface{}, ctx context.Context, dec fun
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(VolumesServer).DeleteVolume(ctx, req.(*DeleteVolumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Volumes_RestoreVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreVolumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VolumesServer).RestoreVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Volumes_RestoreVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VolumesServer).RestoreVolume(ctx, req.(*RestoreVolumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Volumes_PurgeVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PurgeVolumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VolumesServer).PurgeVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Volumes_PurgeVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VolumesServer).PurgeVolume(ctx, req.(*PurgeVolumeRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -327,6 +499,60 @@ func _Volumes_UnpublishVolume_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Volumes_ExpandVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExpandVolumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VolumesServer).ExpandVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Volumes_ExpandVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VolumesServer).ExpandVolume(ctx, req.(*ExpandVolumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Volumes_SetVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetVolumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VolumesServer).SetVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Volumes_SetVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VolumesServer).SetVolume(ctx, req.(*SetVolumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Volumes_RevertVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevertVolumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VolumesServer).RevertVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Volumes_RevertVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VolumesServer).RevertVolume(ctx, req.(*RevertVolumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Volumes_GetCapacity_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetCapacityRequest)
 	if err := dec(in); err != nil {
@@ -341,6 +567,24 @@ func _Volumes_GetCapacity_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(VolumesServer).GetCapacity(ctx, req.(*GetCapacityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Volumes_ScrubVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ScrubVolumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VolumesServer).ScrubVolume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Volumes_ScrubVolume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VolumesServer).ScrubVolume(ctx, req.(*ScrubVolumeRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -361,6 +605,14 @@ var Volumes_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Volumes_DeleteVolume_Handler,
 		},
 		{
+			MethodName: "RestoreVolume",
+			Handler:    _Volumes_RestoreVolume_Handler,
+		},
+		{
+			MethodName: "PurgeVolume",
+			Handler:    _Volumes_PurgeVolume_Handler,
+		},
+		{
 			MethodName: "GetVolume",
 			Handler:    _Volumes_GetVolume_Handler,
 		},
@@ -377,8 +629,24 @@ var Volumes_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Volumes_UnpublishVolume_Handler,
 		},
 		{
+			MethodName: "ExpandVolume",
+			Handler:    _Volumes_ExpandVolume_Handler,
+		},
+		{
+			MethodName: "SetVolume",
+			Handler:    _Volumes_SetVolume_Handler,
+		},
+		{
+			MethodName: "RevertVolume",
+			Handler:    _Volumes_RevertVolume_Handler,
+		},
+		{
 			MethodName: "GetCapacity",
 			Handler:    _Volumes_GetCapacity_Handler,
+		},
+		{
+			MethodName: "ScrubVolume",
+			Handler:    _Volumes_ScrubVolume_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

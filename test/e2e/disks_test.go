@@ -1,0 +1,19 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"testing"
+	"time"
+)
+
+// TestDiskFailure gives devices to a daemon, and lets one of two err and hang: the
+// other one must not notice, and what failed is taken back.
+func TestDiskFailure(t *testing.T) {
+	guest{
+		files:    buildStatic(t, "./cmd/holdfastd", "./cmd/holdfast"),
+		scratch:  []string{"1G", "1G", "400M"},
+		memoryMB: 1024,
+		limit:    6 * time.Minute,
+	}.pass(t, "disk-failure.sh")
+}
