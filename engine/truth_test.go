@@ -44,9 +44,14 @@ func (r *truth) apply(c state.Command) state.Result {
 	defer r.mu.Unlock()
 	var result state.Result
 	r.state, result = r.state.Apply(r.state.Index()+1, c)
+	r.tell()
+	return result
+}
+
+// tell has everybody look again. mu is held.
+func (r *truth) tell() {
 	close(r.changed)
 	r.changed = make(chan struct{})
-	return result
 }
 
 func (r *truth) must(c state.Command) state.Result {
@@ -58,11 +63,12 @@ func (r *truth) must(c state.Command) state.Result {
 	return result
 }
 
-// set changes how the truth misbehaves.
+// set changes how the truth misbehaves, and with it perhaps what nodes see.
 func (r *truth) set(change func(r *truth)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	change(r)
+	r.tell()
 }
 
 // losing reports whether this outcome is not told.
