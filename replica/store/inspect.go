@@ -27,7 +27,7 @@ type structure struct {
 
 // structures are all of them, in the order in which they are named to people.
 func structures() (names []string, byName map[string]structure) {
-	names = []string{"superblock", "replicas", "cuts", "map", "log", "dirty", "journal", "flush"}
+	names = []string{"superblock", "replicas", "cuts", "map", "log", "dirty", "journal", "flush", "seal"}
 	return names, map[string]structure{
 		"superblock": {[]string{"FORMAT", "CLUSTER", "NODE", "DISK", "DATA-FILE-BYTES"}, (*Inspector).superblock},
 		"replicas":   {[]string{"REPLICA", "NUMBER", "VOLUME", "SIZE-BYTES", "FLUSH-SLOT", "DELETING", "EPOCH", "REVISION", "ERROR"}, (*Inspector).replicas},
@@ -37,6 +37,7 @@ func structures() (names []string, byName map[string]structure) {
 		"dirty":      {[]string{"REPLICA", "OF", "REMOVED-AT", "REGIONS", "FIRST", "ERROR"}, (*Inspector).dirty},
 		"journal":    {[]string{"FILE", "BYTE", "RECORD", "NUMBER", "EXTENT", "BLOCKS", "ERROR"}, (*Inspector).journal},
 		"flush":      {[]string{"SLOT", "BYTE", "REPLICA", "COUNTER", "FLUSH", "CONFIRMED", "ERROR"}, (*Inspector).flush},
+		"seal":       {[]string{"FILE", "BYTE", "BYTES", "COUNTER", "ERROR"}, (*Inspector).seal},
 	}
 }
 

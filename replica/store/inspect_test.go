@@ -81,6 +81,7 @@ func TestInspect(t *testing.T) {
 		"dirty":      {0, ""},
 		"journal":    {1, "30"},
 		"flush":      {2, "1/1"},
+		"seal":       {0, ""},
 	} {
 		rows := inspected(t, killed, name)
 		shown := false
@@ -100,7 +101,7 @@ func TestInspect(t *testing.T) {
 	if after := content(t, killed); len(after) != len(before) {
 		t.Error("looking at the disk changed it")
 	}
-	if len(Structures()) != 8 {
+	if len(Structures()) != 9 {
 		t.Errorf("structures %v", Structures())
 	}
 }
@@ -112,6 +113,13 @@ func TestInspectDamage(t *testing.T) {
 	rows := inspected(t, path, "flush")
 	if len(rows) != 2 || rows[0][6] != "" || !strings.Contains(rows[1][6], "checksum") {
 		t.Errorf("flush slots %v", rows)
+	}
+	if rows := inspected(t, path, "seal"); len(rows) < 3 || rows[0][4] != "" || rows[len(rows)-1][4] == "" {
+		t.Errorf("a seal, of whose last flush record a bit is flipped: %v", rows)
+	}
+	flip(t, filepath.Join(path, sealName), 30)
+	if rows := inspected(t, path, "seal"); len(rows) != 1 || !strings.Contains(rows[0][4], "checksum") {
+		t.Errorf("a damaged seal: %v", rows)
 	}
 	i, err := Inspect(path)
 	if err != nil {

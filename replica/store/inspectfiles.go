@@ -151,3 +151,41 @@ func (i *Inspector) flush(f func(Record) error) error {
 	}
 	return nil
 }
+
+// SealRecord is what a seal has of a file of the database, or of a flush record.
+type SealRecord struct {
+	File string `json:"file"`
+	Byte int64  `json:"byte"`
+	// Bytes is how many the seal is about, from Byte on.
+	Bytes int64 `json:"bytes"`
+	// Counter is that of a flush record.
+	Counter uint64 `json:"counter,omitempty"`
+	Error   string `json:"error,omitempty"`
+}
+
+// Row implements Record.
+func (r SealRecord) Row() []string {
+	counter := ""
+	if r.Counter > 0 {
+		counter = strconv.FormatUint(r.Counter, 10)
+	}
+	return []string{r.File, strconv.FormatInt(r.Byte, 10), strconv.FormatInt(r.Bytes, 10), counter, r.Error}
+}
+
+// seal shows what the store was when it was closed in order; nothing if it was not.
+func (i *Inspector) seal(f func(Record) error) error {
+	dir := vfs.Dir(pebblevfs.Default)
+	q, err := readSeal(dir, i.path)
+	if errors.Is(err, block.ErrCorrupt) {
+		return f(SealRecord{File: filepath.Join(i.path, sealName), Error: said(err)})
+	}
+	if err != nil || q == nil {
+		return err
+	}
+	return q.check(dir, i.path, i.device, func(r SealRecord, fault *Fault) error {
+		if fault != nil {
+			r.Error = fmt.Sprintf("from byte %d on: %s", fault.Offset, fault.What)
+		}
+		return f(r)
+	})
+}

@@ -221,6 +221,53 @@ func (s *Store) breakSeal() error {
 // checkSeal compares a disk with its seal. There are no faults if it has none, or one
 // that does not count any more.
 func checkSeal(dir vfs.Dir, path string, device vfs.Device) (faults []Fault, err error) {
+	q, err := readSeal(dir, path)
+	if errors.Is(err, block.ErrCorrupt) {
+		return []Fault{{File: dir.PathJoin(path, sealName), What: err.Error()}}, nil
+	}
+	if err != nil || q == nil {
+		return nil, err
+	}
+	if counts, err := q.counts(dir, path); err != nil || !counts {
+		return nil, err
+	}
+	err = q.check(dir, path, device, func(_ SealRecord, fault *Fault) error {
+		if fault != nil {
+			faults = append(faults, *fault)
+		}
+		return nil
+	})
+	return faults, err
+}
+
+// check compares each piece with what is on the disk, files of the database first.
+func (q *seal) check(dir vfs.Dir, path string, device vfs.Device, f func(SealRecord, *Fault) error) error {
+	for i := range q.files {
+		file := &q.files[i]
+		name := dir.PathJoin(path, metaName, file.name)
+		fault, err := file.check(dir, name)
+		if err == nil {
+			err = f(SealRecord{File: name, Bytes: file.length}, fault)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	data := dir.PathJoin(path, dataName)
+	for _, flush := range q.flushes {
+		fault, err := flush.check(device, data)
+		if err == nil {
+			err = f(SealRecord{File: data, Byte: flush.offset(), Bytes: block.BlockSize, Counter: flush.counter}, fault)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readSeal reads the seal of a disk, nil if it has none.
+func readSeal(dir vfs.Dir, path string) (*seal, error) {
 	name := dir.PathJoin(path, sealName)
 	content, err := readFile(dir, name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -230,25 +277,10 @@ func checkSeal(dir vfs.Dir, path string, device vfs.Device) (faults []Fault, err
 		return nil, err
 	}
 	q, err := decodeSeal(content)
-	if errors.Is(err, block.ErrCorrupt) {
-		return []Fault{{File: name, What: err.Error()}}, nil
-	}
-	if err != nil {
+	if errors.Is(err, block.ErrVersion) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	if counts, err := q.counts(dir, path); err != nil || !counts {
-		return nil, err
-	}
-	for i := range q.files {
-		fault, err := q.files[i].check(dir, dir.PathJoin(path, metaName, q.files[i].name))
-		if err != nil {
-			return nil, err
-		}
-		if fault != nil {
-			faults = append(faults, *fault)
-		}
-	}
-	return q.checkFlushes(device, dir.PathJoin(path, dataName), faults)
+	return q, err
 }
 
 // counts reports whether nobody has opened the store since it was sealed who does not
@@ -287,22 +319,22 @@ func (q *sealedFile) check(dir vfs.Dir, path string) (*Fault, error) {
 	return nil, nil
 }
 
-// checkFlushes adds the flush records that are not there.
-func (q *seal) checkFlushes(device vfs.Device, data string, faults []Fault) ([]Fault, error) {
+func (q *sealedFlush) offset() int64 { return flushOffset(q.slot, q.counter) }
+
+// check compares the flush record in the data file with what it was.
+func (q *sealedFlush) check(device vfs.Device, data string) (*Fault, error) {
 	b := block.NewBuffer(block.BlockSize)
 	defer b.Release()
-	for _, f := range q.flushes {
-		io := &vfs.IO{Kind: vfs.Read, Offset: flushOffset(f.slot, f.counter), Length: block.BlockSize, Data: b.Data}
-		if err := vfs.Do(device, io); err != nil {
-			return nil, err
-		}
-		record, err := decodeFlush(b.Data)
-		if errors.Is(err, block.ErrVersion) {
-			return nil, fmt.Errorf("data file at byte %d: %w", io.Offset, err)
-		}
-		if err != nil || record.counter != f.counter {
-			faults = append(faults, Fault{File: data, Offset: io.Offset, What: "flush record: " + notAsSealed})
-		}
+	io := &vfs.IO{Kind: vfs.Read, Offset: q.offset(), Length: block.BlockSize, Data: b.Data}
+	if err := vfs.Do(device, io); err != nil {
+		return nil, err
 	}
-	return faults, nil
+	record, err := decodeFlush(b.Data)
+	if errors.Is(err, block.ErrVersion) {
+		return nil, fmt.Errorf("data file at byte %d: %w", io.Offset, err)
+	}
+	if err != nil || record.counter != q.counter {
+		return &Fault{File: data, Offset: io.Offset, What: "flush record: " + notAsSealed}, nil
+	}
+	return nil, nil
 }

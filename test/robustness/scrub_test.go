@@ -6,14 +6,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -167,23 +165,17 @@ func (s *scrubbed) run(ctx context.Context, args ...string) (string, error) {
 	return string(out), err
 }
 
-// metrics are those of a node, as a scraper reads them.
-func (s *scrubbed) metrics(ctx context.Context, node int) string {
+// wantMetric compares a metric of the first node.
+func (s *scrubbed) wantMetric(ctx context.Context, name string, want float64) {
 	s.t.Helper()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Nodes[node].MetricsAddress+"/metrics", nil)
-	if err != nil {
-		s.t.Fatal(err)
+	if got, err := s.Nodes[0].Metric(ctx, http.DefaultClient, name); err != nil || got != want {
+		s.t.Errorf("%s is %v (%v), want %v", name, got, err, want)
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return string(text)
+}
+
+// repairedBlocks is the metric of blocks of a disk that were repaired.
+func repairedBlocks(disk string) string {
+	return fmt.Sprintf("holdfast_disk_damaged_blocks_total{disk=%q,outcome=%q}", disk, "repaired")
 }
 
 // TestScrubOfAQuietVolume: bytes flip on all three disks under a volume that is in use
@@ -235,7 +227,6 @@ func (s *scrubbed) checkFindings(ctx context.Context, flipped [][]int64, differi
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	metrics := s.metrics(ctx, 0)
 	for node, offsets := range flipped {
 		disk := s.disks[node].GetId()
 		var found []int64
@@ -247,18 +238,14 @@ func (s *scrubbed) checkFindings(ctx context.Context, flipped [][]int64, differi
 		if !slices.Equal(found, offsets) {
 			s.t.Errorf("found at %v on disk %s, want %v", found, disk, offsets)
 		}
-		if line := fmt.Sprintf("holdfast_disk_damaged_blocks_total{disk=%q,outcome=\"repaired\"} %d\n", disk, len(offsets)); !strings.Contains(metrics, line) {
-			s.t.Errorf("the metrics lack %s", line)
-		}
+		s.wantMetric(ctx, repairedBlocks(disk), float64(len(offsets)))
 		for _, offset := range offsets {
 			if !logged(string(log), "damage on a disk repaired from a peer", disk, offset) {
 				s.t.Errorf("the log lacks the damage at %d on disk %s", offset, disk)
 			}
 		}
 	}
-	if !strings.Contains(metrics, "holdfast_engine_scrubbed_bytes_total "+strconv.FormatFloat(float64(s.volume.GetSizeBytes()), 'g', -1, 64)+"\n") {
-		s.t.Error("the metrics lack what was scrubbed")
-	}
+	s.wantMetric(ctx, "holdfast_engine_scrubbed_bytes_total", float64(s.volume.GetSizeBytes()))
 	if !logged(string(log), "replicas differ with good checksums", s.disks[2].GetId(), differing.Offset) {
 		s.t.Error("the log lacks the difference")
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -38,10 +37,7 @@ func TestSnapshotThatRots(t *testing.T) {
 	if err := errors.Join(err, client.Close()); err != nil || !bytes.Equal(got, s.data) {
 		t.Fatalf("the snapshot on the disk that has lost a part of it: %v", err)
 	}
-	line := fmt.Sprintf("holdfast_disk_damaged_blocks_total{disk=%q,outcome=\"repaired\"} 1\n", s.disks[0].GetId())
-	if !strings.Contains(s.metrics(ctx, 0), line) {
-		t.Errorf("the metrics lack %s", line)
-	}
+	s.wantMetric(ctx, repairedBlocks(s.disks[0].GetId()), 1)
 
 	out, err := s.run(ctx, "volume", "scrub", "quiet", "--wait")
 	if err != nil || !strings.Contains(out, "4KiB repaired") {
