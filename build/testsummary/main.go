@@ -1,13 +1,14 @@
 // Testsummary reads the event stream of `go test -json` on standard input,
 // prints one line for each package and the whole output of what failed, and
 // closes with a summary a person can judge a run by: counts, every skipped test
-// with its reason, the slowest packages. It exits with 1 if anything failed, and
+// with its reason, the slowest packages and tests. It exits with 1 if anything failed, and
 // also if nothing ran, which is a broken run and not a green one.
 package main
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,8 +18,8 @@ import (
 	"time"
 )
 
-// slowestPackagesMax bounds the list of slow packages in the summary.
-const slowestPackagesMax = 5
+// slowestMax bounds the lists of slow packages and of slow tests in the summary.
+const slowestMax = 5
 
 func main() {
 	began := time.Now()
@@ -45,8 +46,8 @@ type event struct {
 // testKey names one test of one package; an empty test names the package.
 type testKey struct{ pkg, test string }
 
-// packageTime is what one package took.
-type packageTime struct {
+// taken is what one package or test took.
+type taken struct {
 	name    string
 	seconds float64
 }
@@ -58,7 +59,7 @@ type report struct {
 	passed          int
 	failed, skipped []testKey
 	reasons         map[testKey]string
-	packages        []packageTime
+	packages, tests []taken
 	packagesFailed  []string
 	packagesEmpty   int
 }
@@ -101,13 +102,16 @@ func (r *report) take(e event) {
 		if e.Test == "" {
 			r.endPackage(e)
 		} else {
-			r.endTest(key, e.Action)
+			r.endTest(key, e)
 		}
 	}
 }
 
-func (r *report) endTest(key testKey, action string) {
-	switch action {
+func (r *report) endTest(key testKey, e event) {
+	if !strings.Contains(key.test, "/") {
+		r.tests = append(r.tests, taken{name: short(key.pkg) + " " + key.test, seconds: e.Elapsed})
+	}
+	switch e.Action {
 	case "pass":
 		r.passed++
 		delete(r.output, key)
@@ -134,7 +138,7 @@ func (r *report) endPackage(e event) {
 	default:
 		fmt.Fprintf(r.out, "ok   %-60s %7.1f s\n", short(e.Package), e.Elapsed)
 	}
-	r.packages = append(r.packages, packageTime{name: short(e.Package), seconds: e.Elapsed})
+	r.packages = append(r.packages, taken{name: short(e.Package), seconds: e.Elapsed})
 	for key := range r.output {
 		if key.pkg == e.Package {
 			delete(r.output, key)
@@ -160,9 +164,11 @@ func (r *report) close(took time.Duration) bool {
 	for _, key := range r.skipped {
 		fmt.Fprintf(r.out, "skipped  %s %s: %s\n", short(key.pkg), key.test, r.reasons[key])
 	}
-	slices.SortFunc(r.packages, func(a, b packageTime) int { return int(1000 * (b.seconds - a.seconds)) })
-	for _, p := range r.packages[:min(slowestPackagesMax, len(r.packages))] {
-		fmt.Fprintf(r.out, "slowest  %-56s %7.1f s\n", p.name, p.seconds)
+	for _, list := range [][]taken{r.packages, r.tests} {
+		slices.SortFunc(list, func(a, b taken) int { return cmp.Compare(b.seconds, a.seconds) })
+		for _, slow := range list[:min(slowestMax, len(list))] {
+			fmt.Fprintf(r.out, "slowest  %-56s %7.1f s\n", slow.name, slow.seconds)
+		}
 	}
 	for _, key := range r.failed {
 		fmt.Fprintf(r.out, "failed   %s %s\n", short(key.pkg), key.test)
