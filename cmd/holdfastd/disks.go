@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -49,6 +50,8 @@ type disks struct {
 	spent    spentDisks
 	// noting are the notes of failures that are being made.
 	noting sync.WaitGroup
+	// processors is how many goroutines Go runs at once without disks.
+	processors int
 
 	mu     sync.Mutex
 	host   *server.Host // nil until the node belongs to a cluster
@@ -88,6 +91,8 @@ func newDisks(dataDir string, engine vfs.Engine, memory int64, log *slog.Logger)
 		stores: make(map[block.DiskID]*openDisk),
 		failed: make(map[string]error),
 		spent:  spentDisks{path: filepath.Join(dataDir, "failed-disks.json")},
+
+		processors: runtime.GOMAXPROCS(0),
 	}
 }
 
@@ -185,6 +190,10 @@ func (d *disks) openStore(id block.ClusterID, disk *openDisk, lockWait time.Dura
 	defer d.mu.Unlock()
 	d.stores[disk.store.Identity().Disk] = disk
 	delete(d.failed, disk.path)
+	// The thread of a disk's io_uring spends its life in a call that waits, and Go counts
+	// it as running: with as many such threads as CPUs, each is put off when it comes
+	// back. So each disk adds one.
+	runtime.GOMAXPROCS(d.processors + len(d.stores))
 	d.log.Info("disk is served", "disk", disk.store.Identity().Disk.String(), "path", disk.path, "device", disk.device)
 	return disk, nil
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,10 @@ const (
 	// the disk should not wait for all of that. One at a time would be a system call each.
 	reapBatch = 4
 	reapBytes = 256 << 10
+	// After a job that took longer than slowJob, as one does that waits for the disk,
+	// the next slowRefusals are refused: others have their hands free for them.
+	slowJob      = 100 * time.Microsecond
+	slowRefusals = 16
 	// wakeData marks the read that wakes the ring's thread; others have the number
 	// of their slot.
 	wakeData = 1 << 32
@@ -59,6 +64,10 @@ type UringDevice struct {
 	// few counts, up to fewSubmissions, the latest submissions in a row that found
 	// fewer than direct transfers in flight.
 	few int
+	// jobs are what the ring's thread is asked to do, spareJobs their memory; refusals
+	// is how many more are refused.
+	jobs, spareJobs []func()
+	refusals        int
 	// asleep: the ring's thread waits in the kernel and must be woken for new
 	// operations.
 	asleep bool
@@ -67,9 +76,11 @@ type UringDevice struct {
 	// ending: the device is being closed.
 	ending bool
 
-	// The rest belongs to the ring's thread. wakeBuffer is what event is read to.
+	// The rest belongs to the ring's thread. wakeBuffer is what event is read to,
+	// waitFor how many ends the next enter waits for.
 	wakeBuffer *[8]byte
 	waking     bool
+	waitFor    uint32
 	slots      [ringDepth]*IO
 	free       []uint32
 	ended      [reapBatch]*IO
@@ -129,6 +140,43 @@ func (d *UringDevice) Submit(io *IO) {
 	if wake {
 		d.wakeRing()
 	}
+}
+
+// Help implements Helper.
+func (d *UringDevice) Help(job func()) bool {
+	d.mu.Lock()
+	if d.refusals > 0 || d.ending || d.broken {
+		d.refusals = max(d.refusals-1, 0)
+		d.mu.Unlock()
+		return false
+	}
+	d.jobs = append(d.jobs, job)
+	wake := d.asleep
+	d.asleep = false
+	d.mu.Unlock()
+	if wake {
+		d.wakeRing()
+	}
+	return true
+}
+
+// runJobs does what the ring's thread was asked to do until now. mu is held, but for
+// the jobs.
+func (d *UringDevice) runJobs() {
+	jobs := d.jobs
+	d.jobs = d.spareJobs[:0]
+	for i, job := range jobs {
+		d.mu.Unlock()
+		began := time.Now()
+		job()
+		slow := time.Since(began) > slowJob
+		jobs[i] = nil
+		d.mu.Lock()
+		if slow {
+			d.refusals = slowRefusals
+		}
+	}
+	d.spareJobs = jobs
 }
 
 // goesDirect chooses the way of the next read or write. mu is held.
@@ -199,13 +247,14 @@ func (d *UringDevice) pushWake() {
 	})
 }
 
-// fill pushes what waits, as far as there are places. It reports false when the
-// ring is not needed any more and the kernel has nothing of it.
+// fill runs jobs and pushes what waits, as far as there are places. It reports false
+// when the ring is not needed any more and the kernel has nothing of it.
 func (d *UringDevice) fill() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.runJobs()
 	last := d.ending || d.broken
-	if last && d.ringed == 0 && !d.waking {
+	if last && d.ringed == 0 && !d.waking && len(d.jobs) == 0 {
 		return false
 	}
 	if !last && !d.waking {
@@ -215,7 +264,11 @@ func (d *UringDevice) fill() bool {
 	for d.ringQueue.first != nil && len(d.free) > 1 {
 		d.pushNext()
 	}
-	d.asleep = d.ringQueue.first == nil
+	d.waitFor = 1
+	if len(d.jobs) > 0 {
+		d.waitFor = 0
+	}
+	d.asleep = d.ringQueue.first == nil && d.waitFor > 0
 	return true
 }
 
@@ -236,9 +289,9 @@ func (d *UringDevice) pushNext() {
 	})
 }
 
-// enter submits and waits until something has ended.
+// enter submits and waits until something has ended, unless there are jobs.
 func (d *UringDevice) enter() {
-	err := d.ring.enter(1)
+	err := d.ring.enter(d.waitFor)
 	d.mu.Lock()
 	d.asleep = false
 	d.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -172,6 +173,63 @@ func TestUringFull(t *testing.T) {
 	u.serving.Done()
 	if err := <-closed; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestUringHelps: the ring's thread runs jobs between completions. What these submit is
+// on its way without a wake, and after a slow one some are refused.
+func TestUringHelps(t *testing.T) {
+	u := steppedRing(t, new(bytes.Buffer))
+	if u == nil {
+		return
+	}
+	u.fill()
+	var check func()
+	again := false
+	if !Help(u, func() {
+		check = submitted(t, u, 3)
+		if !Help(u, func() { again = true }) {
+			t.Error("refused from within a job")
+		}
+	}) || u.asleep {
+		t.Fatal("the thread does not help, or sleeps")
+	}
+	u.fill()
+	if u.ringed != 3 || again || u.waitFor != 0 {
+		t.Errorf("after the first job: %d in the ring, the second run %v, waits for %d", u.ringed, again, u.waitFor)
+	}
+	for u.fill(); u.ringed > 0; u.fill() {
+		u.enter()
+		u.reap()
+	}
+	check()
+	if !again || u.waitFor != 1 || !u.asleep {
+		t.Errorf("the second job: run %v, then waits for %d, asleep %v", again, u.waitFor, u.asleep)
+	}
+	u.refusals = 0 // the first one may have been slow, too
+	if !Help(u, func() { time.Sleep(2 * slowJob) }) {
+		t.Error("refused for no reason")
+	}
+	u.fill()
+	refused := 0
+	for ; !Help(u, func() {}); refused++ {
+	}
+	if refused != slowRefusals {
+		t.Errorf("%d jobs refused after a slow one, want %d", refused, slowRefusals)
+	}
+	closed := make(chan error)
+	u.serving.Add(1)
+	go func() { closed <- u.Close() }()
+	for u.fill() {
+		u.enter()
+		u.reap()
+	}
+	u.serving.Done()
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	if Help(u, func() {}) || Help(u.OSDevice, func() {}) {
+		t.Error("a job for a thread that is not there")
 	}
 }
 

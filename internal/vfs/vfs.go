@@ -110,6 +110,22 @@ func Do(dev Device, io *IO) error {
 	return io.Err
 }
 
+// Helper is implemented by devices whose completions come from a thread of their own,
+// which may help their owner between them. What a job submits to the device is then on
+// its way with no other thread woken for it.
+type Helper interface {
+	// Help has job run on that thread, soon, never from within Help. The job should be
+	// done in microseconds: completions wait for it. Help reports false, and job is not
+	// run, if there is no such thread, or if jobs have been slow of late.
+	Help(job func()) bool
+}
+
+// Help asks a device that may be a Helper.
+func Help(d Device, job func()) bool {
+	h, ok := d.(Helper)
+	return ok && h.Help(job)
+}
+
 // Executor runs the blocking jobs of a store (journal writes, metadata
 // commits). A job never waits for another job. The simulator's runs them as
 // events on its one goroutine.

@@ -80,6 +80,9 @@ func (d *watchedDevice) Do(io *IO) error {
 	return Do(d.Device, io)
 }
 
+// Help implements Helper.
+func (d *watchedDevice) Help(job func()) bool { return Help(d.Device, job) }
+
 // Grow implements Device.
 func (d *watchedDevice) Grow(size int64) error {
 	defer d.watch.End(d.watch.Begin())

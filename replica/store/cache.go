@@ -9,12 +9,13 @@ import (
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
-// pageExtents is the number of extents that are cached together: 1 MiB of a volume, so
-// that a region is sixteen pages. A request that finds none of them in memory reads them
-// all, so fewer are better for small requests, and 1 MiB is the longest one.
-const pageExtents = 16
+// pageExtents is the number of extents that are cached together: 256 KiB of a volume. A
+// request that finds none of them in memory reads them all, so fewer are better for
+// small requests, and more for long ones and for what a page takes by itself.
+const pageExtents = 4
 
-const pageBytes = int64(unsafe.Sizeof(page{}))
+// pageBytes is what a page takes, with its place among those of its replica.
+const pageBytes = int64(unsafe.Sizeof(page{})) + 32
 
 // entry is one extent of a head map in memory.
 type entry struct {

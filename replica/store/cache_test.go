@@ -1,6 +1,68 @@
 package store
 
-import "testing"
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/vfs"
+)
+
+// TestColdReads reads a volume from many sides with memory for a few of its pages, by
+// the device's thread and by the executor: everybody gets what was written.
+func TestColdReads(t *testing.T) {
+	const readers, each = 16, 400
+	path := t.TempDir()
+	formatDisk(t, path, diskOptions(t))
+	for n, engine := range []vfs.Engine{vfs.EngineAuto, vfs.EngineThreads} {
+		t.Run(string(engine), func(t *testing.T) {
+			options := diskOptions(t)
+			options.Engine, options.CacheSize = engine, 4*pageBytes
+			s := openDisk(t, path, options)
+			id := replicaID(byte(n + 1))
+			if err := s.Create(ReplicaSpec{Replica: id, Volume: block.VolumeID{ID: testID(100)}, Size: testSize}); err != nil {
+				t.Fatal(err)
+			}
+			r, err := s.Replica(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for at := int64(0); at < testSize; at += block.ExtentSize {
+				if err := wait(r, writeOp(at, fill(block.BlockSize, byte(at>>16)))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := wait(r, &Op{Kind: Flush, FlushNumber: block.FlushNumber{Epoch: 1, N: 1}}); err != nil {
+				t.Fatal(err)
+			}
+			var all errgroup.Group
+			for seed := range uint64(readers) {
+				all.Go(func() error {
+					random := rand.New(rand.NewPCG(1, seed))
+					op := &Op{Kind: Read, Length: block.BlockSize, Buf: block.NewBuffer(block.BlockSize)}
+					defer op.Buf.Release()
+					for range each {
+						op.Offset = random.Int64N(testSize/block.ExtentSize) * block.ExtentSize
+						if err := wait(r, op); err != nil {
+							return err
+						}
+						if got, want := op.Buf.Data[random.IntN(block.BlockSize)], byte(op.Offset>>16); got != want {
+							return fmt.Errorf("at %d: %d, want %d", op.Offset, got, want)
+						}
+					}
+					return nil
+				})
+			}
+			if err := errors.Join(all.Wait(), s.Close()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
 
 // TestUsedPagesStay reads one page between many others, with room for four: it stays in
 // memory, and the others go.

@@ -4,11 +4,17 @@ import (
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/holdfast-io/holdfast/internal/vfs"
 )
 
 const (
 	// maxLoaders bounds the jobs that read pages.
 	maxLoaders = 8
+	// loadBatch bounds the pages that a job takes at once. The device ends a few requests
+	// together, whose owners ask for as many; these reach it together again, so that
+	// its thread is woken, and the disk told, once for all of them.
+	loadBatch = 4
 	// sparePages bounds the pages that are kept for reuse.
 	sparePages = 64
 )
@@ -17,8 +23,12 @@ const (
 type pageLoader struct {
 	store *Store
 	job   func()
-	key   []byte
-	next  *pageLoader
+	// helped: the job is run by the device's thread.
+	helped bool
+	pages  []*page
+	errs   [loadBatch]error
+	key    []byte
+	next   *pageLoader
 }
 
 // newPage takes the memory of a page that has left the cache.
@@ -46,7 +56,7 @@ func (s *Store) keepPage(p *page) {
 // begin take it along.
 func (s *Store) missPage(p *page) {
 	s.missing = append(s.missing, p)
-	if len(s.missing) <= s.loadersComing || s.loaders == maxLoaders {
+	if len(s.missing) <= s.loadersComing*loadBatch || s.loaders == maxLoaders {
 		return
 	}
 	l := s.freeLoaders
@@ -57,30 +67,44 @@ func (s *Store) missPage(p *page) {
 		s.freeLoaders = l.next
 	}
 	s.loaders++
-	s.loadersComing++
 	s.jobs++
-	s.options.Executor.Go(l.job)
+	l.start()
 }
 
-// run reads the page that has waited longest, until none waits. One at a time: a second
-// one would hold up the first, and another job may have its hands free.
+// start has the device's thread read pages, which is the one that goes on with what
+// waits for them, or the executor where that has no time.
+func (l *pageLoader) start() {
+	s := l.store
+	s.loadersComing++
+	if l.helped = vfs.Help(s.options.Device, l.job); !l.helped {
+		s.options.Executor.Go(l.job)
+	}
+}
+
+// run reads the pages that have waited longest, until none waits. The device's thread
+// looks after its own work in between.
 func (l *pageLoader) run() {
 	s := l.store
-	var p *page
-	for err := error(nil); ; err = l.read(p) {
+	if !s.enter() {
+		return
+	}
+	s.loadersComing--
+	for l.take(); len(l.pages) > 0; l.take() {
+		s.unlock()
+		l.read()
 		if !s.enter() {
 			return
 		}
-		if p == nil {
-			s.loadersComing--
-		} else {
-			s.pageRead(p, err)
-			s.evict()
+		for i, p := range l.pages {
+			s.pageRead(p, l.errs[i])
+			l.pages[i], l.errs[i] = nil, nil
 		}
-		if p = s.takeMissing(); p == nil {
-			break
+		s.evict()
+		if l.helped && len(s.missing) > 0 {
+			l.start()
+			s.unlock()
+			return
 		}
-		s.unlock()
 	}
 	s.loaders--
 	l.next, s.freeLoaders = s.freeLoaders, l
@@ -88,16 +112,14 @@ func (l *pageLoader) run() {
 	s.unlock()
 }
 
-// takeMissing takes the page that has waited longest, if one waits.
-func (s *Store) takeMissing() *page {
-	if len(s.missing) == 0 {
-		return nil
-	}
-	p := s.missing[0]
-	last := copy(s.missing, s.missing[1:])
-	s.missing[last] = nil
-	s.missing = s.missing[:last]
-	return p
+// take takes the pages that have waited longest.
+func (l *pageLoader) take() {
+	s := l.store
+	n := min(len(s.missing), loadBatch)
+	l.pages = append(l.pages[:0], s.missing[:n]...)
+	rest := copy(s.missing, s.missing[n:])
+	clear(s.missing[rest:])
+	s.missing = s.missing[:rest]
 }
 
 // pageRead lets the pieces go that wait for a page.
@@ -115,24 +137,29 @@ func (s *Store) pageRead(p *page, err error) {
 	}
 }
 
-// read fills a page in from the database. Nobody else looks at its states before it is
-// loaded, so the mutex is not needed.
-func (l *pageLoader) read(p *page) error {
+// read fills the pages in from the database. Nobody else looks at their states before
+// they are loaded, so the mutex is not needed.
+func (l *pageLoader) read() {
 	s := l.store
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: mapStart, UpperBound: mapEnd})
 	if err != nil {
 		err = databaseError(err)
-	} else {
-		err = l.readEntries(it, p)
+	}
+	for i, p := range l.pages {
+		l.errs[i] = err
+		if err == nil {
+			l.errs[i] = l.readEntries(it, p)
+		}
+		switch {
+		case l.errs[i] != nil:
+			l.errs[i] = fmt.Errorf("read map page %d in %s: %w", p.number, s.metaPath(), l.errs[i])
+		case p.replica.origin != nil:
+			l.errs[i] = s.showOrigin(p)
+		}
+	}
+	if err == nil {
 		_ = it.Close() // its errors have been seen
 	}
-	if err != nil {
-		return fmt.Errorf("read map page %d in %s: %w", p.number, s.metaPath(), err)
-	}
-	if p.replica.origin != nil {
-		return s.showOrigin(p)
-	}
-	return nil
 }
 
 var mapStart, mapEnd = []byte{keyMap}, []byte{keyMap + 1}

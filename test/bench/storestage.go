@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -151,6 +152,8 @@ const storeJobs = 16
 
 func (s *storeStage) makeStore(context.Context) error {
 	s.executor = vfs.NewGoExecutor(storeJobs)
+	// As a daemon does for each of its disks.
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
 	if err := os.Mkdir(s.storePath(), 0o700); err != nil {
 		return err
 	}
