@@ -174,7 +174,7 @@ func (r SealRecord) Row() []string {
 
 // seal shows what the store was when it was closed in order; nothing if it was not.
 func (i *Inspector) seal(f func(Record) error) error {
-	dir := vfs.Dir(pebblevfs.Default)
+	dir := pebblevfs.Default
 	q, err := readSeal(dir, i.path)
 	if errors.Is(err, block.ErrCorrupt) {
 		return f(SealRecord{File: filepath.Join(i.path, sealName), Error: said(err)})

@@ -254,7 +254,7 @@ func (t *test) spaceIsBack(ctx context.Context, before []int64, freed int64) err
 // checkShot is the check of one more snapshot, for its planted fault.
 func (t *test) checkShot(ctx context.Context) (string, error) {
 	if t.stale == nil {
-		if _, err := t.loadFor(ctx, t.options.lead); err != nil {
+		if err := t.loadFor(ctx, t.options.lead); err != nil {
 			return "", err
 		}
 		var err error
@@ -273,7 +273,7 @@ func (t *test) plantStale(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := t.loadFor(ctx, t.options.lead); err != nil {
+	if err := t.loadFor(ctx, t.options.lead); err != nil {
 		return err
 	}
 	taken.asked, taken.answered = time.Now(), time.Now()

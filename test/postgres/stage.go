@@ -170,13 +170,13 @@ func (t *test) load(ctx context.Context) (*benchRun, error) {
 }
 
 // loadFor runs pgbench for so long.
-func (t *test) loadFor(ctx context.Context, length time.Duration) (*benchRun, error) {
+func (t *test) loadFor(ctx context.Context, length time.Duration) error {
 	r, err := t.load(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	rest(ctx, length)
-	return r, r.finish(ctx)
+	return r.finish(ctx)
 }
 
 func (t *test) detach(ctx context.Context) (string, error) {

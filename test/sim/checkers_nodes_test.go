@@ -100,14 +100,14 @@ func estateOf(t *testing.T) (w *World, replica block.ReplicaID, must func(state.
 // TestIdentitiesRefuseForgetting: before the volume is deleted, and being known again
 // afterwards.
 func TestIdentitiesRefuseForgetting(t *testing.T) {
-	w, replica, must := estateOf(t)
+	w, _, _ := estateOf(t)
 	before, empty := w.truth.state, &state.State{}
 	w.identities.changed(before, before, "nothing")
 	w.expect(t, "")
 	w.identities.changed(before, empty, "a command")
 	w.expect(t, "identity")
 
-	w, replica, must = estateOf(t)
+	w, replica, must := estateOf(t)
 	before = w.truth.state
 	must(state.DeleteVolume{Volume: w.volumes[0].id})
 	must(state.ReplicaGone{Replica: replica})
@@ -125,13 +125,13 @@ func TestIdentitiesRefuseAnotherVolume(t *testing.T) {
 
 // TestIdentitiesRefuseBytesToGo: to be deleted without a tombstone, or made anew.
 func TestIdentitiesRefuseBytesToGo(t *testing.T) {
-	w, replica, must := estateOf(t)
+	w, replica, _ := estateOf(t)
 	w.identities.mayDelete(replica)
 	w.expect(t, "identity")
-	w, replica, must = estateOf(t)
+	w, replica, _ = estateOf(t)
 	w.identities.mayMake(replica)
 	w.expect(t, "identity")
-	w, replica, must = estateOf(t)
+	w, replica, must := estateOf(t)
 	must(state.DeleteVolume{Volume: w.volumes[0].id})
 	w.identities.mayDelete(replica)
 	w.identities.mayMake(replica)
@@ -150,7 +150,7 @@ func TestIdentitiesRefuseAFalseReport(t *testing.T) {
 // TestIdentitiesRefuseToServe what the cluster does not know, once the agent has seen
 // that, and a disk that is there twice.
 func TestIdentitiesRefuseToServe(t *testing.T) {
-	w, replica, _ := estateOf(t)
+	w, _, _ := estateOf(t)
 	c := someConn(w)
 	c.to.agent = &agent{}
 	ask(w, c, block.OpOpen, 1, 1, 1)()
@@ -161,7 +161,7 @@ func TestIdentitiesRefuseToServe(t *testing.T) {
 	ask(w, c, block.OpOpen, 2, 1, 3)()
 	w.expect(t, "identity")
 
-	w, replica, _ = estateOf(t)
+	w, replica, _ := estateOf(t)
 	c = someConn(w)
 	c.replica = replica
 	ask(w, c, block.OpOpen, 1, 1, 1)()

@@ -175,11 +175,14 @@ func replacedYields(s *scene) {
 	s.killEngine(0)
 	s.v.target = nil
 	vol, _ := s.truth.state.Volume(s.v.id)
-	r := s.truth.apply(state.Unpublish{Volume: s.v.id, Node: vol.Published, EndAttachment: true})
+	if r := s.truth.apply(state.Unpublish{Volume: s.v.id, Node: vol.Published, EndAttachment: true}); r.Err != nil {
+		s.t.Fatal(r.Err)
+	}
 	vol, _ = s.truth.state.Volume(s.v.id)
 	start := state.StartEngine{Volume: s.v.id, Node: s.nodes[2].id, Start: block.StartID{ID: s.loop.id()}, Epoch: vol.View.Epoch,
 		NewAttachment: block.AttachmentID{ID: s.loop.id()}, Borrow: true, Yield: true}
-	if r = s.truth.apply(start); r.Err != nil {
+	r := s.truth.apply(start)
+	if r.Err != nil {
 		s.t.Fatal(r.Err)
 	}
 	borrowed := r.View()
