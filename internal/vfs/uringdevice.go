@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,15 +23,13 @@ const (
 	// only, the way is changed when fewSubmissions in a row have found so few.
 	directTransfers = 4
 	fewSubmissions  = 32
-	// reapBatch and reapBytes bound the completions that are handed out before the next
-	// submission: the owner looks at what was read and often asks for more at once, and
-	// the disk should not wait for all of that. One at a time would be a system call each.
-	reapBatch = 4
+	// An eighth of what is in flight, but reapLeast to reapMost and up to reapBytes, is
+	// handed out before the next submission: the owner looks at what was read and often
+	// asks for more at once, and the disk should not wait for all of that. One at a time
+	// would be a system call each.
+	reapLeast = 4
+	reapMost  = 16
 	reapBytes = 256 << 10
-	// After a job that took longer than slowJob, as one does that waits for the disk,
-	// the next slowRefusals are refused: others have their hands free for them.
-	slowJob      = 100 * time.Microsecond
-	slowRefusals = 16
 	// wakeData marks the read that wakes the ring's thread; others have the number
 	// of their slot.
 	wakeData = 1 << 32
@@ -64,10 +61,8 @@ type UringDevice struct {
 	// few counts, up to fewSubmissions, the latest submissions in a row that found
 	// fewer than direct transfers in flight.
 	few int
-	// jobs are what the ring's thread is asked to do, spareJobs their memory; refusals
-	// is how many more are refused.
+	// jobs are what the ring's thread is asked to do, spareJobs their memory.
 	jobs, spareJobs []func()
-	refusals        int
 	// asleep: the ring's thread waits in the kernel and must be woken for new
 	// operations.
 	asleep bool
@@ -83,8 +78,8 @@ type UringDevice struct {
 	waitFor    uint32
 	slots      [ringDepth]*IO
 	free       []uint32
-	ended      [reapBatch]*IO
-	results    [reapBatch]ringCQE
+	ended      [reapMost]*IO
+	results    [reapMost]ringCQE
 }
 
 // startUring gives the device a ring; it fails where the kernel allows none.
@@ -145,8 +140,7 @@ func (d *UringDevice) Submit(io *IO) {
 // Help implements Helper.
 func (d *UringDevice) Help(job func()) bool {
 	d.mu.Lock()
-	if d.refusals > 0 || d.ending || d.broken {
-		d.refusals = max(d.refusals-1, 0)
+	if d.ending || d.broken {
 		d.mu.Unlock()
 		return false
 	}
@@ -167,14 +161,9 @@ func (d *UringDevice) runJobs() {
 	d.jobs = d.spareJobs[:0]
 	for i, job := range jobs {
 		d.mu.Unlock()
-		began := time.Now()
 		job()
-		slow := time.Since(began) > slowJob
 		jobs[i] = nil
 		d.mu.Lock()
-		if slow {
-			d.refusals = slowRefusals
-		}
 	}
 	d.spareJobs = jobs
 }
@@ -348,7 +337,8 @@ func (d *UringDevice) redo(io *IO) {
 // reap hands out what has ended.
 func (d *UringDevice) reap() {
 	ended, count, bytes := 0, 0, 0
-	for ended < reapBatch && bytes < reapBytes && d.ring.reap(d.results[:1]) == 1 {
+	batch := min(max((ringDepth-len(d.free))/8, reapLeast), reapMost)
+	for ended < batch && bytes < reapBytes && d.ring.reap(d.results[:1]) == 1 {
 		result := d.results[0]
 		if result.userData == wakeData {
 			d.waking = false

@@ -116,7 +116,7 @@ func Do(dev Device, io *IO) error {
 type Helper interface {
 	// Help has job run on that thread, soon, never from within Help. The job should be
 	// done in microseconds: completions wait for it. Help reports false, and job is not
-	// run, if there is no such thread, or if jobs have been slow of late.
+	// run, if there is no such thread, or not any more.
 	Help(job func()) bool
 }
 

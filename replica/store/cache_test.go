@@ -89,3 +89,47 @@ func TestUsedPagesStay(t *testing.T) {
 		}
 	}
 }
+
+// helpfulDevice has its jobs run by the rig's executor, as a thread of its own would.
+type helpfulDevice struct {
+	vfs.Device
+	executor vfs.Executor
+	helped   int
+}
+
+func (d *helpfulDevice) Help(job func()) bool {
+	d.helped++
+	d.executor.Go(job)
+	return true
+}
+
+// TestSlowLoadsGoElsewhere: the device's thread reads pages, and after a slow read leaves
+// the next ones to others.
+func TestSlowLoadsGoElsewhere(t *testing.T) {
+	g := newRig(t)
+	r := g.create(1, testSize)
+	device := &helpfulDevice{Device: r.store.options.Device, executor: r.store.options.Executor}
+	r.store.options.Device = device
+	number := int64(0)
+	load := func(times int) {
+		for range times {
+			g.read(r, number*pageExtents*block.ExtentSize, block.BlockSize)
+			number++
+		}
+	}
+	load(3)
+	r.store.slowLoads = 0 // one may have been slow
+	load(1)
+	if device.helped < 2 {
+		t.Errorf("the device's thread has read %d pages", device.helped)
+	}
+	device.helped, r.store.slowLoads = 0, slowLoads
+	load(slowLoads)
+	if device.helped != 0 || r.store.slowLoads != 0 {
+		t.Errorf("after a slow read the device's thread has read %d pages, and the next %d are not for it", device.helped, r.store.slowLoads)
+	}
+	load(1)
+	if device.helped != 1 {
+		t.Errorf("later the device's thread has read %d pages", device.helped)
+	}
+}

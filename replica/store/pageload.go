@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -15,6 +16,11 @@ const (
 	// together, whose owners ask for as many; these reach it together again, so that
 	// its thread is woken, and the disk told, once for all of them.
 	loadBatch = 4
+	// After a read that took the device's thread longer than slowLoad, as one does that
+	// waits for the disk, jobs of the executor, which wait beside each other, have the
+	// next slowLoads.
+	slowLoad  = 100 * time.Microsecond
+	slowLoads = 16
 	// sparePages bounds the pages that are kept for reuse.
 	sparePages = 64
 )
@@ -76,7 +82,13 @@ func (s *Store) missPage(p *page) {
 func (l *pageLoader) start() {
 	s := l.store
 	s.loadersComing++
-	if l.helped = vfs.Help(s.options.Device, l.job); !l.helped {
+	if s.slowLoads > 0 {
+		s.slowLoads--
+		l.helped = false
+	} else {
+		l.helped = vfs.Help(s.options.Device, l.job)
+	}
+	if !l.helped {
 		s.options.Executor.Go(l.job)
 	}
 }
@@ -91,9 +103,12 @@ func (l *pageLoader) run() {
 	s.loadersComing--
 	for l.take(); len(l.pages) > 0; l.take() {
 		s.unlock()
-		l.read()
+		slow := l.read()
 		if !s.enter() {
 			return
+		}
+		if slow {
+			s.slowLoads = slowLoads
 		}
 		for i, p := range l.pages {
 			s.pageRead(p, l.errs[i])
@@ -138,9 +153,14 @@ func (s *Store) pageRead(p *page, err error) {
 }
 
 // read fills the pages in from the database. Nobody else looks at their states before
-// they are loaded, so the mutex is not needed.
-func (l *pageLoader) read() {
+// they are loaded, so the mutex is not needed. It reports whether the device's thread
+// was kept from its work for long.
+func (l *pageLoader) read() (slow bool) {
 	s := l.store
+	if l.helped {
+		began := time.Now()
+		defer func() { slow = time.Since(began) > slowLoad }()
+	}
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: mapStart, UpperBound: mapEnd})
 	if err != nil {
 		err = databaseError(err)
@@ -160,6 +180,7 @@ func (l *pageLoader) read() {
 	if err == nil {
 		_ = it.Close() // its errors have been seen
 	}
+	return false
 }
 
 var mapStart, mapEnd = []byte{keyMap}, []byte{keyMap + 1}

@@ -167,7 +167,7 @@ func TestCheckFinds(t *testing.T) {
 			return nil
 		},
 		"slot given away": func(s *Store) error {
-			e := s.replicas[0].pages[0].entries[3]
+			e := s.replicas[0].pages[3/pageExtents].entries[3%pageExtents]
 			s.space.unuseArea(area{extent: uint32(e.at(0) / block.BlocksPerExtent), blocks: 1 << (e.at(0) % block.BlocksPerExtent)})
 			return nil
 		},
@@ -181,12 +181,12 @@ func TestCheckFinds(t *testing.T) {
 			return s.db.Delete(changeKey(nil, s.replicas[0].record.handle, 2, 3), nil)
 		},
 		"place owned twice": func(s *Store) error {
-			e := s.replicas[0].pages[0].entries[3].entryState
+			e := s.replicas[0].pages[3/pageExtents].entries[3%pageExtents].entryState
 			e.edit(func(p placement) placement { return p.withFlags(p.flags() | placementOwned) })
 			return s.db.Set(mapKey(nil, s.replicas[0].record.handle, 3), appendEntry(nil, &e), nil)
 		},
 		"place of nobody": func(s *Store) error {
-			e := s.replicas[0].pages[0].entries[3].entryState
+			e := s.replicas[0].pages[3/pageExtents].entries[3%pageExtents].entryState
 			e.edit(func(p placement) placement { return p.withFlags(p.flags() &^ placementOwned) })
 			return s.db.Set(mapKey(nil, s.replicas[0].record.handle, 3), appendEntry(nil, &e), nil)
 		},
