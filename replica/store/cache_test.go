@@ -118,15 +118,15 @@ func TestSlowLoadsGoElsewhere(t *testing.T) {
 		}
 	}
 	load(3)
-	r.store.slowLoads = 0 // one may have been slow
+	r.store.loads.slow = 0 // one may have been slow
 	load(1)
 	if device.helped < 2 {
 		t.Errorf("the device's thread has read %d pages", device.helped)
 	}
-	device.helped, r.store.slowLoads = 0, slowLoads
-	load(slowLoads)
-	if device.helped != 0 || r.store.slowLoads != 0 {
-		t.Errorf("after a slow read the device's thread has read %d pages, and the next %d are not for it", device.helped, r.store.slowLoads)
+	device.helped, r.store.loads.slow = 0, slowJobs
+	load(slowJobs)
+	if device.helped != 0 || r.store.loads.slow != 0 {
+		t.Errorf("after a slow read the device's thread has read %d pages, and the next %d are not for it", device.helped, r.store.loads.slow)
 	}
 	load(1)
 	if device.helped != 1 {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -38,6 +39,9 @@ type journal struct {
 	pending []byte
 	waiting []*piece
 	running bool
+	// helped: the device's thread has the job.
+	writes aside
+	helped bool
 	// spare take the place of pending and waiting while the job has those.
 	spare        []byte
 	spareWaiting []*piece
@@ -275,8 +279,20 @@ func (s *Store) startJournal() {
 	if !s.journal.running && len(s.journal.waiting) > 0 {
 		s.journal.running = true
 		s.jobs++
-		s.options.Executor.Go(s.journalJob)
+		s.startWriting()
 	}
+}
+
+// startWriting leaves the writing of records to the device's thread. A journal that is
+// full, or was, means making and removing files, which take time.
+func (s *Store) startWriting() {
+	j := &s.journal
+	if j.file != nil && j.size < s.options.JournalSize && (len(j.old) == 0 || j.old[0].last > j.applied) {
+		j.helped = j.writes.start(s, s.journalJob)
+		return
+	}
+	j.helped = false
+	s.options.Executor.Go(s.journalJob)
 }
 
 // runJournal is the job that writes what is pending.
@@ -288,18 +304,23 @@ func (s *Store) runJournal() {
 	buf, waiting, seq, applied := j.pending, j.waiting, j.seq, j.applied
 	j.pending, j.waiting = j.spare[:0], j.spareWaiting[:0]
 	j.spare, j.spareWaiting = nil, nil
-	err := s.failed
+	err, took := s.failed, time.Duration(0)
 	s.mu.Unlock()
 
 	if err == nil {
 		// After a write that failed, a record may end anywhere: another one behind it
 		// would make the journal, and with it the disk, unreadable.
+		began := time.Now()
 		err = s.writeJournal(buf, seq, applied)
+		took = time.Since(began)
 	}
 
 	s.mu.Lock()
 	defer s.unlock()
 	s.jobDone()
+	if j.helped {
+		j.writes.took(took)
+	}
 	j.running = false
 	if err != nil {
 		s.fail(err)

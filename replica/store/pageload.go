@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-
-	"github.com/holdfast-io/holdfast/internal/vfs"
 )
 
 const (
@@ -16,11 +14,6 @@ const (
 	// together, whose owners ask for as many; these reach it together again, so that
 	// its thread is woken, and the disk told, once for all of them.
 	loadBatch = 4
-	// After a read that took the device's thread longer than slowLoad, as one does that
-	// waits for the disk, jobs of the executor, which wait beside each other, have the
-	// next slowLoads.
-	slowLoad  = 100 * time.Microsecond
-	slowLoads = 16
 	// sparePages bounds the pages that are kept for reuse.
 	sparePages = 64
 )
@@ -77,20 +70,11 @@ func (s *Store) missPage(p *page) {
 	l.start()
 }
 
-// start has the device's thread read pages, which is the one that goes on with what
-// waits for them, or the executor where that has no time.
+// start has somebody read pages.
 func (l *pageLoader) start() {
 	s := l.store
 	s.loadersComing++
-	if s.slowLoads > 0 {
-		s.slowLoads--
-		l.helped = false
-	} else {
-		l.helped = vfs.Help(s.options.Device, l.job)
-	}
-	if !l.helped {
-		s.options.Executor.Go(l.job)
-	}
+	l.helped = s.loads.start(s, l.job)
 }
 
 // run reads the pages that have waited longest, until none waits. The device's thread
@@ -103,13 +87,11 @@ func (l *pageLoader) run() {
 	s.loadersComing--
 	for l.take(); len(l.pages) > 0; l.take() {
 		s.unlock()
-		slow := l.read()
+		took := l.read()
 		if !s.enter() {
 			return
 		}
-		if slow {
-			s.slowLoads = slowLoads
-		}
+		s.loads.took(took)
 		for i, p := range l.pages {
 			s.pageRead(p, l.errs[i])
 			l.pages[i], l.errs[i] = nil, nil
@@ -153,13 +135,13 @@ func (s *Store) pageRead(p *page, err error) {
 }
 
 // read fills the pages in from the database. Nobody else looks at their states before
-// they are loaded, so the mutex is not needed. It reports whether the device's thread
-// was kept from its work for long.
-func (l *pageLoader) read() (slow bool) {
+// they are loaded, so the mutex is not needed. It returns how long the device's thread
+// was kept from its work.
+func (l *pageLoader) read() (took time.Duration) {
 	s := l.store
 	if l.helped {
 		began := time.Now()
-		defer func() { slow = time.Since(began) > slowLoad }()
+		defer func() { took = time.Since(began) }()
 	}
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: mapStart, UpperBound: mapEnd})
 	if err != nil {
@@ -180,7 +162,7 @@ func (l *pageLoader) read() (slow bool) {
 	if err == nil {
 		_ = it.Close() // its errors have been seen
 	}
-	return false
+	return 0
 }
 
 var mapStart, mapEnd = []byte{keyMap}, []byte{keyMap + 1}

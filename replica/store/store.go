@@ -140,13 +140,13 @@ type Store struct {
 
 	cache cache
 	// missing are the pages that wait to be read, loaders the jobs for that, of which
-	// loadersComing have yet to look at them; slowLoads of the next ones are not for the
-	// device's thread.
-	missing                           []*page
-	loaders, loadersComing, slowLoads int
-	freeLoaders                       *pageLoader
-	freePages                         *page
-	freePageCount                     int
+	// loadersComing have yet to look at them.
+	missing                []*page
+	loaders, loadersComing int
+	loads                  aside
+	freeLoaders            *pageLoader
+	freePages              *page
+	freePageCount          int
 	// replicaBytes is what the replicas took when they were last looked at.
 	replicaBytes int64
 
