@@ -9,13 +9,12 @@ import (
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
-// pageExtents is the number of extents that are cached together: 128 KiB of a volume. A
+// pageExtents is the number of extents that are cached together: 1 MiB of a volume. A
 // request that finds none of them in memory reads them all, so fewer are better for
 // small requests, and more for long ones and for what a page takes by itself.
-const pageExtents = 2
+const pageExtents = 16
 
-// pageBytes is what a page takes, with its place among those of its replica.
-const pageBytes = int64(unsafe.Sizeof(page{})) + 32
+const pageBytes = int64(unsafe.Sizeof(page{}))
 
 // entry is one extent of a head map in memory.
 type entry struct {

@@ -67,7 +67,7 @@ func TestMemoryPerTiB(t *testing.T) {
 	}
 	r := g.create(1, block.MaxVolumeSize)
 	step := r.Size() / 8192
-	for at := int64(0); at < r.Size(); at += step / 32 {
+	for at := int64(0); at < r.Size(); at += step / 4 {
 		g.read(r, at, block.SectorSize)
 	}
 	m := g.store.Memory()

@@ -10,9 +10,9 @@ import (
 const (
 	// maxLoaders bounds the jobs that read pages.
 	maxLoaders = 8
-	// loadBatch bounds the pages that a job takes at once. The device ends a few requests
-	// together, whose owners ask for as many; these reach it together again, so that
-	// its thread is woken, and the disk told, once for all of them.
+	// loadBatch bounds the pages that the device's thread takes at once. It ends a few
+	// requests together, whose owners ask for as many. Others take one, for a second one
+	// would hold up the first, and another job may have its hands free.
 	loadBatch = 4
 	// sparePages bounds the pages that are kept for reuse.
 	sparePages = 64
@@ -55,7 +55,7 @@ func (s *Store) keepPage(p *page) {
 // begin take it along.
 func (s *Store) missPage(p *page) {
 	s.missing = append(s.missing, p)
-	if len(s.missing) <= s.loadersComing*loadBatch || s.loaders == maxLoaders {
+	if len(s.missing) <= s.loadersComing || s.loaders == maxLoaders {
 		return
 	}
 	l := s.freeLoaders
@@ -112,7 +112,10 @@ func (l *pageLoader) run() {
 // take takes the pages that have waited longest.
 func (l *pageLoader) take() {
 	s := l.store
-	n := min(len(s.missing), loadBatch)
+	n := min(len(s.missing), 1)
+	if l.helped {
+		n = min(len(s.missing), loadBatch)
+	}
 	l.pages = append(l.pages[:0], s.missing[:n]...)
 	rest := copy(s.missing, s.missing[n:])
 	clear(s.missing[rest:])
