@@ -14,6 +14,6 @@ func TestPostgres(t *testing.T) {
 		files:    buildStatic(t, "./cmd/holdfastd", "./cmd/holdfast-csi", "./test/postgres"),
 		scratch:  []string{"3G", "3G", "3G"},
 		memoryMB: 2048,
-		limit:    18 * time.Minute,
+		limit:    25 * time.Minute,
 	}.pass(t, "postgres.sh")
 }
