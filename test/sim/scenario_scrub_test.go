@@ -306,13 +306,9 @@ func scrubLayerRepairs(s *scene) {
 	s.restart(1)
 	s.inSync(0, 1, 2)
 	s.until("the end of a scrub", func() bool { return h.scrubbed.Done })
-	// One that has just come back may not hold its layers as valid yet: a walk leaves it
-	// out, and says so.
-	for walks := 0; walks == 0 || len(h.scrubbed.Covered) < 3; walks++ {
-		if _, differ := s.scrub(&core.Scrub{}); differ != nil || walks == 3 {
-			s.t.Fatalf("walk %d: differing at %v, covered are %v", walks, differ, h.scrubbed.Covered)
-		}
-		s.wait(second)
+	_, differ := s.scrub(&core.Scrub{})
+	if differ != nil {
+		s.t.Fatalf("differing at %v", differ)
 	}
 	s.snapshot()
 	for _, o := range []block.SnapshotID{shots[1].id, shots[2].id, {}} {
