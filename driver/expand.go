@@ -21,13 +21,9 @@ func (c *controller) ControllerExpandVolume(ctx context.Context, req *csi.Contro
 	case req.GetCapacityRange() == nil:
 		return nil, invalid("no capacity range given")
 	}
-	device := false
-	if req.GetVolumeCapability() != nil {
-		a, err := parseCapability(req.GetVolumeCapability())
-		if err != nil {
-			return nil, err
-		}
-		device = a.block
+	device, err := asksForDevice(req.GetVolumeCapability())
+	if err != nil {
+		return nil, err
 	}
 	size, err := parseSize(req.GetCapacityRange(), sizeStep, sizeStep)
 	if err != nil {
@@ -65,13 +61,9 @@ func (n *node) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRe
 	case req.GetVolumePath() == "":
 		return nil, invalid("no volume path given")
 	}
-	device := false
-	if req.GetVolumeCapability() != nil {
-		a, err := parseCapability(req.GetVolumeCapability())
-		if err != nil {
-			return nil, err
-		}
-		device = a.block
+	device, err := asksForDevice(req.GetVolumeCapability())
+	if err != nil {
+		return nil, err
 	}
 	done, err := n.running.begin(req.GetVolumeId())
 	if err != nil {
@@ -132,4 +124,13 @@ func (n *node) growMounted(ctx context.Context, points []mount.Point) error {
 	}
 	p := points[i]
 	return fromMount(n.mounter.Grow(ctx, n.devices.Path(p.Device), p.Path, p.FSType), "expand volume %s", p.Device.Volume)
+}
+
+// asksForDevice reports whether a request is about a raw device. It need not say.
+func asksForDevice(capability *csi.VolumeCapability) (bool, error) {
+	if capability == nil {
+		return false, nil
+	}
+	a, err := parseCapability(capability)
+	return a.block, err
 }
