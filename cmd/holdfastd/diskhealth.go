@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -66,10 +68,7 @@ func (d *disks) watch() {
 			return
 		}
 		d.mu.Lock()
-		open := make([]*openDisk, 0, len(d.stores))
-		for _, disk := range d.stores {
-			open = append(open, disk)
-		}
+		open := slices.Collect(maps.Values(d.stores))
 		d.mu.Unlock()
 		for _, disk := range open {
 			disk.look(d)

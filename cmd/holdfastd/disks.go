@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -379,10 +381,7 @@ func (d *disks) close() error {
 		d.log.Warn("some disks are still being opened and are left so")
 	}
 	d.mu.Lock()
-	open := make([]*openDisk, 0, len(d.stores))
-	for _, disk := range d.stores {
-		open = append(open, disk)
-	}
+	open := slices.Collect(maps.Values(d.stores))
 	clear(d.stores)
 	d.mu.Unlock()
 	errs := make([]error, len(open))
