@@ -129,12 +129,7 @@ func (d *UringDevice) Submit(io *IO) {
 	}
 	d.ringQueue.push(io)
 	d.ringed++
-	wake := d.asleep
-	d.asleep = false
-	d.mu.Unlock()
-	if wake {
-		d.wakeRing()
-	}
+	d.unlockAwake()
 }
 
 // Help implements Helper.
@@ -145,12 +140,7 @@ func (d *UringDevice) Help(job func()) bool {
 		return false
 	}
 	d.jobs = append(d.jobs, job)
-	wake := d.asleep
-	d.asleep = false
-	d.mu.Unlock()
-	if wake {
-		d.wakeRing()
-	}
+	d.unlockAwake()
 	return true
 }
 
@@ -178,6 +168,16 @@ func (d *UringDevice) goesDirect() bool {
 		d.few++
 	}
 	return d.few == fewSubmissions
+}
+
+// unlockAwake unlocks mu, and wakes the ring's thread for what was added under it.
+func (d *UringDevice) unlockAwake() {
+	wake := d.asleep
+	d.asleep = false
+	d.mu.Unlock()
+	if wake {
+		d.wakeRing()
+	}
 }
 
 // wakeRing ends the wait of the ring's thread.

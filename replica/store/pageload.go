@@ -87,11 +87,15 @@ func (l *pageLoader) run() {
 	s.loadersComing--
 	for l.take(); len(l.pages) > 0; l.take() {
 		s.unlock()
-		took := l.read()
+		began := time.Now()
+		l.read()
+		took := time.Since(began)
 		if !s.enter() {
 			return
 		}
-		s.loads.took(took)
+		if l.helped {
+			s.loads.took(took)
+		}
 		for i, p := range l.pages {
 			s.pageRead(p, l.errs[i])
 			l.pages[i], l.errs[i] = nil, nil
@@ -112,10 +116,11 @@ func (l *pageLoader) run() {
 // take takes the pages that have waited longest.
 func (l *pageLoader) take() {
 	s := l.store
-	n := min(len(s.missing), 1)
+	batch := 1
 	if l.helped {
-		n = min(len(s.missing), loadBatch)
+		batch = loadBatch
 	}
+	n := min(len(s.missing), batch)
 	l.pages = append(l.pages[:0], s.missing[:n]...)
 	rest := copy(s.missing, s.missing[n:])
 	clear(s.missing[rest:])
@@ -138,14 +143,9 @@ func (s *Store) pageRead(p *page, err error) {
 }
 
 // read fills the pages in from the database. Nobody else looks at their states before
-// they are loaded, so the mutex is not needed. It returns how long the device's thread
-// was kept from its work.
-func (l *pageLoader) read() (took time.Duration) {
+// they are loaded, so the mutex is not needed.
+func (l *pageLoader) read() {
 	s := l.store
-	if l.helped {
-		began := time.Now()
-		defer func() { took = time.Since(began) }()
-	}
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: mapStart, UpperBound: mapEnd})
 	if err != nil {
 		err = databaseError(err)
@@ -165,7 +165,6 @@ func (l *pageLoader) read() (took time.Duration) {
 	if err == nil {
 		_ = it.Close() // its errors have been seen
 	}
-	return 0
 }
 
 var mapStart, mapEnd = []byte{keyMap}, []byte{keyMap + 1}
