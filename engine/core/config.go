@@ -24,7 +24,7 @@ func (Timing) Default() Timing {
 		ConnectRetry:    500 * millisecond,
 		ProposeRetry:    100 * millisecond,
 		NoSpaceRetry:    second,
-		JobGap:          50 * millisecond,
+		JobGap:          20 * millisecond,
 		LogIdle:         30 * second,
 		CutHold:         second,
 		NumberGap:       second,

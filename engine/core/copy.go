@@ -228,7 +228,7 @@ func (c *Core) copyNext(i int) {
 		}
 		extents, most := 1, copyRunMax
 		if c.smallCopy(j) {
-			most = 1
+			most = min(most, c.throttle.extents())
 		}
 		for extents < most && e+extents < block.ExtentsPerChunk && j.copiedWith(e+extents) {
 			extents++
@@ -301,12 +301,11 @@ func (c *Core) copyWrite(i int, buf *block.Buffer) {
 	buf.Release()
 }
 
-// pace begins the next step of a copy, after a pause if it is small: the pauses of a
-// chunk that is compared and copied are as long as the gap.
+// pace begins the next step of a copy, after a pause if it is small.
 func (c *Core) pace(i int) {
 	j := &c.jobs[i]
-	if pause := c.throttle.gap / (2 * block.ExtentsPerChunk); pause > 0 && c.smallCopy(j) {
-		j.state, j.resume = jobPausing, c.now+block.Instant(pause)
+	if pause := c.throttle.step(); pause > 0 && c.smallCopy(j) {
+		j.state, j.resume = jobPausing, c.now+pause
 		return
 	}
 	c.copyStep(i)
@@ -335,6 +334,9 @@ func (c *Core) copied(i int) {
 		return
 	}
 	target, chunk := c.jobs[i].target, c.jobs[i].chunk
+	if c.smallCopy(&c.jobs[i]) {
+		c.throttle.stepped(c.now)
+	}
 	c.endJob(i)
 	t := c.peers[target].target
 	r, _ := chunkPlace(chunk)

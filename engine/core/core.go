@@ -117,6 +117,7 @@ func New(cfg Config, now block.Instant) (*Core, error) {
 	}
 	c.log.regions = make(map[block.Region]regionState)
 	c.log.next = never
+	c.throttle.gapMax = cfg.Timing.JobGap
 	c.attach.since = now
 	c.divide.source = -1
 	c.grow.told = c.view.Size
@@ -221,6 +222,9 @@ func (c *Core) Step(ev Event) {
 		c.askRetire(ev.Replica, ev.Successor)
 	}
 	c.drive()
+	if c.cfg.Timing.JobGap > 0 {
+		c.throttle.atWork(c.now, c.jobsWork())
+	}
 }
 
 // Effects takes the pending effects. The slice is reused at the next Step.

@@ -132,7 +132,7 @@ func (c *Core) driveJobs() {
 	}
 }
 
-// mayStartJob reports whether another job may begin in the background: one at a time
+// mayStartJob reports whether another job may begin in the background: no more at a time
 // and no faster than the throttle lets them while clients are at work.
 func (c *Core) mayStartJob() bool {
 	running := c.jobCount()
@@ -140,7 +140,7 @@ func (c *Core) mayStartJob() bool {
 		c.throttle.wake = 0
 		return running < len(c.jobs)
 	}
-	return running == 0 && c.throttle.mayBegin(c.now, c.cfg.Timing.JobGap)
+	return running < c.throttle.jobs() && c.throttle.mayBegin(c.now)
 }
 
 // clientsBusy reports whether clients are at work. While their I/O is frozen nothing
@@ -149,8 +149,8 @@ func (c *Core) clientsBusy() bool {
 	return c.frozen == nil && c.throttle.busy(c.now, len(c.freeRequests) < len(c.requests))
 }
 
-// small reports whether jobs go extent by extent: while clients are at work, so that
-// no request waits for more than one.
+// small reports whether jobs go in small steps: while clients are at work, so that no
+// request waits for more than one.
 func (c *Core) small() bool { return c.throttle.usual > 0 && c.clientsBusy() }
 
 // smallCopy reports whether a copy does.
@@ -167,6 +167,18 @@ func (c *Core) jobCount() int {
 		}
 	}
 	return n
+}
+
+// jobsWork reports whether a job is at work: it asks a replica for something that takes
+// its disk's time.
+func (c *Core) jobsWork() bool {
+	for i := range c.jobs {
+		switch c.jobs[i].state {
+		case jobHashing, jobReading, jobWriting:
+			return true
+		}
+	}
+	return false
 }
 
 // startDemanded starts the repairs that requests wait for.
@@ -291,14 +303,14 @@ func (c *Core) hash(i int, who set) {
 	c.hashSlice(i)
 }
 
-// hashSlice asks for those of what is left of the chunk, or of the next extent.
+// hashSlice asks for those of what is left of the chunk, or of the next step.
 func (c *Core) hashSlice(i int) {
 	j := &c.jobs[i]
 	j.state, j.hashed = jobHashing, 0
 	first := max(j.span.Offset, j.slice.End())
 	j.slice = block.Span{Offset: first, Length: j.end - first}
 	if j.target >= 0 && c.smallCopy(j) {
-		j.slice.Length = min(j.slice.Length, block.ExtentSize)
+		j.slice.Length = min(j.slice.Length, int64(c.throttle.extents())*block.ExtentSize)
 	}
 	for k := range j.asked.all() {
 		var flags block.Flags

@@ -242,7 +242,7 @@ func (c *Core) complete(i int, err error, buf *block.Buffer) {
 	r.buf.Release()
 	c.emit(Effect{Kind: EffectComplete, Tag: r.tag, Err: err, Buf: buf})
 	if r.kind != FlushRequest && r.kind != ChangedRequest && c.cfg.Timing.JobGap > 0 {
-		c.throttle.done(c.now, int64(c.now-r.arrived), c.jobCount() == 0)
+		c.throttle.done(c.now, r.arrived)
 	}
 	*r = request{stamp: r.stamp}
 	c.freeRequests = append(c.freeRequests, int32(i))

@@ -148,7 +148,7 @@ func TestScrubConfirmsWhatChangedMeanwhile(t *testing.T) {
 // While clients are at work a step is one extent.
 func TestScrubStepsAreSmallBesideClients(t *testing.T) {
 	s := beginServing(t, scene{members: "A B", size: mib})
-	for range judgeRequests {
+	for range usualRequests {
 		s.write(1, 'w', 0, 4*kib)
 		s.now += block.Instant(millisecond)
 		s.settle()
@@ -156,7 +156,7 @@ func TestScrubStepsAreSmallBesideClients(t *testing.T) {
 	s.write(1, 'w', 0, 4*kib)
 	s.drop()
 	s.scrub(&Scrub{})
-	s.pass(100 * time.Millisecond) // past a rest
+	s.pass(time.Duration(restMax))
 	s.expect("A: hash 0+64K", "B: hash 0+64K")
 	s.settle()
 	s.pass(time.Second)

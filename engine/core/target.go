@@ -134,6 +134,7 @@ func (c *Core) activate(i int) {
 		}
 	}
 	t.reported = t.todo.count
+	c.throttle.relearn()
 	c.kick = true
 	c.emit(Effect{Kind: EffectNotice, Notice: Notice{
 		Kind: NoticeResyncStarted, Replica: p.id, Bytes: t.remaining(),
