@@ -108,8 +108,8 @@ func (c *Core) hashForCopy(i int) {
 // Rule 25 (layers): a chunk is compared and copied cut by cut, in the order in which
 // the target took them, for a later one inherits what an earlier one is given, and then
 // the head; it is clean when the head is. A valid cut never changes and is left out. A
-// new cut has the chunks that run and the regions that were not cleared yet compared
-// again (compareAgain). No cut of a target is valid before nothing is missing (takeOver).
+// new cut has the chunks that run compared again, and those to come in its layer, too
+// (compareAgain). No cut of a target is valid before nothing is missing (takeOver).
 func (c *Core) layerAfter(target int, span block.Span, layer block.SnapshotID) block.SnapshotID {
 	found := layer.IsZero()
 	for k := range c.peers[target].cuts {

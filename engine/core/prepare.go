@@ -32,8 +32,8 @@ func (c *Core) planResync(i int) {
 }
 
 // compareAgain prepares a target for a cut: what it has not got yet of the writes
-// before it is missed, for its cut lacks that, and whatever it misses is compared again
-// with the new layer.
+// before it is missed, for its cut lacks that. Whatever is still to be compared is
+// compared in the new layer, too; what was compared is right there, as the head was.
 func (c *Core) compareAgain(i int) {
 	p := &c.peers[i]
 	for k := range c.jobs {
@@ -52,7 +52,7 @@ func (c *Core) compareAgain(i int) {
 		}
 		at = next
 	}
-	c.planResync(i)
+	p.target.layered = chunkSet{}
 }
 
 // mayPrepare reports whether what a target lacks is recorded, so that it can be given
