@@ -107,19 +107,16 @@ func (t *throttle) done(now, arrived block.Instant) {
 		return
 	}
 	slow := t.usual > 0 && 4*took > slowQuarters*t.usual
-	switch {
-	case t.working || t.worked >= arrived:
+	beside := t.working || t.worked >= arrived
+	if beside || now < t.worked+block.Instant(settled) {
+		// Between two jobs mostly short requests have room: no harm was done.
 		t.since++
-		t.beside.add(slow)
-	case now >= t.worked+block.Instant(settled):
-		t.rested++
-		t.apart.add(slow)
-		t.learn(took)
-	default:
-		// What it says is what short ones do: see settled. But no harm was done.
-		t.since++
-		t.beside.add(false)
+		t.beside.add(beside && slow)
+		return
 	}
+	t.rested++
+	t.apart.add(slow)
+	t.learn(took)
 }
 
 // learn lets the estimate rise by a twentieth with each request that exceeds it, and

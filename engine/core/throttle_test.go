@@ -124,7 +124,6 @@ func TestThrottleBearsStalls(t *testing.T) {
 func TestThrottleLearnsFarFromJobs(t *testing.T) {
 	now := block.Instant(second)
 	throttle := throttle{gapMax: gapMax, usual: millisecond}
-	throttle.seen = 0
 	throttle.atWork(now, true)
 	now++
 	throttle.atWork(now, false)
@@ -140,7 +139,7 @@ func TestThrottleLearnsFarFromJobs(t *testing.T) {
 	}
 }
 
-// A rest lasts until a hundred requests have shown what is usual, but not for ever.
+// A rest lasts until enough requests have shown what is usual, but not for ever.
 func TestThrottleRests(t *testing.T) {
 	for _, c := range []struct {
 		every, want time.Duration
@@ -196,20 +195,28 @@ func TestThrottleLetsGoWhenClientsAreQuiet(t *testing.T) {
 	}
 }
 
+// slowCopy has B return beside busy clients, at the slowest pace, until after a rest the
+// copy of its first chunk begins. A step has a millisecond of the gap.
+func (s *script) slowCopy() {
+	s.t.Helper()
+	t := &s.core.throttle
+	t.usual, t.last = millisecond, s.core.now+block.Instant(second)
+	t.judged = s.core.now + block.Instant(second) // not before the end
+	t.gapMax, t.pace = 2*block.ExtentsPerChunk*millisecond, slowest
+	s.drop()
+	s.answer("B A B")
+	s.expectNone("A: read")
+	s.pass(time.Duration(restMax))
+	s.expectAmong("A: read 3M+64K resync")
+}
+
 // While jobs are slowed down, a copy goes extent by extent, with its share of the gap
 // between them.
 func TestSlowedCopyPausesBetweenExtents(t *testing.T) {
 	s := leaving(t, false)
 	s.write(3, 'x', 3*mib, 192*kib)
 	s.answer("A")
-	s.core.throttle.usual, s.core.throttle.last = millisecond, s.core.now+block.Instant(second)
-	s.core.throttle.judged = s.core.now + block.Instant(second) // not before the end
-	s.core.throttle.gapMax, s.core.throttle.pace = 2*block.ExtentsPerChunk*millisecond, slowest
-	s.drop()
-	s.answer("B A B")
-	s.expectNone("A: read")
-	s.pass(time.Duration(restMax))
-	s.expectAmong("A: read 3M+64K resync")
+	s.slowCopy()
 	for _, next := range []string{"A: read 3136K+64K resync", "A: read 3200K+64K resync"} {
 		s.answer("A B")
 		s.expectNone("A: read")
@@ -232,14 +239,7 @@ func TestSlowedCopyPaysForWhatItCopies(t *testing.T) {
 	s.answer("A")
 	s.write(4, 'x', 5*mib, 64*kib)
 	s.answer("A")
-	s.core.throttle.usual, s.core.throttle.last = millisecond, s.core.now+block.Instant(second)
-	s.core.throttle.judged = s.core.now + block.Instant(second) // not before the end
-	s.core.throttle.gapMax, s.core.throttle.pace = 2*block.ExtentsPerChunk*millisecond, slowest
-	s.drop()
-	s.answer("B A B")
-	s.expectNone("A: read")
-	s.pass(time.Duration(restMax))
-	s.expectAmong("A: read 3M+64K resync")
+	s.slowCopy()
 	s.answer("A B")
 	s.expectNone("A: read")
 	s.pass(time.Millisecond) // after the step
