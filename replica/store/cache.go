@@ -9,12 +9,16 @@ import (
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
-// pageExtents is the number of extents that are cached together: 1 MiB of a volume. A
+// pageExtents is the number of extents that are cached together: 128 KiB of a volume. A
 // request that finds none of them in memory reads them all, so fewer are better for
 // small requests, and more for long ones and for what a page takes by itself.
-const pageExtents = 16
+const pageExtents = 2
 
-const pageBytes = int64(unsafe.Sizeof(page{}))
+// pageBytes is what a page takes, with its place in the replica's map of pages.
+const pageBytes = int64(unsafe.Sizeof(page{})) + pagePlace
+
+// pagePlace is a number and a pointer at the load that Go's maps have on average.
+const pagePlace = 24
 
 // entry is one extent of a head map in memory.
 type entry struct {

@@ -68,7 +68,7 @@ func TestMemoryPerTiB(t *testing.T) {
 	r := g.create(1, block.MaxVolumeSize)
 	step := r.Size() / 8192
 	for at := int64(0); at < r.Size(); at += step / 4 {
-		g.read(r, at, block.SectorSize)
+		g.must(r, &Op{Kind: Hash, Offset: at, Length: block.ChunkSize})
 	}
 	m := g.store.Memory()
 	t.Logf("1 TiB in use, in KiB: maps %d, allocation %d, replicas %d, changes %d, database %d: %d of %d; the heap has grown by %d",

@@ -306,9 +306,10 @@ func scrubLayerRepairs(s *scene) {
 	s.restart(1)
 	s.inSync(0, 1, 2)
 	s.until("the end of a scrub", func() bool { return h.scrubbed.Done })
+	s.wait(100 * millisecond) // the engine has heard who is in sync
 	_, differ := s.scrub(&core.Scrub{})
-	if differ != nil {
-		s.t.Fatalf("differing at %v", differ)
+	if n := len(h.scrubbed.Covered); differ != nil || n != 3 {
+		s.t.Fatalf("differing at %v, %d replicas are covered", differ, n)
 	}
 	s.snapshot()
 	for _, o := range []block.SnapshotID{shots[1].id, shots[2].id, {}} {
