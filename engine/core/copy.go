@@ -109,7 +109,7 @@ func (c *Core) hashForCopy(i int) {
 // the target took them, for a later one inherits what an earlier one is given, and then
 // the head; it is clean when the head is. A valid cut never changes and is left out. A
 // new cut has the chunks that run compared again, and those to come in its layer, too
-// (compareAgain). No cut of a target is valid before nothing is missing (takeOver).
+// (prepareForCut). No cut of a target is valid before nothing is missing (takeOver).
 func (c *Core) layerAfter(target int, span block.Span, layer block.SnapshotID) block.SnapshotID {
 	found := layer.IsZero()
 	for k := range c.peers[target].cuts {
@@ -324,6 +324,7 @@ func (c *Core) copyStep(i int) {
 // on.
 func (c *Core) copied(i int) {
 	if j := &c.jobs[i]; !j.layer.IsZero() {
+		j.since = j.layer
 		c.enterLayer(j, c.layerAfter(j.target, j.span, j.layer))
 		if j.layer.IsZero() {
 			c.peers[j.target].target.layered.add(j.chunk)

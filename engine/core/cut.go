@@ -141,7 +141,7 @@ func (c *Core) takeCut() {
 		case c.iss.has(i):
 			p.addCut(s.snapshot.ID, c.view.Epoch, c.view.Size)
 		case t != nil && t.active && p.link == linkOpen:
-			c.compareAgain(i)
+			c.prepareForCut(i)
 			t.cutting = s.stamp
 			p.addCut(s.snapshot.ID, c.view.Epoch, c.view.Size)
 			c.call(i, forMeta, 0, s.stamp, block.Request{Op: block.OpUpdate, Update: &block.Update{Cuts: []block.CutRequest{ask}}})

@@ -38,6 +38,9 @@ type job struct {
 	layer block.SnapshotID
 	end   int64
 	tried set
+	// since is the layer before that one, if the job has found or made it equal: what a
+	// replica holds but once for both is not hashed again.
+	since block.SnapshotID
 	// verify: only reads what a reopened member has no checksums of.
 	verify bool
 	// divergent: a repair of rule 18, in which the source's bytes win.
@@ -309,7 +312,11 @@ func (c *Core) hashSlice(i int) {
 	j.state, j.hashed = jobHashing, 0
 	first := max(j.span.Offset, j.slice.End())
 	j.slice = block.Span{Offset: first, Length: j.end - first}
-	if j.target >= 0 && c.smallCopy(j) {
+	since := j.since
+	if c.layerSize(since) < j.end {
+		since = block.SnapshotID{} // deleted, or nobody has compared its end
+	}
+	if j.target >= 0 && since.IsZero() && c.smallCopy(j) {
 		j.slice.Length = min(j.slice.Length, int64(c.throttle.extents())*block.ExtentSize)
 	}
 	for k := range j.asked.all() {
@@ -319,7 +326,7 @@ func (c *Core) hashSlice(i int) {
 		}
 		c.call(k, forJob, i, j.stamp, block.Request{
 			Op: block.OpHash, Flags: flags | block.FlagResync, Offset: j.slice.Offset, Length: j.slice.Length,
-			Snapshot: j.layer, Since: j.since(),
+			Snapshot: j.layer, Since: since,
 		})
 	}
 }
@@ -344,6 +351,10 @@ func (c *Core) jobReplied(k int, e *call, rep *block.Reply) {
 	case rep.Err != nil && j.scrub.walk != 0 && errors.Is(rep.Err, block.ErrNotFound):
 		rep.Buf.Release()
 		c.putOffScrub(i)
+	case rep.Err != nil && j.target >= 0 && e.req.Op == block.OpHash && !e.req.Since.IsZero() && errors.Is(rep.Err, block.ErrNotFound):
+		// One of the two layers is deleted, for all that is known.
+		rep.Buf.Release()
+		c.abortCopy(i)
 	case rep.Err != nil && !j.layer.IsZero() && j.target >= 0:
 		rep.Buf.Release()
 		c.layerFailed(k, i, rep.Err)

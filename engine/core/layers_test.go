@@ -54,7 +54,7 @@ func TestTargetIsComparedLayerByLayer(t *testing.T) {
 	s.answer("A B")
 	s.expect("A: read 0+64K of S1 resync")
 	s.settle()
-	s.expectAmong("B: write 'o.' 0+64K of S1 resync", "A: hash 0+1M", "B: hash 0+1M", "A: read 0+64K resync",
+	s.expectAmong("B: write 'o.' 0+64K of S1 resync", "A: hash 0+1M since S1", "B: hash 0+1M since S1", "A: read 0+64K resync",
 		"B: write 'n.' 0+64K resync", "B: flush 1", "A: store clean B{0}", "B: store valid S1", "propose admit B",
 		"A: store view 21 drop B forget head")
 	s.valid("B")
@@ -67,7 +67,7 @@ func TestTargetIsComparedLayerByLayer(t *testing.T) {
 // a busy chunk is not compared in every layer again and again.
 func TestMissedWriteHasTheHeadComparedAlone(t *testing.T) {
 	s := layersOf(t, nil)
-	for !hasLine(s, "B: hash 0+1M") {
+	for !hasLine(s, "B: hash 0+1M since S1") {
 		s.settleOnce()
 	}
 	s.drop()
@@ -76,7 +76,7 @@ func TestMissedWriteHasTheHeadComparedAlone(t *testing.T) {
 	s.expectAmong("A: hash 0+1M", "admitted B, 128K copied")
 	s.valid("B")
 	s = layersOf(t, nil)
-	for !hasLine(s, "B: hash 0+1M") {
+	for !hasLine(s, "B: hash 0+1M since S1") {
 		s.settleOnce()
 	}
 	s.core.missed(1, block.Span{Length: 4 * kib})
@@ -373,4 +373,45 @@ func TestNoCopyBeginsWhileACutIsTaken(t *testing.T) {
 	s.expectAmong("A: hash 0+1M of S1", "cut S2", "admitted B, 128K copied")
 	s.expectNone("differ A at 0 of S2: checksum mismatch")
 	s.valid("B")
+}
+
+// A replica takes a cut that it lacks from its own head, which may be longer than the
+// snapshot: what lies behind its end was never compared in that layer, and is hashed in
+// the next one though the replica holds it but once.
+func TestWhatLiesBehindALayerIsCompared(t *testing.T) {
+	s := beginServing(t, scene{members: "A", absent: "B", size: mib, before: func(s *script) {
+		a := s.replica("A")
+		a.take(snapshotID(1), 4, false)
+		a.cuts[0].Valid = true
+		s.replica("B").plant('x', 768*kib, 4*kib)
+		s.view.Snapshots = []block.Snapshot{{ID: snapshotID(1), Size: 512 * kib}}
+		dirtyFor("B", "A")(s)
+	}})
+	s.wake("B")
+	s.settle()
+	s.expectAmong("B: hash 0+512K of S1", "B: hash 0+1M", "admitted B, 64K copied")
+	if got := s.content("B", 768*kib, 4*kib); got != "'.'" {
+		t.Errorf("B holds %s, which A has zeroed", got)
+	}
+}
+
+// The layer that the next one is compared with may be forgotten like that itself: the
+// next one is compared whole.
+func TestLayerBeforeIsDeletedMeanwhile(t *testing.T) {
+	for _, n := range []string{"A", "B"} {
+		s := layersOf(t, nil)
+		for !hasLine(s, "B: hash 0+1M since S1") {
+			s.settleOnce()
+		}
+		s.replica(n).cuts = nil
+		s.drop()
+		s.showView(dropSnapshots)
+		s.pass(2 * time.Second)
+		s.settle()
+		s.expectAmong("A: hash 0+1M", "B: hash 0+1M", "admitted B, 128K copied")
+		if s.view.InSync() != 2 || s.content("B", 0, 4*kib) != "'n'" {
+			t.Errorf("%s forgot the layer, and B is not back with %s", n, s.content("B", 0, 4*kib))
+		}
+		s.valid("B")
+	}
 }

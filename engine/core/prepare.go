@@ -31,10 +31,10 @@ func (c *Core) planResync(i int) {
 	}
 }
 
-// compareAgain prepares a target for a cut: what it has not got yet of the writes
+// prepareForCut prepares a target for a cut: what it has not got yet of the writes
 // before it is missed, for its cut lacks that. Whatever is still to be compared is
 // compared in the new layer, too; what was compared is right there, as the head was.
-func (c *Core) compareAgain(i int) {
+func (c *Core) prepareForCut(i int) {
 	p := &c.peers[i]
 	for k := range c.jobs {
 		if j := &c.jobs[k]; j.used && j.target == i {

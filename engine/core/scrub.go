@@ -80,9 +80,9 @@ type scrubStep struct {
 	doubts, mended uint16
 	// compared are the replicas whose hashes of everything were known.
 	compared set
-	// since is the layer that was verified before that of the job, and next the one to
-	// be verified after it: the oldest that holds something of its own on a member.
-	since, next block.SnapshotID
+	// next is the layer to be verified after that of the job: the oldest that holds
+	// something of its own on a member.
+	next block.SnapshotID
 }
 
 const (
@@ -158,9 +158,9 @@ func (c *Core) startScrub() bool {
 	}
 	j := &c.jobs[i]
 	c.enterPart(chunk)
-	j.layer = s.layer
+	j.layer, j.since = s.layer, s.since
 	j.cover(block.Span{Offset: s.at, Length: c.partEnd(s.layer) - s.at})
-	j.scrub = scrubStep{walk: s.walk, span: j.span, compared: ^set(0), since: s.since}
+	j.scrub = scrubStep{walk: s.walk, span: j.span, compared: ^set(0)}
 	j.state = jobReady
 	s.next = max(s.next, c.now)
 	c.advanceJob(i)
@@ -225,7 +225,7 @@ func (c *Core) confirmNext(i int) {
 	}
 	j.scrub.doubts &= j.scrub.doubts - 1
 	j.cover(span)
-	j.attempts, j.scrub.mended = 0, 0
+	j.attempts, j.scrub.mended, j.since = 0, 0, block.SnapshotID{}
 	c.restartJob(j)
 	j.state = jobLocking
 	var granted bool

@@ -95,14 +95,6 @@ func (c *Core) inOrder(p *peer) bool {
 	return true
 }
 
-// since is the layer to compare with in the first look of a step of a scrub.
-func (j *job) since() block.SnapshotID {
-	if j.ticket != 0 {
-		return block.SnapshotID{}
-	}
-	return j.scrub.since
-}
-
 // putOffScrub ends a step, to be tried again.
 func (c *Core) putOffScrub(i int) {
 	c.scrub.next = max(c.scrub.next, c.now+block.Instant(scrubRetry))
