@@ -26,7 +26,7 @@ type fault struct {
 // syncLimit bounds how long replicas may take to be in sync again. It is for what never
 // ends: in a guest on a busy machine everything takes ten times as long, and how long
 // it may take is for `make reliability` to say.
-const syncLimit = 3 * time.Minute
+const syncLimit = 6 * time.Minute
 
 var (
 	replicaKilled = fault{
