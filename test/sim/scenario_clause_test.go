@@ -185,6 +185,7 @@ func divergentLeaves(s *scene) {
 	s.serving()
 	s.kill(2)
 	s.inSync(0, 1)
+	s.wait(50 * millisecond) // the engine has heard that the third has left
 	release()
 	s.until("the comparison of the members", func() bool { return s.v.current.core.Status().Divergent == 0 })
 	s.restart(2)
