@@ -20,6 +20,8 @@ const (
 	journalPrefix       = "journal-"
 
 	recordHeaderLength = 12
+	// journalTail is room for the last write of a file, in bytes.
+	journalTail = 1 << 20
 	// maxRecordLength is the longest payload of a record: the head and every cut.
 	maxRecordLength = 8 + 4 + 4 + 2 + (maxCuts+1)*(4+maxEntryLength)
 )
@@ -377,8 +379,9 @@ func (s *Store) createJournal(seq uint64) error {
 		return fmt.Errorf("create %s: %w", j.name, err)
 	}
 	j.file = file
-	// Taking the space now keeps a full file system from failing a write later.
-	if err := file.Preallocate(0, s.options.JournalSize); err != nil {
+	// Taking the space now keeps a full file system from failing a write later, the last
+	// one included, which begins below the size of a journal and ends behind it.
+	if err := file.Preallocate(0, s.options.JournalSize+journalTail); err != nil {
 		return fmt.Errorf("allocate %s: %w", j.name, err)
 	}
 	header := encodeJournalHeader(s.identity.Disk, s.options.Incarnation)
