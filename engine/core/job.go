@@ -313,7 +313,7 @@ func (c *Core) hashSlice(i int) {
 	first := max(j.span.Offset, j.slice.End())
 	j.slice = block.Span{Offset: first, Length: j.end - first}
 	since := j.since
-	if c.layerSize(since) < j.end {
+	if !since.IsZero() && c.layerSize(since) < j.end {
 		since = block.SnapshotID{} // deleted, or nobody has compared its end
 	}
 	if j.target >= 0 && since.IsZero() && c.smallCopy(j) {
@@ -351,7 +351,7 @@ func (c *Core) jobReplied(k int, e *call, rep *block.Reply) {
 	case rep.Err != nil && j.scrub.walk != 0 && errors.Is(rep.Err, block.ErrNotFound):
 		rep.Buf.Release()
 		c.putOffScrub(i)
-	case rep.Err != nil && j.target >= 0 && e.req.Op == block.OpHash && !e.req.Since.IsZero() && errors.Is(rep.Err, block.ErrNotFound):
+	case rep.Err != nil && !e.req.Since.IsZero() && errors.Is(rep.Err, block.ErrNotFound):
 		// One of the two layers is deleted, for all that is known.
 		rep.Buf.Release()
 		c.abortCopy(i)
