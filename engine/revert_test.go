@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/holdfast-io/holdfast/cluster/state"
-	"github.com/holdfast-io/holdfast/engine/core"
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
@@ -158,10 +158,12 @@ func TestRevertTellsItsProgress(t *testing.T) {
 		if status, path, err := d.Status(ctx, id); err != nil || path != "" || !status.Serving {
 			t.Errorf("status %+v of %q: %v", status, path, err)
 		}
-		// No replica has it whole.
-		e.post(job{look: func(*core.Core) { e.config.Core.View.Snapshots[0].ID = block.SnapshotID{ID: block.ID{1}} }})
+		// One that no replica has. What the core and Raft's stand-in read stays as it is.
+		lost := block.SnapshotID{ID: block.ID{1}}
+		e.config.Core.View.Snapshots = slices.Clone(e.config.Core.View.Snapshots)
+		e.config.Core.View.Snapshots[0].ID = lost
 		done := make(chan error, 1)
-		go func() { done <- d.revert(ctx, e, block.SnapshotID{ID: block.ID{1}}) }()
+		go func() { done <- d.revert(ctx, e, lost) }()
 		eventually(t, "trouble to be told", func() bool { at, _ := d.Reverting(id); return at.Trouble != nil })
 		cancel()
 		return <-done
