@@ -59,7 +59,7 @@ help: ## Explain every target
 .PHONY: test
 test: ## Run the whole test suite with the race detector (installs what it needs)
 	@build/deps.sh test
-	@build/test.sh $(if $(RUN),-run '$(RUN)') $(PKG)
+	@build/test.sh '$(PKG)' $(if $(RUN),-run '$(RUN)')
 
 .PHONY: demo
 demo: ## Show the main job on this machine: three daemons, a database, crashes, recovery

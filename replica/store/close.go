@@ -3,6 +3,8 @@ package store
 import (
 	"fmt"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/holdfast-io/holdfast/internal/block"
 )
 
@@ -101,9 +103,12 @@ func (s *Store) shut() error {
 func (s *Store) closeFiles() error {
 	s.guard.release()
 	var err error
-	if s.journal.file != nil {
-		if err = s.journal.file.Close(); err != nil {
-			err = fmt.Errorf("close journal: %w", err)
+	for _, file := range []vfs.File{s.journal.file, s.journal.next} {
+		if file == nil {
+			continue
+		}
+		if closeErr := file.Close(); closeErr != nil && err == nil {
+			err = fmt.Errorf("close journal: %w", closeErr)
 		}
 	}
 	if dbErr := s.db.Close(); dbErr != nil && err == nil {

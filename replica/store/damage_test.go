@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,11 +36,12 @@ func journaled(t *testing.T) (g *rig, path string, content []byte) {
 	for i := range int64(4) {
 		g.write(r, i*block.ExtentSize, fill(4096, byte(i+1)))
 	}
-	names, err := journalNames(g.dir, "disk")
-	if err != nil || len(names) != 1 {
-		t.Fatalf("journals %v: %v", names, err)
+	names := journals(t, g.dir, "disk")
+	if len(names) != 1 {
+		t.Fatalf("journals %v", names)
 	}
 	path = g.dir.PathJoin("disk", names[0])
+	var err error
 	if content, err = readFile(g.dir, path); err != nil {
 		t.Fatal(err)
 	}
@@ -48,6 +50,16 @@ func journaled(t *testing.T) (g *rig, path string, content []byte) {
 	}
 	g.device = g.device.Kill(g.steps, func(int, vfs.UnsyncedWrite, int) bool { return true })
 	return g, path, content
+}
+
+// journals lists the journal files that have been begun, oldest first.
+func journals(t *testing.T, fs pebblevfs.FS, dir string) []string {
+	t.Helper()
+	names, err := journalNames(fs, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return name == journalSpare })
 }
 
 // TestJournalPrefixes kills the process within the writing of its journal.
@@ -265,9 +277,8 @@ func TestJournalGap(t *testing.T) {
 		for i := range int64(9) {
 			g.write(r, i*block.ExtentSize, fill(4096, 7))
 		}
-		names, err := journalNames(g.dir, "disk")
-		if err != nil || len(names) < 3 {
-			t.Fatal(names, err)
+		if names = journals(t, g.dir, "disk"); len(names) < 3 {
+			t.Fatal(names)
 		}
 		if err := g.store.Abandon(); err != nil {
 			t.Fatal(err)

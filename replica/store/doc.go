@@ -79,7 +79,8 @@
 //	28  32  incarnation: boot ID (16), disk sequence (8), superblock (8)
 //	60  4   checksum of bytes 0 to 59
 //
-// then records. A file may end within a record, or within its header.
+// then records. A file may end within a record, or within its header. File journal-spare
+// is empty, and becomes the next of them.
 //
 //	0   4   length of the payload
 //	4   4   checksum of the payload

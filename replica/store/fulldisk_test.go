@@ -5,8 +5,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/internal/block"
@@ -183,6 +185,53 @@ func TestDiskFilledByOthers(t *testing.T) {
 	if err := wait(r, writeOp(0, fill(1<<20, 7))); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestJournalTurnsOnFullDisk: others fill the file system to the last block, and a journal
+// is full. The spare one takes its place, and nothing is lost.
+func TestJournalTurnsOnFullDisk(t *testing.T) {
+	path, options := smallDisk(t, "160m"), diskOptions(t)
+	options.Buffered, options.Reserve, options.GrowStep = true, 32<<20, 4<<20
+	options.JournalSize = 64 << 10
+	formatDisk(t, path, options)
+	s := openDisk(t, path, options)
+	if err := s.Create(ReplicaSpec{Replica: replicaID(1), Volume: block.VolumeID{ID: testID(2)}, Size: 64 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Replica(replicaID(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := wait(r, writeOp(0, fill(1<<20, 1))); err != nil {
+		t.Fatal(err)
+	}
+	foreign := filepath.Join(path, "foreign")
+	if err := os.WriteFile(foreign, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fillFile(t, foreign)
+	first := slices.Max(journals(t, vfs.Default, path))
+	for n := 0; slices.Max(journals(t, vfs.Default, path)) == first; n++ {
+		if n == 20_000 {
+			t.Fatalf("%s is still the journal", first)
+		}
+		at := int64(n) % 256 * block.BlockSize
+		if err := errors.Join(wait(r, &Op{Kind: Zero, Offset: at, Length: block.BlockSize}), wait(r, writeOp(at, fill(block.BlockSize, 2)))); err != nil {
+			t.Fatalf("trim and write %d: %v", n, err)
+		}
+	}
+	if err := os.Remove(foreign); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(wait(r, writeOp(0, fill(1<<20, 1))), wait(r, &Op{Kind: Flush}), s.Check(), s.Close()); err != nil {
+		t.Fatalf("with room again: %v", err)
+	}
+	s = openDisk(t, path, options)
+	defer s.Close()
+	if r, err = s.Replica(replicaID(1)); err != nil {
+		t.Fatal(err)
+	}
+	wantFilled(t, r, 1<<20)
 }
 
 // fillFile takes all room that is left.

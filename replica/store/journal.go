@@ -18,6 +18,8 @@ const (
 	journalMagic        = "HFJOURNL"
 	journalHeaderLength = 64
 	journalPrefix       = "journal-"
+	// journalSpare is the name of a file that becomes a journal when it is needed.
+	journalSpare = journalPrefix + "spare"
 
 	recordHeaderLength = 12
 	// journalTail is room for the last write of a file, in bytes.
@@ -49,6 +51,8 @@ type journal struct {
 	spareWaiting []*piece
 
 	file vfs.File
+	// next is the spare one, which has its space already.
+	next vfs.File
 	// size is the length of file, last its newest record.
 	size int64
 	name string
@@ -285,11 +289,11 @@ func (s *Store) startJournal() {
 	}
 }
 
-// startWriting leaves the writing of records to the device's thread. A journal that is
-// full, or was, means making and removing files, which take time.
+// startWriting leaves the writing of records to the device's thread, unless it means
+// making and removing files, which takes time.
 func (s *Store) startWriting() {
 	j := &s.journal
-	if j.file != nil && j.size < s.options.JournalSize && (len(j.old) == 0 || j.old[0].last > j.applied) {
+	if s.journalStays(j.applied) {
 		j.helped = j.writes.start(s, s.journalJob)
 		return
 	}
@@ -338,10 +342,32 @@ func (s *Store) runJournal() {
 	s.startJournal()
 }
 
-// writeJournal appends buf, whose last record is seq, to the current file, and
-// removes files of which nothing is needed any more. Only the journal's job
-// calls it.
+// writeJournal appends buf, whose last record is seq, to the current file. Only the
+// journal's job calls it.
 func (s *Store) writeJournal(buf []byte, seq, applied uint64) error {
+	j := &s.journal
+	if !s.journalStays(applied) {
+		if err := s.turnJournals(seq, applied); err != nil {
+			return err
+		}
+	}
+	if _, err := j.file.Write(buf); err != nil {
+		return fmt.Errorf("write %s: %w", j.name, err)
+	}
+	j.size += int64(len(buf))
+	j.last = seq
+	return nil
+}
+
+// journalStays: the next records go to the current file, and no older one can go.
+func (s *Store) journalStays(applied uint64) bool {
+	j := &s.journal
+	return j.file != nil && j.size < s.options.JournalSize && (len(j.old) == 0 || j.old[0].last > applied)
+}
+
+// turnJournals ends a full file, removes those of which nothing is needed any more, and
+// sees to it that there is a current and a spare one.
+func (s *Store) turnJournals(seq, applied uint64) error {
 	j, fs := &s.journal, s.options.Dir
 	if j.file != nil && j.size >= s.options.JournalSize {
 		if err := j.file.Close(); err != nil {
@@ -357,37 +383,55 @@ func (s *Store) writeJournal(buf []byte, seq, applied uint64) error {
 		j.old = j.old[1:]
 	}
 	if j.file == nil {
-		if err := s.createJournal(seq); err != nil {
+		if err := s.beginJournal(seq); err != nil {
 			return err
 		}
 	}
-	if _, err := j.file.Write(buf); err != nil {
-		return fmt.Errorf("write %s: %w", j.name, err)
+	if j.next == nil {
+		// Without room for another one the current one still has its own.
+		if err := s.allocateJournal(); err != nil && !isFull(err) {
+			return err
+		}
 	}
-	j.size += int64(len(buf))
-	j.last = seq
 	return nil
 }
 
-// createJournal begins a file that is named after a record in its first write,
-// so that the names of files rise.
-func (s *Store) createJournal(seq uint64) error {
+// beginJournal makes the spare file the journal. It is named after a record in its first
+// write, so that the names of files rise.
+func (s *Store) beginJournal(seq uint64) error {
 	j, fs := &s.journal, s.options.Dir
+	if j.next == nil {
+		if err := s.allocateJournal(); err != nil {
+			return err
+		}
+	}
 	j.name = fmt.Sprintf("%s%016x", journalPrefix, seq)
-	file, err := fs.Create(fs.PathJoin(s.options.Path, j.name), vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return fmt.Errorf("create %s: %w", j.name, err)
+	if err := fs.Rename(fs.PathJoin(s.options.Path, journalSpare), fs.PathJoin(s.options.Path, j.name)); err != nil {
+		return fmt.Errorf("rename %s to %s: %w", journalSpare, j.name, err)
 	}
-	j.file = file
-	// Taking the space now keeps a full file system from failing a write later, the last
-	// one included, which begins below the size of a journal and ends behind it.
-	if err := file.Preallocate(0, s.options.JournalSize+journalTail); err != nil {
-		return fmt.Errorf("allocate %s: %w", j.name, err)
-	}
+	j.file, j.next = j.next, nil
 	header := encodeJournalHeader(s.identity.Disk, s.options.Incarnation)
-	if _, err := file.Write(header); err != nil {
+	if _, err := j.file.Write(header); err != nil {
 		return fmt.Errorf("write %s: %w", j.name, err)
 	}
 	j.size = journalHeaderLength
+	return nil
+}
+
+// allocateJournal makes the spare file. Taking its space now keeps a full file system from
+// failing a write later, the last one included, which begins below the size of a journal
+// and ends behind it; having it before it is needed lets a disk that others filled to the
+// last block go on until the map is in the database and an older journal can go.
+func (s *Store) allocateJournal() error {
+	fs := s.options.Dir
+	path := fs.PathJoin(s.options.Path, journalSpare)
+	file, err := fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return fmt.Errorf("create %s: %w", journalSpare, err)
+	}
+	if err := file.Preallocate(0, s.options.JournalSize+journalTail); err != nil {
+		return errors.Join(fmt.Errorf("allocate %s: %w", journalSpare, err), file.Close(), fs.Remove(path))
+	}
+	s.journal.next = file
 	return nil
 }

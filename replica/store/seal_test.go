@@ -409,8 +409,8 @@ func TestKilledAtTheSeal(t *testing.T) {
 			g.write(r, i*block.ExtentSize, fill(4096, 7))
 		}
 		g.flush(r)
-		if names, err := journalNames(g.dir, "disk"); len(names) < 3 {
-			t.Fatal(names, err)
+		if names := journals(t, g.dir, "disk"); len(names) < 3 {
+			t.Fatal(names)
 		}
 		mu.Lock()
 		count = 0

@@ -135,9 +135,9 @@ func TestOpensVersion1(t *testing.T) {
 	if err := g.store.Abandon(); err != nil {
 		t.Fatal(err)
 	}
-	names, err := journalNames(g.dir, "disk")
-	if err != nil || len(names) != 1 {
-		t.Fatalf("journals %v: %v", names, err)
+	names := journals(t, g.dir, "disk")
+	if len(names) != 1 {
+		t.Fatalf("journals %v", names)
 	}
 	g.device = g.device.Kill(g.steps, func(int, vfs.UnsyncedWrite, int) bool { return true })
 	toVersion1(t, g, 16)
