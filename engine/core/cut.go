@@ -12,7 +12,8 @@ type cutStage uint8
 
 const (
 	noCut cutStage = iota
-	// cutWanted: it waits until it may begin; clients go on.
+	// cutWanted: it waits until it may begin, and for a flush that the core wants first: the
+	// members then have little to write out while clients wait. Clients go on.
 	cutWanted
 	// cutDraining: admission is stopped, and what is under way ends.
 	cutDraining
@@ -35,7 +36,7 @@ type cutState struct {
 	until block.Instant
 	// stamp is that of the update that takes it.
 	stamp uint64
-	// after is the serial at which every member had it.
+	// after is the serial at which it was wanted, and then that at which every member had it.
 	after uint64
 }
 
@@ -61,7 +62,8 @@ func (c *Core) askCut(s *block.Snapshot) {
 	case c.cut.stage != noCut:
 		c.refuseCut(s.ID, block.ErrUnavailable)
 	default:
-		c.cut = cutState{stage: cutWanted, snapshot: *s}
+		c.cut = cutState{stage: cutWanted, snapshot: *s, after: c.serial}
+		c.flush.wanted = true
 		c.kick = true
 	}
 }
@@ -106,6 +108,7 @@ func (c *Core) driveCut() {
 		c.endCut(block.ErrUnavailable)
 	case s.stage == cutWanted && !c.mayCut():
 		c.guarded(GuardCutWaits)
+	case s.stage == cutWanted && c.flush.clean <= s.after:
 	case s.stage == cutWanted && !c.meta.active:
 		c.stopCounting()
 		s.stage, s.until = cutDraining, c.now+block.Instant(c.cfg.Timing.CutHold)

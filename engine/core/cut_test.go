@@ -1,6 +1,8 @@
 package core
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +12,16 @@ import (
 func (s *script) cut(n byte) {
 	s.t.Helper()
 	s.step(Event{Kind: EventCut, Snapshot: block.Snapshot{ID: snapshotID(n), Created: 7}})
+}
+
+// cutFlushed asks for a cut, and lets replicas finish the flush that goes before it.
+func (s *script) cutFlushed(n byte, names string) {
+	s.t.Helper()
+	s.cut(n)
+	for _, name := range strings.Fields(names) {
+		i := s.index(name)
+		s.reply(i, slices.IndexFunc(s.waiting[i], func(req block.Request) bool { return req.Op == block.OpFlush }))
+	}
 }
 
 // cutContent is what a replica's cut holds at an offset.
@@ -34,14 +46,37 @@ func (s *script) showView(change func(*block.View)) {
 
 func dropSnapshots(v *block.View) { v.Snapshots = nil }
 
+// Clients go on during the flush that goes before a cut: it is there so that the members
+// have little to write out while nobody may.
+func TestCutWaitsForAFlush(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	s.cut(1)
+	s.expect("A: flush 1", "B: flush 1")
+	s.answer("A")
+	s.write(1, 'a', 0, 4*kib)
+	s.expect("A: write 'a' 0+4K", "B: write 'a' 0+4K")
+	s.reply(0, 0)
+	s.reply(1, 1)
+	s.expect("done 1")
+	s.answer("B")
+	s.expect("A: store cut S1", "B: store cut S1")
+	s.write(2, 'b', 0, 4*kib)
+	s.expect()
+	s.settle()
+	s.expectAmong("done 2", "cut S1")
+	if got := s.cutContent("B", 1, 0, 4*kib); got != "'a'" {
+		t.Errorf("B holds %s", got)
+	}
+}
+
 // A write that is under way ends first, one that comes meanwhile waits, and goes on as
 // soon as every member has the cut.
 func TestCutHoldsWritesUntilEveryMemberHasIt(t *testing.T) {
 	s := beginServing(t, scene{members: "A B"})
 	s.write(1, 'a', 0, 4*kib)
 	s.answer("A")
+	s.cutFlushed(1, "A B")
 	s.drop()
-	s.cut(1)
 	s.write(2, 'b', 0, 4*kib)
 	s.write(3, 'c', mib, 4*kib)
 	s.read(4, 2*mib, 4*kib) // reads go on
@@ -53,7 +88,7 @@ func TestCutHoldsWritesUntilEveryMemberHasIt(t *testing.T) {
 	s.answer("A")
 	s.expect()
 	s.answer("B")
-	s.expectAmong("A: flush 1", "A: write 'b' 0+4K", "A: write 'c' 1M+4K")
+	s.expectAmong("A: flush 2", "A: write 'b' 0+4K", "A: write 'c' 1M+4K")
 	s.settle()
 	s.expectAmong("propose snapshot S1", "done 2", "A: store view 21", "B: store view 21", "cut S1")
 	for _, n := range []string{"A", "B"} {
@@ -76,11 +111,16 @@ func TestCutIsProposedAfterAFlushThatBeganLater(t *testing.T) {
 	s.flush(2)
 	s.drop()
 	s.cut(1)
-	s.expect("A: store cut S1", "B: store cut S1")
-	s.reply(0, 1)
-	s.reply(1, 1)
 	s.answer("A B") // the flush that was under way
 	s.expect("done 2", "A: flush 2", "B: flush 2")
+	s.answer("A B") // that of the cut
+	s.expect("A: store cut S1", "B: store cut S1")
+	s.flush(3)
+	s.drop()
+	s.answer("A B")
+	s.expect()
+	s.answer("A B") // the flush that was under way
+	s.expect("done 3", "A: flush 4", "B: flush 4")
 	s.answer("A")
 	s.expect()
 	s.answer("B")
@@ -115,8 +155,8 @@ func TestCutIsGivenUpWhenItHoldsForTooLong(t *testing.T) {
 	s := beginServing(t, scene{members: "A B"})
 	s.write(1, 'a', 0, 4*kib)
 	s.answer("A B")
+	s.cutFlushed(1, "A B")
 	s.drop()
-	s.cut(1)
 	s.answer("A")
 	s.write(2, 'b', 0, 4*kib)
 	s.expectNone("A: write")
@@ -138,8 +178,8 @@ func TestCutIsGivenUpWhenItHoldsForTooLong(t *testing.T) {
 // cut needs. What it takes late, by the update that is sent again, goes, too.
 func TestMemberThatIsBackBeforeTheFlushEndsTheCut(t *testing.T) {
 	s := beginServing(t, scene{members: "A"})
-	s.cut(1)
-	s.expect("A: store cut S1")
+	s.cutFlushed(1, "A")
+	s.expect("A: flush 1", "A: store cut S1")
 	s.lose("A")
 	s.pass(time.Second)
 	s.settle()
@@ -153,7 +193,7 @@ func TestUnknownOutcomeOfACut(t *testing.T) {
 	for _, landed := range []bool{false, true} {
 		s := beginServing(t, scene{members: "A B"})
 		s.cut(1)
-		s.answer("A B A B")
+		s.answer("A B A B A B")
 		s.expectAmong("propose snapshot S1")
 		if landed {
 			s.land()
@@ -187,7 +227,7 @@ func TestUnknownOutcomeOfACut(t *testing.T) {
 func TestRefusedCutIsForgotten(t *testing.T) {
 	s := beginServing(t, scene{members: "A B"})
 	s.cut(1)
-	s.answer("A B A B")
+	s.answer("A B A B A B")
 	s.drop()
 	s.outcome(block.Conflict)
 	s.expect("cut S1: revision conflict", "A: store forget S1", "B: store forget S1")

@@ -109,7 +109,7 @@ func TestCutWaitsForGrowth(t *testing.T) {
 	s.cut(1)
 	s.settle()
 	s.expectAmong("propose size 2M", "resized 2M", "A: store cut S1", "cut S1")
-	s.cut(2)
+	s.cutFlushed(2, "A B")
 	s.grow(3 * mib)
 	s.settle()
 	s.expectAmong("A: store cut S2", "cut S2", "A: store grow 3M", "resized 3M")

@@ -151,8 +151,8 @@ func TestTargetTakesPartInACut(t *testing.T) {
 	s := layersOf(t, nil)
 	s.answer("B B")
 	s.drop()
-	s.cut(2)
-	s.expect("A: store cut S2", "B: store cut S2 as target")
+	s.cutFlushed(2, "A B")
+	s.expect("A: flush 1", "B: flush 1", "A: store cut S2", "B: store cut S2 as target")
 	s.waiting[1] = s.waiting[1][len(s.waiting[1])-1:] // what was asked before is of no use
 	s.waiting[0] = s.waiting[0][len(s.waiting[0])-1:]
 	s.answer("A")
@@ -244,6 +244,8 @@ func TestNoTargetIsAdmittedDuringACut(t *testing.T) {
 		s.settleOnce()
 	}
 	s.cut(2)
+	for s.core.cut.stage == cutWanted && s.settleOnce() {
+	}
 	if s.core.counting >= 0 {
 		t.Fatal("the target counts still")
 	}
@@ -266,7 +268,7 @@ func TestNoTargetIsAdmittedDuringACut(t *testing.T) {
 func TestTargetWaitsForTheOutcomeOfACut(t *testing.T) {
 	s := beginServing(t, scene{members: "A", absent: "B", size: mib, before: dirtyFor("B", "A")})
 	s.cut(1)
-	s.answer("A A")
+	s.answer("A A A")
 	s.wake("B")
 	s.settleOnly("B")
 	s.expectAmong("propose snapshot S1")
@@ -359,8 +361,8 @@ func TestNoCopyBeginsWhileACutIsTaken(t *testing.T) {
 	s := layersOf(t, nil)
 	s.answer("B B")
 	s.drop()
+	s.cutFlushed(2, "A")
 	s.silent |= bit(0)
-	s.step(Event{Kind: EventCut, Snapshot: block.Snapshot{ID: snapshotID(2)}})
 	for range 3 {
 		s.settleOnce()
 	}

@@ -78,12 +78,14 @@ func (m *merger) visit(w *world) {
 	}
 }
 
-// keys are what the successors of a state are taken for, and how they come about.
+// keys are what the successors of a state are taken for, and how they come about. One that
+// is taken for the state itself is none: an answer that nobody waits for any more.
 func (m *merger) keys(w *world) map[string]string {
 	c := m.x.canon()
+	own := w.key(c)
 	list := make(map[string]string)
 	for _, a := range w.actions(nil) {
-		if n := w.apply(&a); n != nil {
+		if n := w.apply(&a); n != nil && (n.key(c) != own || n.violation != nil) {
 			list[fmt.Sprintf("%x %v", n.key(c), n.violation)] = w.describe(&a)
 		}
 	}

@@ -20,7 +20,7 @@ func (s *scene) snapshot() *shot {
 	if shot == nil {
 		s.t.Fatal("no snapshot can be asked for")
 	}
-	s.until("the end of a snapshot", func() bool { s.tidy(s.v); return shot.read || shot.failed })
+	s.until("the end of a snapshot", func() bool { s.tidy(s.v); return shot.read && shot.taken || shot.failed })
 	if shot.failed {
 		s.t.Fatal("the snapshot was given up")
 	}

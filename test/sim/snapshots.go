@@ -18,10 +18,10 @@ type shot struct {
 	// op reads the whole volume at one moment between the call and the commit: what the
 	// cut holds must be what such a read could have returned.
 	op *operation
-	// failed: the engine has said so, or is gone. committed: Raft has taken it. read:
-	// its bytes were taken from a replica.
-	failed, committed, read bool
-	size                    int64
+	// failed: the engine has said so, or is gone; taken: it has said that it is there.
+	// committed: Raft has taken it. read: its bytes were taken from a replica.
+	failed, taken, committed, read bool
+	size                           int64
 }
 
 const (
@@ -160,6 +160,7 @@ func (w *World) cutEnded(h *host, ef *core.Effect) {
 	case ef.Err == nil && !s.committed:
 		w.fail("snapshots", fmt.Sprintf("%v has taken a snapshot that is not committed", h))
 	case ef.Err == nil:
+		s.taken = true
 		w.paths.count("snapshot: taken")
 	case errors.Is(ef.Err, block.ErrDetached):
 		s.failed = true
