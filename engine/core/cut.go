@@ -108,8 +108,7 @@ func (c *Core) driveCut() {
 		c.endCut(block.ErrUnavailable)
 	case s.stage == cutWanted && !c.mayCut():
 		c.guarded(GuardCutWaits)
-	case s.stage == cutWanted && c.flush.clean <= s.after:
-	case s.stage == cutWanted && !c.meta.active:
+	case s.stage == cutWanted && c.flush.clean > s.after && !c.meta.active:
 		c.stopCounting()
 		s.stage, s.until = cutDraining, c.now+block.Instant(c.cfg.Timing.CutHold)
 		c.kick = true

@@ -42,6 +42,27 @@ func openDisk(t testing.TB, path string, options DiskOptions) *Store {
 	return s
 }
 
+// newReplica formats a disk, opens it and makes replica 1 on it, of size bytes.
+func newReplica(t testing.TB, path string, options DiskOptions, size int64) (*Store, *Replica) {
+	t.Helper()
+	formatDisk(t, path, options)
+	s := openDisk(t, path, options)
+	if err := s.Create(ReplicaSpec{Replica: replicaID(1), Volume: block.VolumeID{ID: testID(2)}, Size: size}); err != nil {
+		t.Fatal(err)
+	}
+	return s, replicaOf(t, s)
+}
+
+// replicaOf is replica 1 of a store.
+func replicaOf(t testing.TB, s *Store) *Replica {
+	t.Helper()
+	r, err := s.Replica(replicaID(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 // wait submits op and waits for its end.
 func wait(r *Replica, op *Op) error {
 	done := make(chan struct{})
@@ -208,15 +229,7 @@ func TestFormatInterrupted(t *testing.T) {
 func TestConcurrent(t *testing.T) {
 	path, options := t.TempDir(), diskOptions(t)
 	options.CacheSize, options.MaxChanged = 4*pageBytes, 50
-	formatDisk(t, path, options)
-	s := openDisk(t, path, options)
-	if err := s.Create(ReplicaSpec{Replica: replicaID(1), Volume: block.VolumeID{ID: testID(2)}, Size: 64 << 20}); err != nil {
-		t.Fatal(err)
-	}
-	r, err := s.Replica(replicaID(1))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, r := newReplica(t, path, options, 64<<20)
 	var users sync.WaitGroup
 	for n := range 8 {
 		users.Go(func() { useArea(t, r, int64(n)*8<<20+512*int64(n), uint64(n)) })

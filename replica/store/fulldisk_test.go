@@ -45,10 +45,7 @@ func TestFullDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r, err := s.Replica(replicaID(1))
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := replicaOf(t, s)
 	full := fillReplica(t, r)
 	keepGoing(t, s, r, full)
 	if err := s.Failed(); err != nil {
@@ -74,9 +71,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	s = openDisk(t, path, options)
 	defer s.Close()
-	if r, err = s.Replica(replicaID(1)); err != nil {
-		t.Fatal(err)
-	}
+	r = replicaOf(t, s)
 	wantFilled(t, r, full/2)
 }
 
@@ -141,24 +136,13 @@ func TestDiskFilledByOthers(t *testing.T) {
 	path, options := smallDisk(t, "160m"), diskOptions(t)
 	options.Buffered, options.Reserve, options.GrowStep = true, 32<<20, 4<<20
 	options.MemTableSize, options.JournalSize = 1<<20, 64<<10
-	formatDisk(t, path, options)
-	s := openDisk(t, path, options)
-	if err := s.Create(ReplicaSpec{Replica: replicaID(1), Volume: block.VolumeID{ID: testID(2)}, Size: 64 << 20}); err != nil {
-		t.Fatal(err)
-	}
-	r, err := s.Replica(replicaID(1))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, r := newReplica(t, path, options, 64<<20)
 	for at := int64(0); at < 8<<20; at += 1 << 20 {
 		if err := wait(r, writeOp(at, fill(1<<20, byte(1+at>>20%250)))); err != nil {
 			t.Fatal(err)
 		}
 	}
 	foreign := filepath.Join(path, "foreign")
-	if err := os.WriteFile(foreign, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	fillFile(t, foreign)
 	var failure error
 	dirty := block.DirtySet{Replica: replicaID(9), Removal: 1, Regions: block.AllRegions(r.Size())}
@@ -178,9 +162,7 @@ func TestDiskFilledByOthers(t *testing.T) {
 	}
 	s = openDisk(t, path, options)
 	defer s.Close()
-	if r, err = s.Replica(replicaID(1)); err != nil {
-		t.Fatal(err)
-	}
+	r = replicaOf(t, s)
 	wantFilled(t, r, 8<<20)
 	if err := wait(r, writeOp(0, fill(1<<20, 7))); err != nil {
 		t.Error(err)
@@ -193,22 +175,11 @@ func TestJournalTurnsOnFullDisk(t *testing.T) {
 	path, options := smallDisk(t, "160m"), diskOptions(t)
 	options.Buffered, options.Reserve, options.GrowStep = true, 32<<20, 4<<20
 	options.JournalSize = 64 << 10
-	formatDisk(t, path, options)
-	s := openDisk(t, path, options)
-	if err := s.Create(ReplicaSpec{Replica: replicaID(1), Volume: block.VolumeID{ID: testID(2)}, Size: 64 << 20}); err != nil {
-		t.Fatal(err)
-	}
-	r, err := s.Replica(replicaID(1))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, r := newReplica(t, path, options, 64<<20)
 	if err := wait(r, writeOp(0, fill(1<<20, 1))); err != nil {
 		t.Fatal(err)
 	}
 	foreign := filepath.Join(path, "foreign")
-	if err := os.WriteFile(foreign, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	fillFile(t, foreign)
 	first := slices.Max(journals(t, vfs.Default, path))
 	for n := 0; slices.Max(journals(t, vfs.Default, path)) == first; n++ {
@@ -228,16 +199,14 @@ func TestJournalTurnsOnFullDisk(t *testing.T) {
 	}
 	s = openDisk(t, path, options)
 	defer s.Close()
-	if r, err = s.Replica(replicaID(1)); err != nil {
-		t.Fatal(err)
-	}
+	r = replicaOf(t, s)
 	wantFilled(t, r, 1<<20)
 }
 
-// fillFile takes all room that is left.
+// fillFile makes a file that takes all room that is left.
 func fillFile(t *testing.T, path string) {
 	t.Helper()
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
