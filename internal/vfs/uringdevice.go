@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,10 @@ const (
 	reapLeast = 4
 	reapMost  = 16
 	reapBytes = 256 << 10
+	// The ring's thread passes Go's scheduler at least every ringYields: a goroutine
+	// that never does counts as one that does not give way, and has its processor taken
+	// away in each of its system calls.
+	ringYields = 8 * time.Millisecond
 	// wakeData marks the read that wakes the ring's thread; others have the number
 	// of their slot.
 	wakeData = 1 << 32
@@ -197,9 +202,14 @@ func (d *UringDevice) serve(started chan<- error) {
 	if err != nil {
 		return
 	}
+	yielded := time.Now()
 	for d.fill() {
 		d.enter()
 		d.reap()
+		if now := time.Now(); now.Sub(yielded) >= ringYields {
+			runtime.Gosched()
+			yielded = now
+		}
 	}
 }
 
