@@ -43,5 +43,5 @@ func (b backend) Submit(r *nbd.Request) {
 	if r.Kind == nbd.KindWrite {
 		request.Buf = r.Buf.Retain()
 	}
-	b.engine.Submit(request, r)
+	b.engine.Submit(request, r, r.Turn())
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/clock"
 	"github.com/holdfast-io/holdfast/internal/invariant"
+	"github.com/holdfast-io/holdfast/internal/turn"
 	"github.com/holdfast-io/holdfast/internal/wire"
 )
 
@@ -77,6 +78,7 @@ type Engine struct {
 	now   block.Instant   // of the event being stepped
 	began []block.Instant // when the core was given the request of a tag
 	dead  bool            // the core has ended
+	turn  turn.Turn       // ends with each batch of events
 
 	mu        sync.Mutex
 	inbox     []job
@@ -209,12 +211,22 @@ func (e *Engine) Status(ctx context.Context) (core.Status, error) {
 
 func (e *Engine) tick() { e.post(job{event: core.Event{Kind: core.EventTick}}) }
 
-// post hands a job to the core. If no one is stepping it, the caller does, until
-// the inbox is empty. The inbox holds at most one event for each request, each
-// call to a replica and each chore, all of which are bounded.
-func (e *Engine) post(j job) {
+// post hands a job to the core. The inbox holds at most one event for each request,
+// each call to a replica and each chore, all of which are bounded.
+func (e *Engine) post(j job) { e.postIn(nil, j) }
+
+// postIn is post in a turn of the caller, at whose end the core is stepped.
+func (e *Engine) postIn(t *turn.Turn, j job) {
 	e.mu.Lock()
 	e.inbox = append(e.inbox, j)
+	e.mu.Unlock()
+	t.Defer(e)
+}
+
+// EndTurn implements turn.Ender: unless somebody is at it, it steps the core until the
+// inbox is empty. What each batch of events has to be sent goes together.
+func (e *Engine) EndTurn() {
+	e.mu.Lock()
 	if e.combining {
 		e.mu.Unlock()
 		return
@@ -231,6 +243,7 @@ func (e *Engine) post(j job) {
 		if !e.dead {
 			e.timer.arm(e.core.Deadline())
 		}
+		e.turn.End()
 		e.mu.Lock()
 		e.spare = batch
 	}
@@ -280,7 +293,7 @@ func (e *Engine) perform(effect core.Effect) {
 	case core.EffectDisconnect:
 		e.links.drop(effect.Replica, effect.Request.Session)
 	case core.EffectSend:
-		e.links.send(effect.Replica, effect.Request)
+		e.links.send(effect.Replica, effect.Request, &e.turn)
 	case core.EffectPropose:
 		e.propose(effect.Proposal)
 	case core.EffectComplete:
@@ -317,7 +330,7 @@ func (e *Engine) end(err error) {
 		reason = block.ErrDetached
 	}
 	for _, done := range e.table.close(reason) {
-		done.Complete(reason, nil)
+		done.CompleteIn(&e.turn, reason, nil)
 	}
 	if err != nil && !errors.Is(err, block.ErrDetached) {
 		e.log.Warn("engine stopped", "err", err)

@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/clock"
 	"github.com/holdfast-io/holdfast/internal/invariant"
 	"github.com/holdfast-io/holdfast/internal/nbd"
+	"github.com/holdfast-io/holdfast/internal/turn"
 	"github.com/holdfast-io/holdfast/internal/wire"
 )
 
@@ -440,15 +441,15 @@ func (l *liarAcceptor) begin() {
 	l.lying = true
 }
 
-func (l *liarAcceptor) Accept(reply func(block.Reply)) wire.Session {
-	return l.Acceptor.Accept(func(rep block.Reply) {
+func (l *liarAcceptor) Accept(reply wire.Reply) wire.Session {
+	return l.Acceptor.Accept(func(rep block.Reply, own *turn.Turn) {
 		l.mu.Lock()
 		lying := l.lying
 		l.mu.Unlock()
 		if lying && rep.Op != block.OpOpen {
 			l.spoil(&rep)
 		}
-		reply(rep)
+		reply(rep, own)
 	})
 }
 
@@ -520,11 +521,11 @@ type openingLiar struct {
 	spoil func(rep *block.Reply)
 }
 
-func (l openingLiar) Accept(reply func(block.Reply)) wire.Session {
-	return l.Acceptor.Accept(func(rep block.Reply) {
+func (l openingLiar) Accept(reply wire.Reply) wire.Session {
+	return l.Acceptor.Accept(func(rep block.Reply, own *turn.Turn) {
 		if rep.Op == block.OpOpen && rep.Opened != nil {
 			l.spoil(&rep)
 		}
-		reply(rep)
+		reply(rep, own)
 	})
 }

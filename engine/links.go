@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/engine/core"
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 	"github.com/holdfast-io/holdfast/internal/wire"
 )
 
@@ -63,7 +64,7 @@ func (l *links) made(id block.ReplicaID, session block.Session, link wire.Link) 
 	return wanted
 }
 
-func (l *links) send(id block.ReplicaID, req block.Request) {
+func (l *links) send(id block.ReplicaID, req block.Request, t *turn.Turn) {
 	l.mu.Lock()
 	p := l.byID[id]
 	var link wire.Link
@@ -75,7 +76,7 @@ func (l *links) send(id block.ReplicaID, req block.Request) {
 		req.Buf.Release()
 		return
 	}
-	link.Send(req)
+	link.Send(req, t)
 }
 
 func (l *links) drop(id block.ReplicaID, session block.Session) {
@@ -140,7 +141,7 @@ func (e *Engine) connect(id block.ReplicaID, open block.Request) {
 			return
 		}
 		if e.links.made(id, open.Session, link) {
-			link.Send(open)
+			link.Send(open, nil)
 		}
 	})
 }
@@ -154,8 +155,8 @@ type receiver struct {
 }
 
 // Receive implements wire.Receiver.
-func (r *receiver) Receive(rep block.Reply) {
-	r.engine.post(job{event: core.Event{Kind: core.EventReply, Replica: r.replica, Session: r.session, Reply: rep}})
+func (r *receiver) Receive(rep block.Reply, t *turn.Turn) {
+	r.engine.postIn(t, job{event: core.Event{Kind: core.EventReply, Replica: r.replica, Session: r.session, Reply: rep}})
 }
 
 // Lost implements wire.Receiver.

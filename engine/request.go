@@ -8,6 +8,7 @@ import (
 	"github.com/holdfast-io/holdfast/engine/core"
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/invariant"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // waitingFactor bounds the requests that wait for a place in the core, in
@@ -15,10 +16,11 @@ import (
 // not is refused with block.ErrUnavailable.
 const waitingFactor = 16
 
-// Completer is told the end of one request, exactly once. For a read, buf holds
-// the bytes and one reference of it comes along. It must not wait for the engine.
+// Completer is told the end of one request, exactly once, in a turn of the engine. For
+// a read, buf holds the bytes and one reference of it comes along. It must not wait for
+// the engine.
 type Completer interface {
-	Complete(err error, buf *block.Buffer)
+	CompleteIn(t *turn.Turn, err error, buf *block.Buffer)
 }
 
 // table gives requests their tags and remembers whom to tell. A request beyond
@@ -120,8 +122,9 @@ func (t *table) close(refused error) []Completer {
 
 // Submit hands a client request over; its Tag is ignored. Spans are whole
 // sectors within the volume. It takes over one reference of the request's Buf.
-// done is told the end, from any goroutine, possibly before Submit returns.
-func (e *Engine) Submit(r core.Request, done Completer) {
+// done is told the end, from any goroutine, possibly before Submit returns. t is the
+// caller's turn.
+func (e *Engine) Submit(r core.Request, done Completer, t *turn.Turn) {
 	var tagged bool
 	err := block.ErrInvalid
 	if r.Kind >= core.ReadRequest && r.Kind <= core.ChangedRequest {
@@ -130,16 +133,16 @@ func (e *Engine) Submit(r core.Request, done Completer) {
 	switch {
 	case err != nil:
 		r.Buf.Release()
-		done.Complete(err, nil)
+		done.CompleteIn(t, err, nil)
 	case tagged:
-		e.post(job{event: core.Event{Kind: core.EventRequest, Request: r}})
+		e.postIn(t, job{event: core.Event{Kind: core.EventRequest, Request: r}})
 	}
 }
 
 func (e *Engine) complete(tag uint64, err error, buf *block.Buffer) {
 	ended, next, more := e.table.give(tag)
 	e.config.Metrics.request(&ended, time.Duration(e.now-e.began[tag]), err)
-	ended.done.Complete(err, buf)
+	ended.done.CompleteIn(&e.turn, err, buf)
 	if more {
 		e.post(job{event: core.Event{Kind: core.EventRequest, Request: next}})
 	}

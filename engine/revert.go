@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/engine/core"
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // revertRetry is how long a revert waits, with its engine, after it found bytes of the
@@ -107,8 +108,8 @@ type completion struct {
 	ends chan<- ended
 }
 
-// Complete implements Completer.
-func (c completion) Complete(err error, buf *block.Buffer) {
+// CompleteIn implements Completer.
+func (c completion) CompleteIn(_ *turn.Turn, err error, buf *block.Buffer) {
 	c.ends <- ended{tag: c.tag, err: err, buf: buf}
 }
 
@@ -123,7 +124,7 @@ func (e *Engine) revertTo(ctx context.Context, snapshot block.SnapshotID) error 
 	over := ctx.Done()
 	for {
 		for q, more := r.Next(); more; q, more = r.Next() {
-			e.Submit(q, completion{tag: q.Tag, ends: ends})
+			e.Submit(q, completion{tag: q.Tag, ends: ends}, nil)
 		}
 		done, total := r.Progress()
 		e.revert.set(RevertProgress{Done: done, Total: total})

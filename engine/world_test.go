@@ -21,6 +21,7 @@ import (
 	"github.com/holdfast-io/holdfast/engine/core"
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/clock"
+	"github.com/holdfast-io/holdfast/internal/turn"
 	"github.com/holdfast-io/holdfast/internal/vfs"
 	"github.com/holdfast-io/holdfast/internal/wire"
 	"github.com/holdfast-io/holdfast/replica/server"
@@ -406,7 +407,7 @@ type outcome struct {
 func newOutcome(t *testing.T) *outcome { return &outcome{t: t, done: make(chan struct{})} }
 
 // Complete implements Completer.
-func (o *outcome) Complete(err error, buf *block.Buffer) {
+func (o *outcome) CompleteIn(_ *turn.Turn, err error, buf *block.Buffer) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.ends++; o.ends > 1 {
@@ -436,7 +437,7 @@ func submit(t *testing.T, e *Engine, r core.Request, data []byte) *outcome {
 		r.Length = int64(len(data))
 	}
 	o := newOutcome(t)
-	e.Submit(r, o)
+	e.Submit(r, o, nil)
 	return o
 }
 

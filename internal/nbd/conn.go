@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/sendv"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // Defaults and bounds of ConnConfig.
@@ -66,12 +68,13 @@ type Conn struct {
 	contexts []string
 	log      *slog.Logger
 	in       inputBuffer
-	out      outputVector
+	// reading is the turn of the reader.
+	reading turn.Turn
 	// whenDone releases what the connection used, after the last request.
 	whenDone func() error
 
 	mu sync.Mutex
-	// slotFree wakes the reader, workReady the writer, settled who waits in
+	// slotFree wakes the reader, workReady writeLoop, settled who waits in
 	// Quiesce.
 	slotFree  sync.Cond
 	workReady sync.Cond
@@ -96,10 +99,12 @@ type Conn struct {
 	inFlightBytes int64
 	// doneHead and doneTail are the finished requests to be answered.
 	doneHead, doneTail *Request
-	// corked: the reader is about to submit more, replies may gather.
-	corked bool
-	// writerWaits: the writer sleeps on workReady.
-	writerWaits bool
+	// sending: somebody has a batch, and what follows. left: it is for writeLoop.
+	sending, left bool
+
+	// batch and out belong to who is sending: requests whose replies are on their way.
+	batch *Request
+	out   *sendv.Writer
 }
 
 // phase orders the life of a connection.
@@ -148,8 +153,8 @@ func newConn(socket net.Conn, config ConnConfig, unread []byte, whenDone func() 
 	for _, m := range config.Contexts {
 		c.contexts = append(c.contexts, m.Name)
 	}
-	c.in.init(socket, unread)
-	c.out.init(socket)
+	c.in.init(turnSocket{Conn: socket, turn: &c.reading}, unread)
+	c.out = sendv.New(socket)
 	c.slotFree.L, c.workReady.L, c.settled.L = &c.mu, &c.mu, &c.mu
 	return c, nil
 }
@@ -194,7 +199,6 @@ func (c *Conn) readerEnded(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.phase = phaseDraining
-	c.corked = false
 	if err != nil && !c.quiescing && !c.aborted {
 		c.cause = err
 		c.abortLocked()

@@ -9,16 +9,29 @@ import (
 	"os"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
+
+// turnSocket ends the turn of the goroutine that reads before it may have to wait.
+type turnSocket struct {
+	net.Conn
+	turn *turn.Turn
+}
+
+// Read implements io.Reader.
+func (s turnSocket) Read(b []byte) (int, error) {
+	s.turn.End()
+	return s.Conn.Read(b)
+}
 
 // inputBuffer reads a socket in large pieces. It belongs to the reader.
 type inputBuffer struct {
-	socket     net.Conn
+	socket     io.Reader
 	data       []byte
 	head, tail int
 }
 
-func (b *inputBuffer) init(socket net.Conn, unread []byte) {
+func (b *inputBuffer) init(socket io.Reader, unread []byte) {
 	b.socket = socket
 	b.data = make([]byte, max(inputBufferBytes, len(unread)))
 	b.tail = copy(b.data, unread)
@@ -55,6 +68,7 @@ var errStopped = errors.New("connection is to stop")
 // readLoop parses and submits requests. It returns nil when the client
 // disconnected or when it was told to stop.
 func (c *Conn) readLoop() error {
+	defer c.reading.End()
 	for {
 		var h requestHeader
 		err := c.readHeader(&h)
@@ -75,17 +89,15 @@ func (c *Conn) readLoop() error {
 	}
 }
 
-// readHeader gets the next header. While bytes are buffered, replies gather;
-// before the reader sleeps they are let go.
+// readHeader gets the next header.
 func (c *Conn) readHeader(h *requestHeader) error {
 	for c.in.buffered() < requestHeaderLength {
-		if !c.uncork() {
+		if !c.mayRead() {
 			return errStopped
 		}
 		if err := c.in.more(); err != nil {
 			return c.readError(err, c.in.buffered() == 0)
 		}
-		c.cork()
 	}
 	return h.decode(c.in.take(requestHeaderLength))
 }
@@ -106,27 +118,11 @@ func (c *Conn) readError(err error, betweenRequests bool) error {
 	}
 }
 
-// cork lets replies gather.
-func (c *Conn) cork() {
-	c.mu.Lock()
-	c.corked = true
-	c.mu.Unlock()
-}
-
-// uncork lets gathered replies go and reports whether reading may go on.
-func (c *Conn) uncork() bool {
+// mayRead reports whether reading may go on.
+func (c *Conn) mayRead() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.uncorkLocked()
 	return !c.quiescing && !c.aborted
-}
-
-func (c *Conn) uncorkLocked() {
-	c.corked = false
-	if c.doneHead != nil && c.writerWaits {
-		c.writerWaits = false
-		c.workReady.Signal()
-	}
 }
 
 // accept turns a header into a request and submits it, or refuses it.
@@ -151,7 +147,7 @@ func (c *Conn) accept(h *requestHeader) error {
 			return c.readError(err, false)
 		}
 		r.Kind = refusedKind(h.command)
-		c.finished(r, errno, nil)
+		c.finished(r, errno, nil, &c.reading)
 		return nil
 	}
 	c.fill(r, h)
@@ -162,6 +158,7 @@ func (c *Conn) accept(h *requestHeader) error {
 		}
 	}
 	r.state.Store(requestSubmitted)
+	r.turn = &c.reading
 	c.backend.Submit(r)
 	return nil
 }
@@ -276,8 +273,13 @@ func (c *Conn) checkRange(h *requestHeader, limit uint32, beyond Errno) Errno {
 func (c *Conn) acquire(accounted int64) *Request {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.fitsLocked(accounted) {
+		// Room may come only from what waits for the end of this turn.
+		c.mu.Unlock()
+		c.reading.End()
+		c.mu.Lock()
+	}
 	for !c.quiescing && !c.aborted && !c.fitsLocked(accounted) {
-		c.uncorkLocked()
 		c.slotFree.Wait()
 	}
 	if c.quiescing || c.aborted {
@@ -322,10 +324,10 @@ func (c *Conn) readPayload(r *Request, n int) error {
 	if got == n {
 		return nil
 	}
-	if !c.uncork() {
+	if !c.mayRead() {
 		return errStopped
 	}
-	_, err := io.ReadFull(c.socket, r.Buf.Data[got:])
+	_, err := io.ReadFull(c.in.socket, r.Buf.Data[got:])
 	return err
 }
 
@@ -336,7 +338,7 @@ func (c *Conn) skip(n int) error {
 		if n == 0 {
 			return nil
 		}
-		if !c.uncork() {
+		if !c.mayRead() {
 			return errStopped
 		}
 		if err := c.in.more(); err != nil {

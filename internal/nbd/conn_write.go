@@ -4,15 +4,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/invariant"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
-// finished implements owner: it forms the reply and hands it to the writer.
-func (c *Conn) finished(r *Request, err error, buf *block.Buffer) {
+// finished implements owner: it forms the reply, which goes at the end of the turn.
+func (c *Conn) finished(r *Request, err error, buf *block.Buffer, t *turn.Turn) {
 	r.reply = buf
 	switch {
 	case err != nil:
@@ -29,7 +29,7 @@ func (c *Conn) finished(r *Request, err error, buf *block.Buffer) {
 		h := replyHeader{cookie: r.cookie}
 		r.headLength = h.encode(r.head[:])
 	}
-	c.enqueue(r)
+	c.enqueue(r, t)
 }
 
 // formError makes the reply an error, or holds it back.
@@ -63,7 +63,7 @@ func (c *Conn) formError(r *Request, err error) {
 // finishedStatus implements owner: one chunk for each context.
 func (c *Conn) finishedStatus(r *Request, err error, status [][]Extent) {
 	if err != nil {
-		c.finished(r, err, nil)
+		c.finished(r, err, nil, nil)
 		return
 	}
 	invariant.Assert(len(status) == len(c.contexts), "status of %d contexts for %d", len(status), len(c.contexts))
@@ -85,7 +85,7 @@ func (c *Conn) finishedStatus(r *Request, err error, status [][]Extent) {
 		reply = appendStatusChunk(reply, c.config.Contexts[i].ID, extents)
 	}
 	r.extra = reply
-	c.enqueue(r)
+	c.enqueue(r, nil)
 }
 
 // clipExtents cuts a status off at the end of its request and at the bounds of
@@ -106,13 +106,13 @@ func clipExtents(extents []Extent, length int64, one bool) []Extent {
 	return out
 }
 
-// enqueue gives a finished request to the writer, or drops it when there is
-// none any more.
-func (c *Conn) enqueue(r *Request) {
+// enqueue adds a finished request to those to be answered, or drops it when nobody is
+// any more.
+func (c *Conn) enqueue(r *Request, t *turn.Turn) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.phase == phaseOver {
 		c.recycleLocked(r)
+		c.mu.Unlock()
 		return
 	}
 	r.next = nil
@@ -122,131 +122,110 @@ func (c *Conn) enqueue(r *Request) {
 		c.doneTail.next = r
 	}
 	c.doneTail = r
-	if c.writerWaits && !c.corked {
-		c.writerWaits = false
+	c.mu.Unlock()
+	t.Defer(c)
+}
+
+// EndTurn implements turn.Ender: it sends the replies there are, as far as the client
+// takes them, unless somebody is at it. What is left is for writeLoop.
+func (c *Conn) EndTurn() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sending {
+		return
+	}
+	for c.takeBatchLocked() {
+		c.mu.Unlock()
+		c.loadBatch()
+		all, err := c.out.Try()
+		c.mu.Lock()
+		if err != nil {
+			c.brokenLocked(err)
+		}
+		if !all && !c.aborted {
+			c.left = true
+			c.workReady.Signal()
+			return
+		}
+		c.endBatchLocked()
+	}
+}
+
+// writeLoop sends what others have left, and waits for the client to take it, until the
+// reader has ended and nothing is in flight, or until the connection is aborted.
+func (c *Conn) writeLoop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		for !c.left && !c.aborted && (c.phase != phaseDraining || c.inFlight > 0) {
+			c.workReady.Wait()
+		}
+		if !c.left {
+			return
+		}
+		c.left = false
+		for more := true; more; {
+			if c.quiescing {
+				_ = c.socket.SetWriteDeadline(time.Now().Add(quiesceWriteTimeout))
+			}
+			c.mu.Unlock()
+			err := c.out.Flush()
+			c.mu.Lock()
+			if err != nil {
+				c.brokenLocked(err)
+			}
+			c.endBatchLocked()
+			if more = c.takeBatchLocked(); more {
+				c.loadBatch()
+			}
+		}
+	}
+}
+
+// takeBatchLocked makes what is finished the batch, unless there is nothing to be
+// answered.
+func (c *Conn) takeBatchLocked() bool {
+	if c.aborted || c.doneHead == nil {
+		return false
+	}
+	c.batch = c.doneHead
+	c.doneHead, c.doneTail = nil, nil
+	c.sending = true
+	return true
+}
+
+// endBatchLocked gives back the requests of the batch.
+func (c *Conn) endBatchLocked() {
+	for c.batch != nil {
+		r := c.batch
+		c.batch = r.next
+		c.recycleLocked(r)
+	}
+	c.sending = false
+	c.slotFree.Signal()
+	if c.phase == phaseDraining && c.inFlight == 0 {
 		c.workReady.Signal()
 	}
 }
 
-// writeLoop sends replies until the reader has ended and nothing is in flight,
-// or until the connection is aborted.
-func (c *Conn) writeLoop() {
-	var batch *Request
-	for {
-		if batch = c.nextBatch(batch); batch == nil {
-			return
-		}
-		if err := c.send(batch); err != nil {
-			c.abort(fmt.Errorf("write NBD replies: %w", err))
-		}
+// brokenLocked ends a connection that cannot be written.
+func (c *Conn) brokenLocked(err error) {
+	if c.cause == nil && !c.quiescing && !c.aborted {
+		c.cause = fmt.Errorf("write NBD replies: %w", err)
 	}
+	c.abortLocked()
 }
 
-// nextBatch gives back the requests of the last batch and waits for new ones.
-// It returns nil when the writer's work is over.
-func (c *Conn) nextBatch(last *Request) *Request {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if last != nil {
-		for last != nil {
-			r := last
-			last = r.next
-			c.recycleLocked(r)
-		}
-		c.slotFree.Signal()
-	}
-	for {
-		if c.aborted || (c.phase == phaseDraining && c.inFlight == 0) {
-			return nil
-		}
-		if c.doneHead != nil && !c.corked {
-			break
-		}
-		c.writerWaits = true
-		c.workReady.Wait()
-		c.writerWaits = false
-	}
-	batch := c.doneHead
-	c.doneHead, c.doneTail = nil, nil
-	if c.quiescing {
-		_ = c.socket.SetWriteDeadline(time.Now().Add(quiesceWriteTimeout))
-	}
-	return batch
-}
-
-// send writes the replies of a batch.
-func (c *Conn) send(batch *Request) error {
-	for r := batch; r != nil; r = r.next {
+// loadBatch hands the replies of the batch to out.
+func (c *Conn) loadBatch() {
+	for r := c.batch; r != nil; r = r.next {
 		if r.held {
 			continue
 		}
-		c.out.add(r.head[:r.headLength])
-		if len(r.extra) > 0 {
-			c.out.add(r.extra)
-		}
+		c.out.Add(r.head[:r.headLength])
+		c.out.Add(r.extra)
 		if r.reply != nil {
-			c.out.add(r.reply.Data)
+			c.out.Add(r.reply.Data)
 		}
 	}
-	return c.out.flush()
-}
-
-// outputVector gathers pieces and writes them at once: by writev where the
-// socket can, else through one contiguous buffer, so that a TLS record holds
-// many replies.
-type outputVector struct {
-	socket  net.Conn
-	vector  bool
-	pieces  [][]byte
-	pending net.Buffers
-	flat    []byte
-}
-
-// flatBytes is the size of the contiguous buffer.
-const flatBytes = 256 << 10
-
-func (o *outputVector) init(socket net.Conn) {
-	o.socket = socket
-	switch socket.(type) {
-	case *net.UnixConn, *net.TCPConn:
-		o.vector = true
-	default:
-		o.flat = make([]byte, 0, flatBytes)
-	}
-}
-
-func (o *outputVector) add(piece []byte) { o.pieces = append(o.pieces, piece) }
-
-func (o *outputVector) flush() error {
-	defer func() {
-		clear(o.pieces)
-		o.pieces = o.pieces[:0]
-	}()
-	if o.vector {
-		o.pending = o.pieces
-		_, err := o.pending.WriteTo(o.socket)
-		return err
-	}
-	for _, p := range o.pieces {
-		for len(p) > 0 {
-			n := min(len(p), flatBytes-len(o.flat))
-			o.flat = append(o.flat, p[:n]...)
-			p = p[n:]
-			if len(o.flat) == flatBytes {
-				if err := o.flushFlat(); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return o.flushFlat()
-}
-
-func (o *outputVector) flushFlat() error {
-	if len(o.flat) == 0 {
-		return nil
-	}
-	_, err := o.socket.Write(o.flat)
-	o.flat = o.flat[:0]
-	return err
 }

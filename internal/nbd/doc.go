@@ -18,11 +18,13 @@
 // # Server
 //
 // A Server negotiates; the outcome is a Conn, which moves requests from a socket
-// to a Backend and replies back. A Conn has two goroutines, both started and
-// joined by Serve: the reader parses as many requests as one read of the socket
-// brought, the writer sends all replies that are ready with one writev. A
-// request is completed from any goroutine, also from inside Submit. In steady
-// state a request costs no allocation, no goroutine and no channel operation.
+// to a Backend and replies back. One goroutine parses as many requests as one read
+// of the socket brought. A request is completed from any goroutine, also from inside
+// Submit, and at the end of that goroutine's turn (package turn) all replies that are
+// ready are sent with one writev. Only when the client takes no more a second
+// goroutine waits for it. Serve starts and joins both. In steady state a request
+// costs no allocation, no goroutine and no channel operation, and its reply wakes
+// nobody but the client.
 //
 // Invariants of a Conn:
 //

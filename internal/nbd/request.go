@@ -5,6 +5,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/invariant"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // Kind is what a Request asks of a Backend.
@@ -73,7 +74,9 @@ type Request struct {
 	// Contexts are the meta contexts a status request is about.
 	Contexts []string
 
-	owner  owner
+	owner owner
+	// turn is that of the goroutine which submits.
+	turn   *turn.Turn
 	state  atomic.Uint32
 	cookie uint64
 	// one: a status reply shall have one extent only.
@@ -94,7 +97,7 @@ type Request struct {
 
 // owner is told that a request is over.
 type owner interface {
-	finished(r *Request, err error, buf *block.Buffer)
+	finished(r *Request, err error, buf *block.Buffer, t *turn.Turn)
 	finishedStatus(r *Request, err error, status [][]Extent)
 }
 
@@ -115,10 +118,17 @@ func NewRequest(kind Kind, span block.Span, buf *block.Buffer, fua bool, done fu
 // Span is the range the request touches.
 func (r *Request) Span() block.Span { return block.Span{Offset: r.Offset, Length: r.Length} }
 
+// Turn is the turn of the goroutine that has called Submit, until that returns; it may
+// be nil.
+func (r *Request) Turn() *turn.Turn { return r.turn }
+
 // Complete ends the request. err is nil or wraps a sentinel of package block;
 // buf is what a read returns, with one reference that passes to the callee, and
 // nil otherwise. It does not block on the network.
-func (r *Request) Complete(err error, buf *block.Buffer) {
+func (r *Request) Complete(err error, buf *block.Buffer) { r.CompleteIn(nil, err, buf) }
+
+// CompleteIn is Complete in a turn of the caller, at whose end the reply goes.
+func (r *Request) CompleteIn(t *turn.Turn, err error, buf *block.Buffer) {
 	r.settle()
 	if err == nil && r.Kind == KindRead {
 		// No arguments: putting a number into an interface allocates.
@@ -128,7 +138,7 @@ func (r *Request) Complete(err error, buf *block.Buffer) {
 		buf.Release()
 		buf = nil
 	}
-	r.owner.finished(r, err, buf)
+	r.owner.finished(r, err, buf, t)
 }
 
 // CompleteStatus ends a status request: status[i] belongs to Contexts[i], starts
@@ -150,6 +160,6 @@ func (r *Request) settle() {
 // doneFunc is the owner of a request without a connection.
 type doneFunc func(err error, buf *block.Buffer)
 
-func (f doneFunc) finished(_ *Request, err error, buf *block.Buffer) { f(err, buf) }
+func (f doneFunc) finished(_ *Request, err error, buf *block.Buffer, _ *turn.Turn) { f(err, buf) }
 
 func (f doneFunc) finishedStatus(_ *Request, err error, _ [][]Extent) { f(err, nil) }

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/sendv"
 )
 
 // transport moves the calls of a table over one connection.
@@ -65,8 +66,7 @@ func (t *transport) run() error {
 }
 
 func (t *transport) sendLoop() error {
-	var out outputVector
-	out.init(t.socket)
+	out := sendv.New(t.socket)
 	batch := make([]outgoing, 0, maxSendBatch)
 	headers := make([]byte, maxSendBatch*requestHeaderLength)
 	for {
@@ -77,12 +77,10 @@ func (t *transport) sendLoop() error {
 		for i := range batch {
 			header := headers[i*requestHeaderLength : (i+1)*requestHeaderLength]
 			batch[i].header.encode(header)
-			out.add(header)
-			if len(batch[i].data) > 0 {
-				out.add(batch[i].data)
-			}
+			out.Add(header)
+			out.Add(batch[i].data)
 		}
-		if err := out.flush(); err != nil {
+		if err := out.Flush(); err != nil {
 			return err
 		}
 		clear(batch)

@@ -1,6 +1,10 @@
 package vfs
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"github.com/holdfast-io/holdfast/internal/turn"
+)
 
 // joinMax bounds the bytes of operations that are carried out as one.
 const joinMax = 1 << 20
@@ -75,12 +79,12 @@ func (io *IO) joined() (data []byte, count int) {
 	return data, count
 }
 
-// done calls Done for io and those joined to it. Their owners may submit them again
-// at once.
-func (io *IO) done() {
+// done calls Done for io and those joined to it, in a turn of the caller. Their owners
+// may submit them again at once.
+func (io *IO) done(t *turn.Turn) {
 	for io != nil {
 		rest := io.rest
-		io.rest = nil
+		io.rest, io.Ending = nil, t
 		io.Done(io)
 		io = rest
 	}

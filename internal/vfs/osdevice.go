@@ -228,7 +228,7 @@ func (d *OSDevice) work() {
 		d.transfers -= transferred
 		d.finishing++
 		d.mu.Unlock()
-		io.done()
+		io.done(nil)
 		if done++; done%yieldEvery == 0 {
 			runtime.Gosched()
 		}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/internal/invariant"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 const (
@@ -78,6 +79,7 @@ type UringDevice struct {
 
 	// The rest belongs to the ring's thread. wakeBuffer is what event is read to,
 	// waitFor how many ends the next enter waits for.
+	turn       turn.Turn
 	wakeBuffer *[8]byte
 	waking     bool
 	waitFor    uint32
@@ -126,7 +128,8 @@ func newUringDevice(d *OSDevice, logger *slog.Logger) (*UringDevice, error) {
 
 // Submit implements Device.
 func (d *UringDevice) Submit(io *IO) {
-	io.next, io.rest = nil, nil
+	t := io.Submitting
+	io.next, io.rest, io.Submitting = nil, nil, nil
 	d.mu.Lock()
 	if !io.transfers() || d.broken || d.goesDirect() {
 		d.enqueue(io)
@@ -134,6 +137,16 @@ func (d *UringDevice) Submit(io *IO) {
 	}
 	d.ringQueue.push(io)
 	d.ringed++
+	asleep := d.asleep
+	d.mu.Unlock()
+	if asleep {
+		t.Defer(d)
+	}
+}
+
+// EndTurn implements turn.Ender: it wakes the ring's thread for what was submitted.
+func (d *UringDevice) EndTurn() {
+	d.mu.Lock()
 	d.unlockAwake()
 }
 
@@ -373,8 +386,9 @@ func (d *UringDevice) reap() {
 	d.mu.Unlock()
 	for i, io := range d.ended[:ended] {
 		d.ended[i] = nil
-		io.done()
+		io.done(&d.turn)
 	}
+	d.turn.End()
 }
 
 // judge sets the errors of io and of those joined to it, length bytes altogether, by

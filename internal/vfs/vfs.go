@@ -15,6 +15,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // Dir is the file system that holds a store's metadata directory.
@@ -63,6 +64,10 @@ type IO struct {
 	// Err is the result, set before Done is called. A full disk is
 	// block.ErrNoSpace, everything else that the disk refused block.ErrDiskFailed.
 	Err error
+	// Submitting is a turn of who submits, or nil; Submit may take it out.
+	Submitting *turn.Turn
+	// Ending is a turn of who calls Done, until that returns, or nil.
+	Ending *turn.Turn
 	// Done is called once, from any goroutine, never from within Submit and
 	// never with a lock of the device held. It must not wait for anything that
 	// takes long: what was submitted meanwhile may wait for its return.

@@ -5,12 +5,13 @@ import (
 	"testing"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // depthReceiver gives a place back for each reply.
 type depthReceiver struct{ places chan struct{} }
 
-func (r *depthReceiver) Receive(rep block.Reply) {
+func (r *depthReceiver) Receive(rep block.Reply, _ *turn.Turn) {
 	rep.Buf.Release()
 	r.places <- struct{}{}
 }
@@ -56,7 +57,7 @@ func benchmark(b *testing.B, size, depth int, op block.Op) {
 		if op == block.OpWrite {
 			req.Buf = block.NewBuffer(size)
 		}
-		link.Send(req)
+		link.Send(req, nil)
 	}
 	for range depth {
 		<-recv.places

@@ -25,10 +25,13 @@
 //
 // # Goroutines
 //
-// An engine's end has two, started by Dial: the reader, which calls Receive and,
-// at the end, Lost; and the writer, which sends all that is queued with one
-// writev. They end after Close or the loss of the connection, and are joined
-// through Done. A replica's end runs on a goroutine of Server.Serve as reader,
+// Who calls Send, or answers, sends: at the end of its turn (package turn) all that
+// is queued goes with one writev that does not wait.
+//
+// An engine's end has two goroutines, started by Dial: the reader, which calls
+// Receive and, at the end, Lost; and the writer, which goes on where a peer took no
+// more, and waits for it. They end after Close or the loss of the connection, and are
+// joined through Done. A replica's end runs on a goroutine of Server.Serve as reader,
 // which calls Session.Handle, and a second one as writer; both are joined before
 // Serve returns. Local has none.
 //

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"io"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 const (
@@ -142,6 +144,28 @@ func (h *header) checkSizes() error {
 			h.op, h.metaSize, h.dataSize, block.ErrProtocol)
 	}
 	return nil
+}
+
+// readBufferSize is how much one read takes off a connection at most; larger
+// payloads are read straight into their buffers.
+const readBufferSize = 128 << 10
+
+// turnReader ends the turn of the goroutine that reads before it may have to wait.
+type turnReader struct {
+	conn io.Reader
+	turn *turn.Turn
+}
+
+// Read implements io.Reader.
+func (r turnReader) Read(b []byte) (int, error) {
+	r.turn.End()
+	return r.conn.Read(b)
+}
+
+// newFrameReader reads conn in large pieces; what the frames it returns lead to is a
+// turn that ends with each piece.
+func newFrameReader(conn io.Reader, own *turn.Turn) *frameReader {
+	return &frameReader{r: bufio.NewReaderSize(turnReader{conn, own}, readBufferSize)}
 }
 
 // frameReader takes frames off a stream.

@@ -220,8 +220,8 @@ func TestTLS(t *testing.T) {
 	}
 	config.TLS = &tls.Config{RootCAs: pool, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13}
 	link, in := n.dial(t, config)
-	link.Send(block.Request{Op: block.OpWrite, Length: block.MaxTransfer, Buf: sampleBuffer(block.MaxTransfer), Seq: 1})
-	link.Send(block.Request{Op: block.OpRead, Length: block.MaxTransfer, Seq: 2})
+	link.Send(block.Request{Op: block.OpWrite, Length: block.MaxTransfer, Buf: sampleBuffer(block.MaxTransfer), Seq: 1}, nil)
+	link.Send(block.Request{Op: block.OpRead, Length: block.MaxTransfer, Seq: 2}, nil)
 	for range 2 {
 		if rep := await(t, in.replies); rep.Err != nil {
 			t.Fatal(rep.Err)

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -9,18 +8,15 @@ import (
 	"sync"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
-
-// readBufferSize is how much one read takes off a connection at most; larger
-// payloads are read straight into their buffers.
-const readBufferSize = 128 << 10
 
 // remoteLink is an engine's end of a connection to a replica of another node.
 type remoteLink struct {
 	conn    net.Conn
 	replica block.ReplicaID
 	recv    Receiver
-	outbox  *outbox[block.Request]
+	sender  *sender[block.Request]
 	ended   chan struct{}
 
 	mu sync.Mutex
@@ -38,9 +34,11 @@ func newRemoteLink(conn net.Conn, replica block.ReplicaID, limits Limits, recv R
 		conn:    conn,
 		replica: replica,
 		recv:    recv,
-		outbox:  newOutbox[block.Request](limits.Requests, limits.Bytes),
 		ended:   make(chan struct{}),
 	}
+	l.sender = newSender(conn, limits.Requests, limits.Bytes, func(b []byte, req *block.Request) ([]byte, error) {
+		return appendRequest(b, replica, req)
+	}, nil)
 	var both sync.WaitGroup
 	both.Go(l.write)
 	go func() { // ends with the connection; joined through Done
@@ -53,14 +51,11 @@ func newRemoteLink(conn net.Conn, replica block.ReplicaID, limits Limits, recv R
 	return l
 }
 
-// Send implements Link. It only queues.
-func (l *remoteLink) Send(req block.Request) {
-	size := 0
-	if req.Buf != nil {
-		size = len(req.Buf.Data)
-	}
-	switch l.outbox.put(req, size) {
+// Send implements Link.
+func (l *remoteLink) Send(req block.Request, t *turn.Turn) {
+	switch l.sender.put(req) {
 	case accepted:
+		t.Defer(l.sender)
 		return
 	case overflowed:
 		l.fail(fmt.Errorf("replica %s takes requests too slowly, the queue to it is full: %w", l.replica, block.ErrUnavailable))
@@ -90,7 +85,7 @@ func (l *remoteLink) fail(cause error) {
 	}
 	l.cause = cause
 	l.mu.Unlock()
-	releaseAll(l.outbox.close())
+	releaseAll(l.sender.close())
 	hangUp(l.conn)
 }
 
@@ -105,19 +100,16 @@ func (l *remoteLink) report() {
 }
 
 func (l *remoteLink) write() {
-	w := writer[block.Request]{
-		conn:   l.conn,
-		outbox: l.outbox,
-		append: func(b []byte, req *block.Request) ([]byte, error) { return appendRequest(b, l.replica, req) },
-	}
-	if err := w.run(); err != nil {
+	if err := l.sender.run(); err != nil {
 		l.fail(l.lost("write", err))
 	}
 }
 
 // read takes replies off the connection until it ends; it says why.
 func (l *remoteLink) read() error {
-	frames := frameReader{r: bufio.NewReaderSize(l.conn, readBufferSize)}
+	var own turn.Turn
+	defer own.End()
+	frames := newFrameReader(l.conn, &own)
 	var h header
 	for {
 		meta, buf, err := frames.next(&h, kindReply)
@@ -132,7 +124,7 @@ func (l *remoteLink) read() error {
 		if err != nil {
 			return l.lost("read", err)
 		}
-		l.recv.Receive(rep)
+		l.recv.Receive(rep, &own)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 func TestRequestsAndReplies(t *testing.T) {
@@ -19,24 +20,24 @@ func TestRequestsAndReplies(t *testing.T) {
 	for _, s := range requestSamples() {
 		seq++
 		s.req.Seq = seq
-		link.Send(s.req)
+		link.Send(s.req, nil)
 		got := await(t, server.requests)
 		want := requestSampleOf(s.name)
 		want.req.Seq = seq
 		sameRequest(t, got, want.req)
-		server.reply(block.Reply{Op: block.OpPing, Epoch: 5, Session: 2, Seq: seq})
+		server.reply(block.Reply{Op: block.OpPing, Epoch: 5, Session: 2, Seq: seq}, nil)
 		await(t, in.replies)
 	}
 	for _, s := range replySamples() {
 		seq++
-		link.Send(block.Request{Op: block.OpPing, Epoch: 5, Session: 2, Seq: seq})
+		link.Send(block.Request{Op: block.OpPing, Epoch: 5, Session: 2, Seq: seq}, nil)
 		await(t, server.requests)
 		s.rep.Seq = seq
 		want := s.rep
 		if want.Buf != nil {
 			want.Buf = sampleBuffer(len(want.Buf.Data))
 		}
-		server.reply(s.rep)
+		server.reply(s.rep, nil)
 		sameReply(t, await(t, in.replies), want)
 	}
 	nothing(t, in.lost)
@@ -63,7 +64,7 @@ func TestLostOnce(t *testing.T) {
 	}
 	await(t, server.closed)
 	buf := sampleBuffer(512)
-	link.Send(block.Request{Op: block.OpWrite, Length: 512, Buf: buf.Retain()})
+	link.Send(block.Request{Op: block.OpWrite, Length: 512, Buf: buf.Retain()}, nil)
 	await(t, link.(*remoteLink).Done())
 	if err := link.Close(); err != nil {
 		t.Fatal(err)
@@ -94,7 +95,7 @@ func TestCloseIsNotLost(t *testing.T) {
 	nothing(t, in.lost)
 	// A late reply finds nobody, and its data are given back.
 	buf := sampleBuffer(512)
-	server.reply(block.Reply{Op: block.OpRead, Buf: buf.Retain()})
+	server.reply(block.Reply{Op: block.OpRead, Buf: buf.Retain()}, nil)
 	if !soleReference(buf) {
 		t.Fatal("a late reply kept its data")
 	}
@@ -106,7 +107,7 @@ func TestCloseFromWithin(t *testing.T) {
 	var link Link
 	ready := make(chan struct{})
 	got := make(chan block.Reply, 1)
-	recv := &closingReceiver{close: func(rep block.Reply) {
+	recv := &closingReceiver{close: func(rep block.Reply, _ *turn.Turn) {
 		<-ready
 		_ = link.Close()
 		got <- rep
@@ -116,15 +117,15 @@ func TestCloseFromWithin(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(ready)
-	link.Send(block.Request{Op: block.OpPing})
+	link.Send(block.Request{Op: block.OpPing}, nil)
 	await(t, got)
 	await(t, link.(*remoteLink).Done())
 }
 
-type closingReceiver struct{ close func(block.Reply) }
+type closingReceiver struct{ close Reply }
 
-func (r *closingReceiver) Receive(rep block.Reply) { r.close(rep) }
-func (r *closingReceiver) Lost(error)              { panic("lost after close") }
+func (r *closingReceiver) Receive(rep block.Reply, _ *turn.Turn) { r.close(rep, nil) }
+func (r *closingReceiver) Lost(error)                            { panic("lost after close") }
 
 // TestOverflow: a peer that does not read costs the link, never the sender's
 // time.
@@ -135,7 +136,7 @@ func TestOverflow(t *testing.T) {
 	link, in := n.dial(t, config)
 	buf := sampleBuffer(block.MaxTransfer)
 	for i := range 1000 {
-		link.Send(block.Request{Op: block.OpWrite, Length: block.MaxTransfer, Seq: uint64(i), Buf: buf.Retain()})
+		link.Send(block.Request{Op: block.OpWrite, Length: block.MaxTransfer, Seq: uint64(i), Buf: buf.Retain()}, nil)
 	}
 	if err := await(t, in.lost); !errors.Is(err, block.ErrUnavailable) {
 		t.Fatalf("lost: %v", err)
@@ -179,7 +180,7 @@ func TestBrokenReplies(t *testing.T) {
 func TestUnsendableRequest(t *testing.T) {
 	n := startNode(t, newAcceptor(keep), nil)
 	link, in := n.dial(t, n.config())
-	link.Send(block.Request{Op: block.OpWrite, Length: 1})
+	link.Send(block.Request{Op: block.OpWrite, Length: 1}, nil)
 	if err := await(t, in.lost); !errors.Is(err, block.ErrProtocol) {
 		t.Fatalf("lost: %v", err)
 	}
@@ -194,7 +195,7 @@ func TestFlatWriter(t *testing.T) {
 	defer l.Close()
 	for _, size := range []int{512, block.MaxTransfer} {
 		req := block.Request{Op: block.OpWrite, Length: int64(size), Buf: sampleBuffer(size)}
-		l.Send(req)
+		l.Send(req, nil)
 		got, err := readRequest(far)
 		if err != nil {
 			t.Fatal(err)
@@ -214,7 +215,7 @@ func TestLocal(t *testing.T) {
 	in := newInbox()
 	link := Local(acceptor, in)
 	session := await(t, acceptor.conns)
-	link.Send(block.Request{Op: block.OpRead, Length: 512, Seq: 9})
+	link.Send(block.Request{Op: block.OpRead, Length: 512, Seq: 9}, nil)
 	if rep := await(t, in.replies); rep.Seq != 9 || len(rep.Buf.Data) != 512 {
 		t.Fatalf("reply %+v", rep)
 	}
@@ -222,8 +223,8 @@ func TestLocal(t *testing.T) {
 	_ = link.Close()
 	await(t, session.closed)
 	buf := sampleBuffer(512)
-	link.Send(block.Request{Op: block.OpWrite, Length: 512, Buf: buf.Retain()})
-	session.reply(block.Reply{Op: block.OpRead, Buf: buf.Retain()})
+	link.Send(block.Request{Op: block.OpWrite, Length: 512, Buf: buf.Retain()}, nil)
+	session.reply(block.Reply{Op: block.OpRead, Buf: buf.Retain()}, nil)
 	nothing(t, in.replies)
 	nothing(t, in.lost)
 	if !soleReference(buf) {
@@ -239,7 +240,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	seq := uint64(0)
 	if allocs := testing.AllocsPerRun(2000, func() {
 		seq++
-		link.Send(block.Request{Op: block.OpPing, Seq: seq})
+		link.Send(block.Request{Op: block.OpPing, Seq: seq}, nil)
 		<-in.replies
 	}); allocs >= 1 {
 		t.Fatalf("%v allocations for each request", allocs)

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // Local makes the link to a replica on the same node: requests reach it by
@@ -26,12 +27,12 @@ type localLink struct {
 }
 
 // Send implements Link.
-func (l *localLink) Send(req block.Request) {
+func (l *localLink) Send(req block.Request, t *turn.Turn) {
 	if l.closed.Load() {
 		req.Buf.Release()
 		return
 	}
-	l.session.Handle(req)
+	l.session.Handle(req, t)
 }
 
 // Close implements Link.
@@ -42,10 +43,10 @@ func (l *localLink) Close() error {
 	return nil
 }
 
-func (l *localLink) receive(rep block.Reply) {
+func (l *localLink) receive(rep block.Reply, t *turn.Turn) {
 	if l.closed.Load() {
 		rep.Buf.Release()
 		return
 	}
-	l.recv.Receive(rep)
+	l.recv.Receive(rep, t)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/nbd"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // patience bounds every wait of these tests.
@@ -30,14 +31,14 @@ func (noExports) Open(context.Context, string) (nbd.Export, error) {
 
 // acceptedConn is one connection of a scriptedAcceptor, and its Session.
 type acceptedConn struct {
-	reply    func(block.Reply)
+	reply    Reply
 	answer   func(c *acceptedConn, req block.Request)
 	requests chan block.Request
 	closed   chan struct{}
 }
 
-func (c *acceptedConn) Handle(req block.Request) { c.answer(c, req) }
-func (c *acceptedConn) Close()                   { close(c.closed) }
+func (c *acceptedConn) Handle(req block.Request, _ *turn.Turn) { c.answer(c, req) }
+func (c *acceptedConn) Close()                                 { close(c.closed) }
 
 // scriptedAcceptor gives every request to answer.
 type scriptedAcceptor struct {
@@ -49,7 +50,7 @@ func newAcceptor(answer func(c *acceptedConn, req block.Request)) *scriptedAccep
 	return &scriptedAcceptor{answer: answer, conns: make(chan *acceptedConn, 16)}
 }
 
-func (a *scriptedAcceptor) Accept(reply func(block.Reply)) Session {
+func (a *scriptedAcceptor) Accept(reply Reply) Session {
 	c := &acceptedConn{reply: reply, answer: a.answer, requests: make(chan block.Request, 4096), closed: make(chan struct{})}
 	a.conns <- c
 	return c
@@ -66,7 +67,7 @@ func echo(c *acceptedConn, req block.Request) {
 		clear(rep.Buf.Data)
 	}
 	req.Buf.Release()
-	c.reply(rep)
+	c.reply(rep, nil)
 }
 
 // keep holds requests for the test.
@@ -143,8 +144,8 @@ func newInbox() *inbox {
 	return &inbox{replies: make(chan block.Reply, 8192), lost: make(chan error, 4)}
 }
 
-func (i *inbox) Receive(rep block.Reply) { i.replies <- rep }
-func (i *inbox) Lost(err error)          { i.lost <- err }
+func (i *inbox) Receive(rep block.Reply, _ *turn.Turn) { i.replies <- rep }
+func (i *inbox) Lost(err error)                        { i.lost <- err }
 
 // dial makes a link that is closed, and joined, when the test ends.
 func (n *node) dial(t testing.TB, config DialConfig) (Link, *inbox) {

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // replicaConn is a replica's end of one connection past its handshake.
@@ -17,7 +17,7 @@ type replicaConn struct {
 	conn    net.Conn
 	replica block.ReplicaID
 	window  *window
-	outbox  *outbox[block.Reply]
+	sender  *sender[block.Reply]
 }
 
 // serveReplica moves requests of a connection to the acceptor and replies back,
@@ -28,9 +28,11 @@ func serveReplica(conn net.Conn, replica block.ReplicaID, limits Limits, accepto
 		conn:    conn,
 		replica: replica,
 		window:  newWindow(limits),
-		// The window bounds what can be put here.
-		outbox: newOutbox[block.Reply](math.MaxInt, math.MaxInt64),
 	}
+	// The window bounds what can be put here.
+	c.sender = newSender(conn, math.MaxInt, math.MaxInt64, func(b []byte, rep *block.Reply) ([]byte, error) {
+		return appendReply(b, replica, rep)
+	}, c.window.leave)
 	session := acceptor.Accept(c.reply)
 	var writing sync.WaitGroup
 	var writeErr error
@@ -43,7 +45,7 @@ func serveReplica(conn net.Conn, replica block.ReplicaID, limits Limits, accepto
 	err := c.read(session)
 	session.Close()
 	c.window.close()
-	releaseAll(c.outbox.close())
+	releaseAll(c.sender.close())
 	hangUp(conn)
 	writing.Wait()
 	if writeErr != nil && !errors.Is(err, block.ErrProtocol) {
@@ -53,24 +55,16 @@ func serveReplica(conn net.Conn, replica block.ReplicaID, limits Limits, accepto
 }
 
 // reply takes one reply over; it never waits.
-func (c *replicaConn) reply(rep block.Reply) {
-	size := 0
-	if rep.Buf != nil {
-		size = len(rep.Buf.Data)
-	}
-	if c.outbox.put(rep, size) != accepted {
+func (c *replicaConn) reply(rep block.Reply, t *turn.Turn) {
+	if c.sender.put(rep) != accepted {
 		rep.Buf.Release()
+		return
 	}
+	t.Defer(c.sender)
 }
 
 func (c *replicaConn) write() error {
-	w := writer[block.Reply]{
-		conn:    c.conn,
-		outbox:  c.outbox,
-		append:  func(b []byte, rep *block.Reply) ([]byte, error) { return appendReply(b, c.replica, rep) },
-		written: c.window.leave,
-	}
-	if err := w.run(); err != nil {
+	if err := c.sender.run(); err != nil {
 		return fmt.Errorf("write replies of replica %s: %w", c.replica, err)
 	}
 	return nil
@@ -79,7 +73,9 @@ func (c *replicaConn) write() error {
 // read hands requests to the session until the connection ends. A frame that is
 // damaged ends it before anything of the frame is applied.
 func (c *replicaConn) read(session Session) error {
-	frames := frameReader{r: bufio.NewReaderSize(c.conn, readBufferSize)}
+	var own turn.Turn
+	defer own.End()
+	frames := newFrameReader(c.conn, &own)
 	var h header
 	for {
 		meta, buf, err := frames.next(&h, kindRequest)
@@ -97,10 +93,10 @@ func (c *replicaConn) read(session Session) error {
 		if err != nil {
 			return fmt.Errorf("read requests to replica %s: %w", c.replica, err)
 		}
-		if err := c.window.enter(&req); err != nil {
+		if err := c.window.enter(&req, &own); err != nil {
 			req.Buf.Release()
 			return fmt.Errorf("read requests to replica %s: %w", c.replica, err)
 		}
-		session.Handle(req)
+		session.Handle(req, &own)
 	}
 }

@@ -22,14 +22,14 @@ func TestServerHoldsBack(t *testing.T) {
 			server := await(t, n.acceptor.conns)
 			const total = 20
 			for i := range total {
-				link.Send(block.Request{Op: block.OpRead, Length: block.MaxTransfer, Seq: uint64(i)})
+				link.Send(block.Request{Op: block.OpRead, Length: block.MaxTransfer, Seq: uint64(i)}, nil)
 			}
 			for range total {
 				req := await(t, server.requests)
 				if open := len(server.requests); open > 2 {
 					t.Fatalf("%d requests taken besides", open)
 				}
-				server.reply(block.Reply{Op: block.OpPing, Seq: req.Seq})
+				server.reply(block.Reply{Op: block.OpPing, Seq: req.Seq}, nil)
 				await(t, in.replies)
 			}
 		})

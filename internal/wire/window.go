@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // window bounds the requests of one connection that are unanswered. When it is
@@ -27,9 +28,9 @@ func newWindow(limits Limits) *window {
 	return w
 }
 
-// enter waits until a request fits. A sequence number that is already in use
+// enter waits until a request fits; before that it ends the caller's turn. A sequence number that is already in use
 // breaks the protocol; after close it is block.ErrClosed.
-func (w *window) enter(req *block.Request) error {
+func (w *window) enter(req *block.Request, t *turn.Turn) error {
 	cost := int64(0)
 	switch {
 	case req.Buf != nil:
@@ -40,7 +41,15 @@ func (w *window) enter(req *block.Request) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for !w.closed && (len(w.open) >= w.limits.Requests || w.bytes+cost > w.limits.Bytes) {
+	full := func() bool {
+		return !w.closed && (len(w.open) >= w.limits.Requests || w.bytes+cost > w.limits.Bytes)
+	}
+	if full() {
+		w.mu.Unlock()
+		t.End()
+		w.mu.Lock()
+	}
+	for full() {
 		w.room.Wait()
 	}
 	if w.closed {

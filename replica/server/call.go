@@ -2,6 +2,7 @@ package server
 
 import (
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 	"github.com/holdfast-io/holdfast/replica/store"
 )
 
@@ -16,13 +17,14 @@ type call struct {
 }
 
 // start hands the call to the store, or answers a ping. It runs without the
-// door's lock.
-func (c *call) start() {
+// door's lock, in a turn of the caller.
+func (c *call) start(t *turn.Turn) {
 	if c.req.Op == block.OpPing {
-		c.door.finish(c)
+		c.door.finish(c, t)
 		return
 	}
 	c.prepare()
+	c.op.Submitting = t
 	c.door.replica.Submit(&c.op)
 }
 

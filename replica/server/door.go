@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 	"github.com/holdfast-io/holdfast/replica/store"
 )
 
@@ -81,11 +82,11 @@ func (d *door) enter(s *session, req block.Request) {
 	if superseded != nil && !superseded.storing {
 		superseded.session.refuse(&superseded.req, d.staleNow(superseded.session))
 	}
-	d.advance()
+	d.advance(nil)
 }
 
 // take checks a request against the door and queues it.
-func (d *door) take(s *session, req block.Request) {
+func (d *door) take(s *session, req block.Request, t *turn.Turn) {
 	err := validate(&req, d.replica.Volume(), d.replica.Size())
 	d.mu.Lock()
 	if refused := d.admits(s, &req); refused != nil {
@@ -98,7 +99,7 @@ func (d *door) take(s *session, req block.Request) {
 	}
 	s.inFlight++
 	d.queue.push(d.newCall(s, req))
-	d.pump()
+	d.pump(t)
 }
 
 // admits says why a request of s may not pass, nil if it may.
@@ -125,7 +126,7 @@ func (d *door) admits(s *session, req *block.Request) error {
 
 // pump feeds the queue to the store, in order. It is called with the lock held
 // and returns without it. While one goroutine is at it, others only add.
-func (d *door) pump() {
+func (d *door) pump(t *turn.Turn) {
 	if d.pumping {
 		d.mu.Unlock()
 		return
@@ -138,7 +139,7 @@ func (d *door) pump() {
 		}
 		d.running++
 		d.mu.Unlock()
-		c.start()
+		c.start(t)
 		d.mu.Lock()
 	}
 	d.pumping = false
@@ -146,7 +147,7 @@ func (d *door) pump() {
 }
 
 // finish ends a call: the store is done with it.
-func (d *door) finish(c *call) {
+func (d *door) finish(c *call, t *turn.Turn) {
 	rep := c.answer()
 	s := c.session
 	d.mu.Lock()
@@ -159,17 +160,17 @@ func (d *door) finish(c *call) {
 		rep.Buf.Release()
 		rep = block.Reply{Op: rep.Op, Epoch: rep.Epoch, Session: rep.Session, Seq: rep.Seq, Err: d.staleNow(s)}
 	}
-	s.deliver(rep)
-	d.advance()
+	s.deliver(rep, t)
+	d.advance(t)
 }
 
 // advance does what has become possible: it begins to store the fence once the
 // door is drained, else it feeds the queue.
-func (d *door) advance() {
+func (d *door) advance(t *turn.Turn) {
 	d.mu.Lock()
 	o := d.opening
 	if o == nil || o.storing || d.running > 0 {
-		d.pump()
+		d.pump(t)
 		return
 	}
 	o.storing = true
@@ -202,8 +203,8 @@ func (d *door) fenced(o *opening, err error) {
 		rep.Opened = nil
 		rep.Err = fmt.Errorf("open replica %s: %w", d.replica.ID(), err)
 	}
-	o.session.deliver(rep)
-	d.advance()
+	o.session.deliver(rep, nil)
+	d.advance(nil)
 }
 
 // leave ends a session. What it has queued is dropped unapplied; what runs ends
@@ -306,7 +307,7 @@ func (d *door) newCall(s *session, req block.Request) *call {
 	c := d.spare
 	if c == nil {
 		c = &call{door: d}
-		c.op.Done = func(*store.Op) { d.finish(c) }
+		c.op.Done = func(op *store.Op) { d.finish(c, op.Ending) }
 	} else {
 		d.spare = c.next
 	}

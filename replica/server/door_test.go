@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 	"github.com/holdfast-io/holdfast/replica/store"
 )
 
@@ -217,7 +218,7 @@ func TestEveryRequestIsChecked(t *testing.T) {
 		{3, 6, block.ErrProtocol},
 	} {
 		var got block.Reply
-		c.session.Handle(block.Request{Op: block.OpZero, Length: 512, Epoch: r.epoch, Session: r.session, Seq: 99})
+		c.session.Handle(block.Request{Op: block.OpZero, Length: 512, Epoch: r.epoch, Session: r.session, Seq: 99}, nil)
 		c.mu.Lock()
 		got = c.replies[len(c.replies)-1]
 		c.mu.Unlock()
@@ -253,7 +254,7 @@ func TestReplyMaySendAgain(t *testing.T) {
 	b := newBench(t, Limits{Running: 1, InFlight: 4})
 	left := 100
 	c := b.connect(fence(1, 1))
-	c.session = b.host.Accept(func(rep block.Reply) {
+	c.session = b.host.Accept(func(rep block.Reply, _ *turn.Turn) {
 		if rep.Err != nil {
 			t.Errorf("reply: %v", rep.Err)
 		}

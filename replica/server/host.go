@@ -66,7 +66,7 @@ func NewHost(cluster block.ClusterID, limits Limits) (*Host, error) {
 }
 
 // Accept implements wire.Acceptor.
-func (h *Host) Accept(reply func(block.Reply)) wire.Session {
+func (h *Host) Accept(reply wire.Reply) wire.Session {
 	return &session{host: h, reply: reply}
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // TestOperations: each operation reaches the store and is answered with what
@@ -222,14 +223,14 @@ func BenchmarkHandle(b *testing.B) {
 	c := bench.opened(fence(1, 1))
 	c.session.Close()
 	answered := 0
-	session := bench.host.Accept(func(block.Reply) { answered++ })
+	session := bench.host.Accept(func(block.Reply, *turn.Turn) { answered++ })
 	session.Handle(block.Request{Op: block.OpOpen, Epoch: 1, Session: 2, Open: &block.Open{
 		Cluster: bench.host.cluster, Volume: bench.replica.volume, Replica: bench.replica.id, Fence: fence(1, 2), Size: testSize,
-	}})
+	}}, nil)
 	bench.replica.drain()
 	b.ReportAllocs()
 	for b.Loop() {
-		session.Handle(block.Request{Op: block.OpWrite, Epoch: 1, Session: 2, Length: 4096, Buf: block.NewBuffer(4096)})
+		session.Handle(block.Request{Op: block.OpWrite, Epoch: 1, Session: 2, Length: 4096, Buf: block.NewBuffer(4096)}, nil)
 		bench.replica.drain()
 	}
 	if answered != b.N+1 {

@@ -5,13 +5,15 @@ import (
 	"sync/atomic"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
+	"github.com/holdfast-io/holdfast/internal/wire"
 )
 
 // session is the replica's end of one connection. It stands for nothing until
 // its OpOpen was let in by a door.
 type session struct {
 	host  *Host
-	reply func(block.Reply)
+	reply wire.Reply
 
 	closed atomic.Bool
 	// door is set by the first OpOpen that names a replica of this host.
@@ -24,7 +26,7 @@ type session struct {
 }
 
 // Handle implements wire.Session.
-func (s *session) Handle(req block.Request) {
+func (s *session) Handle(req block.Request, t *turn.Turn) {
 	if s.closed.Load() {
 		req.Buf.Release()
 		return
@@ -38,7 +40,7 @@ func (s *session) Handle(req block.Request) {
 		s.refuse(&req, fmt.Errorf("operation %d before a session is open: %w", req.Op, block.ErrProtocol))
 		return
 	}
-	d.take(s, req)
+	d.take(s, req, t)
 }
 
 // Close implements wire.Session. It is idempotent.
@@ -69,14 +71,14 @@ func (s *session) open(req block.Request) {
 // refuse answers a request that goes no further.
 func (s *session) refuse(req *block.Request, err error) {
 	req.Buf.Release()
-	s.deliver(replyTo(req, err))
+	s.deliver(replyTo(req, err), nil)
 }
 
 // deliver hands a reply over, or drops it after Close.
-func (s *session) deliver(rep block.Reply) {
+func (s *session) deliver(rep block.Reply, t *turn.Turn) {
 	if s.closed.Load() {
 		rep.Buf.Release()
 		return
 	}
-	s.reply(rep)
+	s.reply(rep, t)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 	"github.com/holdfast-io/holdfast/internal/wire"
 	"github.com/holdfast-io/holdfast/replica/store"
 )
@@ -23,8 +24,8 @@ func newEngineEnd() *engineEnd {
 	return &engineEnd{replies: make(chan block.Reply, 4096), lost: make(chan error, 1)}
 }
 
-func (e *engineEnd) Receive(rep block.Reply) { e.replies <- rep }
-func (e *engineEnd) Lost(err error)          { e.lost <- err }
+func (e *engineEnd) Receive(rep block.Reply, _ *turn.Turn) { e.replies <- rep }
+func (e *engineEnd) Lost(err error)                        { e.lost <- err }
 
 func (e *engineEnd) next(t *testing.T) block.Reply {
 	t.Helper()
@@ -71,15 +72,15 @@ func TestThroughLinks(t *testing.T) {
 			end := newEngineEnd()
 			l := link(end)
 			defer l.Close()
-			l.Send(b.openRequest(fence(epoch, 1)))
+			l.Send(b.openRequest(fence(epoch, 1)), nil)
 			if rep := end.next(t); rep.Err != nil || rep.Opened.Size != testSize || rep.Opened.Free != 12345 {
 				t.Fatalf("open: %+v", rep)
 			}
 			buf := block.NewBuffer(4096)
 			copy(buf.Data, pattern(4096, byte(epoch)))
-			l.Send(block.Request{Op: block.OpWrite, Epoch: epoch, Session: 1, Seq: 1, Length: 4096, Buf: buf})
+			l.Send(block.Request{Op: block.OpWrite, Epoch: epoch, Session: 1, Seq: 1, Length: 4096, Buf: buf}, nil)
 			wantErr(t, end.next(t), nil)
-			l.Send(block.Request{Op: block.OpRead, Epoch: epoch, Session: 1, Seq: 2, Length: 512})
+			l.Send(block.Request{Op: block.OpRead, Epoch: epoch, Session: 1, Seq: 2, Length: 512}, nil)
 			rep := end.next(t)
 			if rep.Err != nil || rep.Seq != 2 || len(rep.Buf.Data) != 512 || rep.Buf.Data[100] != byte(epoch) {
 				t.Fatalf("read: %+v", rep)
@@ -90,9 +91,9 @@ func TestThroughLinks(t *testing.T) {
 			newer := newEngineEnd()
 			n := link(newer)
 			defer n.Close()
-			n.Send(b.openRequest(fence(epoch, 1)))
+			n.Send(b.openRequest(fence(epoch, 1)), nil)
 			wantErr(t, newer.next(t), nil)
-			l.Send(block.Request{Op: block.OpPing, Epoch: epoch - 1, Session: 1, Seq: 3})
+			l.Send(block.Request{Op: block.OpPing, Epoch: epoch - 1, Session: 1, Seq: 3}, nil)
 			wantErr(t, end.next(t), block.ErrStaleEpoch)
 		})
 	}
@@ -121,7 +122,7 @@ func TestNoOldOperationAfterOpened(t *testing.T) {
 		}
 		end := newEngineEnd()
 		l := links[kind](end)
-		l.Send(b.openRequest(fence(epoch, 1)))
+		l.Send(b.openRequest(fence(epoch, 1)), nil)
 		rep := end.next(t)
 		wantErr(t, rep, nil)
 		opened.Store(int64(epoch))
@@ -130,7 +131,7 @@ func TestNoOldOperationAfterOpened(t *testing.T) {
 			for seq := uint64(1); seq <= 64; seq++ {
 				buf := block.NewBuffer(512)
 				buf.Data[0] = byte(epoch)
-				l.Send(block.Request{Op: block.OpWrite, Epoch: epoch, Session: 1, Seq: seq, Length: 512, Buf: buf})
+				l.Send(block.Request{Op: block.OpWrite, Epoch: epoch, Session: 1, Seq: seq, Length: 512, Buf: buf}, nil)
 			}
 			for range 64 {
 				if rep := end.next(t); rep.Err != nil && !errors.Is(rep.Err, block.ErrStaleEpoch) {

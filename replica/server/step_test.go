@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 	"github.com/holdfast-io/holdfast/internal/wire"
 	"github.com/holdfast-io/holdfast/replica/store"
 )
@@ -183,7 +184,7 @@ type client struct {
 
 func (b *bench) connect(fence block.Fence) *client {
 	c := &client{b: b, fence: fence}
-	c.session = b.host.Accept(func(rep block.Reply) {
+	c.session = b.host.Accept(func(rep block.Reply, own *turn.Turn) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.replies = append(c.replies, rep)
@@ -215,7 +216,7 @@ func (c *client) send(req block.Request) uint64 {
 	req.Seq = c.seq
 	req.Epoch = c.fence.Epoch
 	req.Session = c.fence.Session
-	c.session.Handle(req)
+	c.session.Handle(req, nil)
 	return c.seq
 }
 

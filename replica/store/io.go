@@ -41,6 +41,7 @@ func (s *Store) submit(p *piece, stage stage, kind vfs.IOKind, first int, at int
 	p.io.Length = int64(len(data))
 	p.io.Data = data
 	p.io.Err = nil
+	p.io.Submitting = s.turn
 	s.options.Device.Submit(&p.io)
 }
 
@@ -59,9 +60,11 @@ func (s *Store) ioDone(p *piece) {
 			p.sums[p.first] = checksum(p.io.Data)
 		}
 	}
+	t := p.io.Ending
 	if !s.enter() {
 		return
 	}
+	s.turn = t
 	defer s.unlock()
 	switch p.stage {
 	case stageRead:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // Kind is what an Op asks of a replica in a store.
@@ -73,6 +74,10 @@ type Op struct {
 	Bad int64
 	// Err is the result, set before Done.
 	Err error
+	// Submitting is a turn of who submits, or nil; Submit takes it out.
+	Submitting *turn.Turn
+	// Ending is a turn of who calls Done, until that returns, or nil.
+	Ending *turn.Turn
 	// Done is called once, from any goroutine, never from within Submit and with
 	// no lock of the store held.
 	Done func(*Op)

@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 	"github.com/holdfast-io/holdfast/internal/vfs"
 )
 
@@ -115,6 +116,8 @@ type Store struct {
 	simulatedBytes atomic.Int64
 
 	mu sync.Mutex
+	// turn is that of the goroutine which has the mutex, nil for most.
+	turn *turn.Turn
 	// quiet is signalled when something that Close waits for may have ended.
 	quiet sync.Cond
 	// closing refuses new requests, abandoned ends everything at once.

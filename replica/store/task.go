@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // task is an Op on its way through the store. One that covers more than a
@@ -51,6 +52,7 @@ func (r *Replica) Submit(op *Op) {
 	if !s.enter() {
 		return
 	}
+	s.turn, op.Submitting = op.Submitting, nil
 	err := r.admissible(op)
 	if err == nil {
 		err = r.validate(op)
@@ -77,6 +79,7 @@ func (r *Replica) Submit(op *Op) {
 	}
 	s.run()
 	s.deliverLater()
+	s.turn = nil
 	s.mu.Unlock()
 }
 
@@ -493,10 +496,10 @@ func (s *Store) endWindow(t *task, err error) {
 // of what has ended.
 func (s *Store) unlock() {
 	s.run()
-	op := s.finished
-	s.finished, s.finishedLast = nil, nil
+	op, t := s.finished, s.turn
+	s.finished, s.finishedLast, s.turn = nil, nil, nil
 	s.mu.Unlock()
-	deliver(op)
+	deliver(op, t)
 }
 
 // deliverLater leaves the Done calls to a job, for callers from within Submit.
@@ -520,10 +523,12 @@ func (s *Store) runDeliver() {
 	s.unlock()
 }
 
-func deliver(op *Op) {
+// deliver calls the Done of op and of those behind it, in a turn of the caller.
+func deliver(op *Op, t *turn.Turn) {
 	for op != nil {
 		next := op.next
 		op.next = nil
+		op.Ending = t
 		op.Done(op)
 		op = next
 	}

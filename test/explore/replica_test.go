@@ -12,6 +12,7 @@ import (
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 	"github.com/holdfast-io/holdfast/internal/vfs"
 	"github.com/holdfast-io/holdfast/internal/wire"
 	"github.com/holdfast-io/holdfast/replica/server"
@@ -168,7 +169,7 @@ func (p *pair) open() {
 
 func (p *pair) openAs(epoch block.Epoch, session block.Session) {
 	s := &pairSession{epoch: epoch, session: session}
-	s.wire = p.host.Accept(func(rep block.Reply) { p.replies = append(p.replies, rep) })
+	s.wire = p.host.Accept(func(rep block.Reply, _ *turn.Turn) { p.replies = append(p.replies, rep) })
 	fence := block.Fence{Incarnation: 1, Generation: 1, Epoch: epoch, Session: session}
 	req := block.Request{Op: block.OpOpen, Epoch: epoch, Session: session, Open: &block.Open{
 		Cluster: clusterID, Volume: volumeID, Replica: replicaID(0), Fence: fence, Size: p.stock.size,
@@ -305,7 +306,7 @@ func (p *pair) ask(s *pairSession, req *block.Request) bool {
 	if req.Buf != nil {
 		sent.Buf = req.Buf.Retain()
 	}
-	s.wire.Handle(sent)
+	s.wire.Handle(sent, nil)
 	p.drain()
 	if len(p.replies) != 1 || p.replies[0].Seq != req.Seq {
 		p.t.Errorf("%d replies", len(p.replies))
@@ -402,7 +403,7 @@ func (p *pair) crash(power bool) {
 
 // found looks at the blocks of the real replica and takes over what it finds.
 func (p *pair) found(forgettable uint8, may [maxBlocks]uint8) {
-	raw := p.host.Accept(func(rep block.Reply) { p.replies = append(p.replies, rep) })
+	raw := p.host.Accept(func(rep block.Reply, _ *turn.Turn) { p.replies = append(p.replies, rep) })
 	fence := p.model.fence
 	fence.Session += 1000
 	p.session = fence.Session
@@ -410,7 +411,7 @@ func (p *pair) found(forgettable uint8, may [maxBlocks]uint8) {
 	ask := func(req block.Request) block.Reply {
 		p.replies = nil
 		req.Epoch, req.Session = fence.Epoch, fence.Session
-		raw.Handle(req)
+		raw.Handle(req, nil)
 		p.drain()
 		return p.replies[0]
 	}

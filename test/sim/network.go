@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 	"github.com/holdfast-io/holdfast/internal/wire"
 )
 
@@ -108,7 +109,7 @@ func (c *conn) send(req block.Request) {
 }
 
 // replied takes a reply from the replica's end.
-func (c *conn) replied(rep block.Reply) {
+func (c *conn) replied(rep block.Reply, _ *turn.Turn) {
 	if !c.network.observer.replied(c, &rep) || (c.closed || c.broken) && !c.overdue {
 		rep.Buf.Release()
 		return
@@ -183,7 +184,7 @@ func (c *conn) deliver(p *pipe) {
 			head.request.Buf.Release()
 			return
 		}
-		c.accept.Handle(head.request)
+		c.accept.Handle(head.request, nil)
 		return
 	}
 	c.engine.received(c, head.reply)

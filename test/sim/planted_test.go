@@ -154,7 +154,7 @@ func openDoor() *plant {
 		r2, buf := *req, req.Buf.Retain()
 		r.Submit(&store.Op{Kind: store.Write, Offset: req.Offset, Length: req.Length, Buf: buf, Done: func(op *store.Op) {
 			buf.Release()
-			c.replied(block.Reply{Op: r2.Op, Epoch: r2.Epoch, Session: r2.Session, Seq: r2.Seq, Err: op.Err, Free: diskCapacity})
+			c.replied(block.Reply{Op: r2.Op, Epoch: r2.Epoch, Session: r2.Session, Seq: r2.Seq, Err: op.Err, Free: diskCapacity}, nil)
 		}})
 		return false
 	}}
@@ -178,7 +178,7 @@ func skipSync() *plant {
 		if req.Op != block.OpFlush {
 			return true
 		}
-		c.replied(block.Reply{Op: req.Op, Epoch: req.Epoch, Session: req.Session, Seq: req.Seq})
+		c.replied(block.Reply{Op: req.Op, Epoch: req.Epoch, Session: req.Session, Seq: req.Seq}, nil)
 		return false
 	}}
 }

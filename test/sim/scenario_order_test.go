@@ -31,7 +31,7 @@ func stuckInNetwork(s *scene) {
 		}
 		held := *req
 		held.Buf.Retain()
-		release = func() { c.accept.Handle(held) }
+		release = func() { c.accept.Handle(held, nil) }
 		// The far end does not learn that the connection ends.
 		c.halfOpen = true
 		return false

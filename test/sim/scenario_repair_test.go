@@ -16,7 +16,7 @@ func (s *scene) hold(match func(c *conn, req *block.Request) bool) (release func
 		if kept.Buf != nil {
 			kept.Buf.Retain()
 		}
-		held = append(held, func() { c.accept.Handle(kept) })
+		held = append(held, func() { c.accept.Handle(kept, nil) })
 		return false
 	}
 	return func() {

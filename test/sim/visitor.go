@@ -107,7 +107,7 @@ func (x *visitor) flood(c *conn) {
 	for range serverLimits().InFlight + 16 {
 		req := x.request(block.Request{Op: block.OpRead, Length: block.SectorSize})
 		if x.world.doors.requested(c, &req) {
-			c.accept.Handle(req)
+			c.accept.Handle(req, nil)
 		}
 	}
 }
