@@ -78,7 +78,8 @@ type Engine struct {
 	now   block.Instant   // of the event being stepped
 	began []block.Instant // when the core was given the request of a tag
 	dead  bool            // the core has ended
-	turn  turn.Turn       // ends with each batch of events
+	turn  *turn.Turn      // of who combines
+	own   turn.Turn       // for who has none
 
 	mu        sync.Mutex
 	inbox     []job
@@ -225,13 +226,16 @@ func (e *Engine) postIn(t *turn.Turn, j job) {
 
 // EndTurn implements turn.Ender: unless somebody is at it, it steps the core until the
 // inbox is empty. What each batch of events has to be sent goes together.
-func (e *Engine) EndTurn() {
+func (e *Engine) EndTurn(t *turn.Turn) {
 	e.mu.Lock()
 	if e.combining {
 		e.mu.Unlock()
 		return
 	}
 	e.combining = true
+	if e.turn = t; t == nil {
+		e.turn = &e.own
+	}
 	for len(e.inbox) > 0 {
 		batch := e.inbox
 		e.inbox = e.spare[:0]
@@ -243,7 +247,7 @@ func (e *Engine) EndTurn() {
 		if !e.dead {
 			e.timer.arm(e.core.Deadline())
 		}
-		e.turn.End()
+		e.own.End()
 		e.mu.Lock()
 		e.spare = batch
 	}
@@ -293,7 +297,7 @@ func (e *Engine) perform(effect core.Effect) {
 	case core.EffectDisconnect:
 		e.links.drop(effect.Replica, effect.Request.Session)
 	case core.EffectSend:
-		e.links.send(effect.Replica, effect.Request, &e.turn)
+		e.links.send(effect.Replica, effect.Request, e.turn)
 	case core.EffectPropose:
 		e.propose(effect.Proposal)
 	case core.EffectComplete:
@@ -330,7 +334,7 @@ func (e *Engine) end(err error) {
 		reason = block.ErrDetached
 	}
 	for _, done := range e.table.close(reason) {
-		done.CompleteIn(&e.turn, reason, nil)
+		done.CompleteIn(e.turn, reason, nil)
 	}
 	if err != nil && !errors.Is(err, block.ErrDetached) {
 		e.log.Warn("engine stopped", "err", err)

@@ -142,7 +142,7 @@ func (e *Engine) Submit(r core.Request, done Completer, t *turn.Turn) {
 func (e *Engine) complete(tag uint64, err error, buf *block.Buffer) {
 	ended, next, more := e.table.give(tag)
 	e.config.Metrics.request(&ended, time.Duration(e.now-e.began[tag]), err)
-	ended.done.CompleteIn(&e.turn, err, buf)
+	ended.done.CompleteIn(e.turn, err, buf)
 	if more {
 		e.post(job{event: core.Event{Kind: core.EventRequest, Request: next}})
 	}

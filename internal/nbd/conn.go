@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/block"
-	"github.com/holdfast-io/holdfast/internal/sendv"
+	"github.com/holdfast-io/holdfast/internal/socket"
 	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
@@ -58,7 +58,7 @@ func (c *ConnConfig) Validate() error {
 
 // Conn is the transmission phase of one connection, see the package comment.
 type Conn struct {
-	socket  net.Conn
+	socket  *socket.Socket
 	backend Backend
 	info    ExportInfo
 	// size is what requests are held to; it may grow.
@@ -68,15 +68,14 @@ type Conn struct {
 	contexts []string
 	log      *slog.Logger
 	in       inputBuffer
-	// reading is the turn of the reader.
-	reading turn.Turn
+	reader   *turn.Reader
 	// whenDone releases what the connection used, after the last request.
 	whenDone func() error
 
 	mu sync.Mutex
 	// slotFree wakes the reader, workReady writeLoop, settled who waits in
 	// Quiesce.
-	slotFree  sync.Cond
+	slotFree  turn.Room
 	workReady sync.Cond
 	settled   sync.Cond
 
@@ -104,7 +103,7 @@ type Conn struct {
 
 	// batch and out belong to who is sending: requests whose replies are on their way.
 	batch *Request
-	out   *sendv.Writer
+	out   *socket.Writer
 }
 
 // phase orders the life of a connection.
@@ -121,13 +120,13 @@ const (
 
 // NewConn takes over a socket in the transmission phase: one half of a socket
 // pair whose other half the kernel has, or what a handshake has left.
-func NewConn(socket net.Conn, config ConnConfig) (*Conn, error) {
-	return newConn(socket, config, nil, nil)
+func NewConn(conn net.Conn, config ConnConfig) (*Conn, error) {
+	return newConn(conn, config, nil, nil)
 }
 
 // newConn also takes the bytes that the handshake has read too many, and what
 // to call when the last request is over.
-func newConn(socket net.Conn, config ConnConfig, unread []byte, whenDone func() error) (*Conn, error) {
+func newConn(conn net.Conn, config ConnConfig, unread []byte, whenDone func() error) (*Conn, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
@@ -141,7 +140,7 @@ func newConn(socket net.Conn, config ConnConfig, unread []byte, whenDone func() 
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	c := &Conn{
-		socket:   socket,
+		socket:   socket.New(conn),
 		backend:  config.Backend,
 		info:     config.Info.withDefaults(),
 		flags:    config.Info.Flags(),
@@ -153,9 +152,11 @@ func newConn(socket net.Conn, config ConnConfig, unread []byte, whenDone func() 
 	for _, m := range config.Contexts {
 		c.contexts = append(c.contexts, m.Name)
 	}
-	c.in.init(turnSocket{Conn: socket, turn: &c.reading}, unread)
-	c.out = sendv.New(socket)
-	c.slotFree.L, c.workReady.L, c.settled.L = &c.mu, &c.mu, &c.mu
+	c.reader = turn.NewReader(c.socket)
+	c.in.init(c.reader, unread)
+	c.out = socket.NewWriter(c.socket)
+	c.workReady.L, c.settled.L = &c.mu, &c.mu
+	c.slotFree.Init(&c.mu, c.reader)
 	return c, nil
 }
 
@@ -181,7 +182,7 @@ func (c *Conn) Serve(ctx context.Context) error {
 
 	var writer sync.WaitGroup
 	writer.Go(c.writeLoop)
-	err := c.readLoop()
+	err := c.reader.Run(c.readLoop)
 	c.readerEnded(err)
 	writer.Wait()
 
@@ -244,6 +245,7 @@ func (c *Conn) stopReadingLocked() {
 	// An error here means that the socket is closed, which ends both loops too.
 	_ = c.socket.SetReadDeadline(now)
 	_ = c.socket.SetWriteDeadline(now.Add(quiesceWriteTimeout))
+	c.reader.Stop()
 	c.slotFree.Signal()
 }
 
@@ -269,6 +271,7 @@ func (c *Conn) abortLocked() {
 	}
 	c.aborted = true
 	_ = c.socket.Close()
+	c.reader.Stop()
 	c.slotFree.Signal()
 	c.workReady.Signal()
 }

@@ -5,24 +5,11 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"os"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/turn"
 )
-
-// turnSocket ends the turn of the goroutine that reads before it may have to wait.
-type turnSocket struct {
-	net.Conn
-	turn *turn.Turn
-}
-
-// Read implements io.Reader.
-func (s turnSocket) Read(b []byte) (int, error) {
-	s.turn.End()
-	return s.Conn.Read(b)
-}
 
 // inputBuffer reads a socket in large pieces. It belongs to the reader.
 type inputBuffer struct {
@@ -68,13 +55,14 @@ var errStopped = errors.New("connection is to stop")
 // readLoop parses and submits requests. It returns nil when the client
 // disconnected or when it was told to stop.
 func (c *Conn) readLoop() error {
-	defer c.reading.End()
 	for {
 		var h requestHeader
 		err := c.readHeader(&h)
 		switch {
 		case errors.Is(err, errStopped):
 			return nil
+		case errors.Is(err, turn.ErrMoved):
+			return err
 		case err != nil:
 			return fmt.Errorf("read NBD request: %w", err)
 		case h.command == cmdDisconnect:
@@ -95,6 +83,9 @@ func (c *Conn) readHeader(h *requestHeader) error {
 		if !c.mayRead() {
 			return errStopped
 		}
+		if err := c.reader.Boundary(); err != nil {
+			return err
+		}
 		if err := c.in.more(); err != nil {
 			return c.readError(err, c.in.buffered() == 0)
 		}
@@ -109,6 +100,8 @@ func (c *Conn) readError(err error, betweenRequests bool) error {
 	switch {
 	case c.quiescing && errors.Is(err, os.ErrDeadlineExceeded), c.aborted:
 		return errStopped
+	case errors.Is(err, turn.ErrMoved):
+		return err
 	case errors.Is(err, io.EOF) && betweenRequests:
 		return fmt.Errorf("client hung up: %w", block.ErrClosed)
 	case errors.Is(err, io.EOF):
@@ -147,7 +140,7 @@ func (c *Conn) accept(h *requestHeader) error {
 			return c.readError(err, false)
 		}
 		r.Kind = refusedKind(h.command)
-		c.finished(r, errno, nil, &c.reading)
+		c.finished(r, errno, nil, c.reader.Turn())
 		return nil
 	}
 	c.fill(r, h)
@@ -158,7 +151,7 @@ func (c *Conn) accept(h *requestHeader) error {
 		}
 	}
 	r.state.Store(requestSubmitted)
-	r.turn = &c.reading
+	r.turn = c.reader.Turn()
 	c.backend.Submit(r)
 	return nil
 }
@@ -276,7 +269,7 @@ func (c *Conn) acquire(accounted int64) *Request {
 	if !c.fitsLocked(accounted) {
 		// Room may come only from what waits for the end of this turn.
 		c.mu.Unlock()
-		c.reading.End()
+		c.reader.Turn().End()
 		c.mu.Lock()
 	}
 	for !c.quiescing && !c.aborted && !c.fitsLocked(accounted) {

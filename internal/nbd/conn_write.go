@@ -123,12 +123,13 @@ func (c *Conn) enqueue(r *Request, t *turn.Turn) {
 	}
 	c.doneTail = r
 	c.mu.Unlock()
+	c.reader.Suggest(t)
 	t.Defer(c)
 }
 
 // EndTurn implements turn.Ender: it sends the replies there are, as far as the client
 // takes them, unless somebody is at it. What is left is for writeLoop.
-func (c *Conn) EndTurn() {
+func (c *Conn) EndTurn(*turn.Turn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.sending {

@@ -9,7 +9,7 @@ import (
 	"sync"
 
 	"github.com/holdfast-io/holdfast/internal/block"
-	"github.com/holdfast-io/holdfast/internal/sendv"
+	"github.com/holdfast-io/holdfast/internal/socket"
 )
 
 // transport moves the calls of a table over one connection.
@@ -66,7 +66,7 @@ func (t *transport) run() error {
 }
 
 func (t *transport) sendLoop() error {
-	out := sendv.New(t.socket)
+	out := socket.NewWriter(socket.New(t.socket))
 	batch := make([]outgoing, 0, maxSendBatch)
 	headers := make([]byte, maxSendBatch*requestHeaderLength)
 	for {

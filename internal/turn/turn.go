@@ -1,4 +1,5 @@
-// Package turn lets many small steps of one goroutine share what is cheaper done once.
+// Package turn lets many small steps of one goroutine share what is cheaper done once,
+// and keeps what serves one volume on one thread.
 //
 // A goroutine that reads twenty requests off a socket, or is told by the kernel that
 // twelve operations of a disk have ended, takes a step for each: it puts a message
@@ -9,25 +10,44 @@
 //
 // A Turn belongs to one goroutine. Who is handed one uses it until it returns, and
 // never keeps it. Nil stands for a goroutine that has none: then nothing is deferred.
+//
+// Some turns are of a Loop: a thread that waits for many things at once, as that of a
+// disk does. A connection whose work ends in such turns has its Reader move there, so
+// that no other thread is woken for what arrives.
 package turn
 
 import "slices"
 
 // Turn is a number of steps of one goroutine. The zero Turn has none yet.
-type Turn struct{ enders []Ender }
+type Turn struct {
+	enders []Ender
+	loop   Loop
+}
 
 // Ender is what can be left to the end of a turn.
 type Ender interface {
-	// EndTurn does at once what was put off. It is called without locks, and finds
-	// nothing to do if somebody else was faster.
-	EndTurn()
+	// EndTurn does at once what was put off, in a turn of the caller, nil or the one
+	// that ends. It is called without locks, and finds nothing to do if somebody else
+	// was faster.
+	EndTurn(t *Turn)
+}
+
+// Of makes a turn of a loop.
+func Of(loop Loop) Turn { return Turn{loop: loop} }
+
+// Loop is the loop whose turn it is, nil for none.
+func (t *Turn) Loop() Loop {
+	if t == nil {
+		return nil
+	}
+	return t.loop
 }
 
 // Defer has e called at the end of the turn, once; at once if t is nil.
 func (t *Turn) Defer(e Ender) {
 	switch {
 	case t == nil:
-		e.EndTurn()
+		e.EndTurn(nil)
 	case !slices.Contains(t.enders, e):
 		t.enders = append(t.enders, e)
 	}
@@ -39,7 +59,7 @@ func (t *Turn) End() {
 	for i := 0; i < len(t.enders); i++ {
 		e := t.enders[i]
 		t.enders[i] = nil
-		e.EndTurn()
+		e.EndTurn(t)
 	}
 	t.enders = t.enders[:0]
 }

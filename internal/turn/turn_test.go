@@ -13,7 +13,7 @@ type ender struct {
 	next   *ender
 }
 
-func (e *ender) EndTurn() {
+func (e *ender) EndTurn(*turn.Turn) {
 	e.called++
 	if next := e.next; next != nil {
 		e.next = nil

@@ -23,8 +23,10 @@ const (
 
 	ringEnterGetEvents = 1 << 0
 
-	ringOpRead  = 22
-	ringOpWrite = 23
+	ringOpCancel  = 14
+	ringOpRead    = 22
+	ringOpWrite   = 23
+	ringOpReceive = 27
 )
 
 // ringParams is struct io_uring_params: what setup is asked for, and where in the

@@ -67,6 +67,8 @@ type UringDevice struct {
 	// few counts, up to fewSubmissions, the latest submissions in a row that found
 	// fewer than direct transfers in flight.
 	few int
+	// streaming counts the streams.
+	streaming int
 	// jobs are what the ring's thread is asked to do, spareJobs their memory.
 	jobs, spareJobs []func()
 	// asleep: the ring's thread waits in the kernel and must be woken for new
@@ -77,9 +79,16 @@ type UringDevice struct {
 	// ending: the device is being closed.
 	ending bool
 
-	// The rest belongs to the ring's thread. wakeBuffer is what event is read to,
-	// waitFor how many ends the next enter waits for.
+	// The rest belongs to the ring's thread. turn ends before each enter. streams are
+	// the sockets it waits for, by their number; receives and cancels are what they want
+	// of the kernel. leaving: they are to go elsewhere.
+	// wakeBuffer is what event is read to, waitFor how many ends the next enter waits
+	// for.
 	turn       turn.Turn
+	streams    []*stream
+	receives   []*stream
+	cancels    []int
+	leaving    bool
 	wakeBuffer *[8]byte
 	waking     bool
 	waitFor    uint32
@@ -119,6 +128,7 @@ func newUringDevice(d *OSDevice, logger *slog.Logger) (*UringDevice, error) {
 		OSDevice: d, event: event, logger: logger, wakeBuffer: new([8]byte),
 		direct: directTransfers, flags: ringOwnThread, few: fewSubmissions,
 	}
+	u.turn = turn.Of(u)
 	binary.NativeEndian.PutUint64(u.one[:], 1)
 	for slot := range uint32(ringDepth) {
 		u.free = append(u.free, slot)
@@ -131,7 +141,7 @@ func (d *UringDevice) Submit(io *IO) {
 	t := io.Submitting
 	io.next, io.rest, io.Submitting = nil, nil, nil
 	d.mu.Lock()
-	if !io.transfers() || d.broken || d.goesDirect() {
+	if !io.transfers() || d.broken || t != &d.turn && d.goesDirect() {
 		d.enqueue(io)
 		return
 	}
@@ -145,21 +155,27 @@ func (d *UringDevice) Submit(io *IO) {
 }
 
 // EndTurn implements turn.Ender: it wakes the ring's thread for what was submitted.
-func (d *UringDevice) EndTurn() {
+func (d *UringDevice) EndTurn(*turn.Turn) {
 	d.mu.Lock()
 	d.unlockAwake()
 }
 
-// Help implements Helper.
+// Help implements Helper. A job may wait for the disk, and when that has stalled nothing
+// else may: so a thread that has streams does not help.
 func (d *UringDevice) Help(job func()) bool {
 	d.mu.Lock()
-	if d.ending || d.broken {
+	if d.ending || d.broken || d.streaming > 0 {
 		d.mu.Unlock()
 		return false
 	}
+	d.addJob(job)
+	return true
+}
+
+// addJob has job run on the ring's thread and unlocks mu, which is held.
+func (d *UringDevice) addJob(job func()) {
 	d.jobs = append(d.jobs, job)
 	d.unlockAwake()
-	return true
 }
 
 // runJobs does what the ring's thread was asked to do until now. mu is held, but for
@@ -167,12 +183,13 @@ func (d *UringDevice) Help(job func()) bool {
 func (d *UringDevice) runJobs() {
 	jobs := d.jobs
 	d.jobs = d.spareJobs[:0]
+	d.mu.Unlock()
 	for i, job := range jobs {
-		d.mu.Unlock()
 		job()
 		jobs[i] = nil
-		d.mu.Lock()
 	}
+	d.turn.End()
+	d.mu.Lock()
 	d.spareJobs = jobs
 }
 
@@ -266,18 +283,29 @@ func (d *UringDevice) fill() bool {
 	defer d.mu.Unlock()
 	d.runJobs()
 	last := d.ending || d.broken
-	if last && d.ringed == 0 && !d.waking && len(d.jobs) == 0 {
-		return false
+	if last && !d.leaving {
+		d.leave()
 	}
-	if !last && !d.waking {
+	switch {
+	case last && d.streaming == 0:
+		if d.ringed == 0 && !d.waking && len(d.jobs) == 0 {
+			return false
+		}
+		if d.waking {
+			d.wakeRing()
+		}
+	case !d.waking && !d.broken:
 		d.pushWake()
 	}
+	if !d.broken {
+		d.pushStreams()
+	}
 	// The read that wakes takes a place too.
-	for d.ringQueue.first != nil && len(d.free) > 1 {
+	for d.ringQueue.first != nil && len(d.free) > 1 && d.ring.unsubmitted < ringDepth {
 		d.pushNext()
 	}
 	d.waitFor = 1
-	if len(d.jobs) > 0 {
+	if len(d.jobs) > 0 || d.ring.unsubmitted == ringDepth {
 		d.waitFor = 0
 	}
 	d.asleep = d.ringQueue.first == nil && d.waitFor > 0
@@ -324,12 +352,21 @@ func (d *UringDevice) abandonRing(err error) {
 	if d.logger != nil {
 		d.logger.Warn("io_uring fails, threads do its work", "path", d.path, "err", err)
 	}
+	d.leave()
 	for d.ring.unsubmitted > 0 {
-		if data := d.ring.takeBack(); data == wakeData {
+		switch data := d.ring.takeBack(); {
+		case data == wakeData:
 			d.waking = false
-		} else {
+		case data&receiveData != 0:
+			d.receives = append(d.receives, d.streams[uint32(data)])
+		case data&cancelData == 0:
 			d.redo(d.vacate(uint32(data)))
 		}
+	}
+	receives := d.receives
+	d.receives = nil
+	for _, s := range receives {
+		s.received(-int32(unix.ECANCELED))
 	}
 	d.mu.Lock()
 	for d.ringQueue.first != nil {
@@ -363,8 +400,15 @@ func (d *UringDevice) reap() {
 	batch := min(max((ringDepth-len(d.free))/8, reapLeast), reapMost)
 	for ended < batch && bytes < reapBytes && d.ring.reap(d.results[:1]) == 1 {
 		result := d.results[0]
-		if result.userData == wakeData {
+		switch {
+		case result.userData == wakeData:
 			d.waking = false
+			continue
+		case result.userData&receiveData != 0:
+			bytes += max(0, int(result.result))
+			d.streams[uint32(result.userData)].received(result.result)
+			continue
+		case result.userData&cancelData != 0:
 			continue
 		}
 		io := d.vacate(uint32(result.userData))
@@ -378,12 +422,11 @@ func (d *UringDevice) reap() {
 		d.ended[ended] = io
 		ended++
 	}
-	if ended == 0 {
-		return
+	if ended > 0 {
+		d.mu.Lock()
+		d.ringed -= count
+		d.mu.Unlock()
 	}
-	d.mu.Lock()
-	d.ringed -= count
-	d.mu.Unlock()
 	for i, io := range d.ended[:ended] {
 		d.ended[i] = nil
 		io.done(&d.turn)

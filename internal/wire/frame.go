@@ -150,34 +150,31 @@ func (h *header) checkSizes() error {
 // payloads are read straight into their buffers.
 const readBufferSize = 128 << 10
 
-// turnReader ends the turn of the goroutine that reads before it may have to wait.
-type turnReader struct {
-	conn io.Reader
-	turn *turn.Turn
-}
-
-// Read implements io.Reader.
-func (r turnReader) Read(b []byte) (int, error) {
-	r.turn.End()
-	return r.conn.Read(b)
-}
-
-// newFrameReader reads conn in large pieces; what the frames it returns lead to is a
-// turn that ends with each piece.
-func newFrameReader(conn io.Reader, own *turn.Turn) *frameReader {
-	return &frameReader{r: bufio.NewReaderSize(turnReader{conn, own}, readBufferSize)}
-}
-
 // frameReader takes frames off a stream.
 type frameReader struct {
-	r     io.Reader
-	fixed [headerSize]byte
-	small [512]byte
+	r io.Reader
+	// in and buffered are there if r is a connection read in large pieces.
+	in       *turn.Reader
+	buffered *bufio.Reader
+	fixed    [headerSize]byte
+	small    [512]byte
+}
+
+// newFrameReader reads a connection in large pieces; what the frames it returns lead to
+// is a turn that ends with each piece.
+func newFrameReader(in *turn.Reader) *frameReader {
+	buffered := bufio.NewReaderSize(in, readBufferSize)
+	return &frameReader{r: buffered, in: in, buffered: buffered}
 }
 
 // next reads one frame of the wanted kind. meta is valid until the next call;
 // the caller owns buf. A stream that ends between two frames is io.EOF.
 func (f *frameReader) next(h *header, kind uint8) (meta []byte, buf *block.Buffer, err error) {
+	if f.in != nil && f.buffered.Buffered() == 0 {
+		if err := f.in.Boundary(); err != nil {
+			return nil, nil, err
+		}
+	}
 	if _, err := io.ReadFull(f.r, f.fixed[:]); err != nil {
 		return nil, nil, truncated(err)
 	}

@@ -8,15 +8,17 @@ import (
 	"sync"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/socket"
 	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // remoteLink is an engine's end of a connection to a replica of another node.
 type remoteLink struct {
-	conn    net.Conn
+	socket  *socket.Socket
 	replica block.ReplicaID
 	recv    Receiver
 	sender  *sender[block.Request]
+	reader  *turn.Reader
 	ended   chan struct{}
 
 	mu sync.Mutex
@@ -31,19 +33,21 @@ var _ Link = (*remoteLink)(nil)
 // newRemoteLink starts a link over a connection past its handshake.
 func newRemoteLink(conn net.Conn, replica block.ReplicaID, limits Limits, recv Receiver) *remoteLink {
 	l := &remoteLink{
-		conn:    conn,
+		socket:  socket.New(conn),
 		replica: replica,
 		recv:    recv,
 		ended:   make(chan struct{}),
 	}
-	l.sender = newSender(conn, limits.Requests, limits.Bytes, func(b []byte, req *block.Request) ([]byte, error) {
+	l.reader = turn.NewReader(l.socket)
+	l.sender = newSender(l.socket, limits.Requests, limits.Bytes, func(b []byte, req *block.Request) ([]byte, error) {
 		return appendRequest(b, replica, req)
 	}, nil)
 	var both sync.WaitGroup
 	both.Go(l.write)
 	go func() { // ends with the connection; joined through Done
 		defer close(l.ended)
-		err := l.read()
+		frames := newFrameReader(l.reader)
+		err := l.reader.Run(func() error { return l.read(frames) })
 		l.fail(err)
 		both.Wait()
 		l.report()
@@ -55,6 +59,7 @@ func newRemoteLink(conn net.Conn, replica block.ReplicaID, limits Limits, recv R
 func (l *remoteLink) Send(req block.Request, t *turn.Turn) {
 	switch l.sender.put(req) {
 	case accepted:
+		l.reader.Suggest(t)
 		t.Defer(l.sender)
 		return
 	case overflowed:
@@ -86,7 +91,9 @@ func (l *remoteLink) fail(cause error) {
 	l.cause = cause
 	l.mu.Unlock()
 	releaseAll(l.sender.close())
-	hangUp(l.conn)
+	// What closing could report, the reader and the writer find out themselves.
+	_ = l.socket.HangUp()
+	l.reader.Stop()
 }
 
 // report calls Lost, as the last thing the link does.
@@ -106,13 +113,13 @@ func (l *remoteLink) write() {
 }
 
 // read takes replies off the connection until it ends; it says why.
-func (l *remoteLink) read() error {
-	var own turn.Turn
-	defer own.End()
-	frames := newFrameReader(l.conn, &own)
+func (l *remoteLink) read(frames *frameReader) error {
 	var h header
 	for {
 		meta, buf, err := frames.next(&h, kindReply)
+		if errors.Is(err, turn.ErrMoved) {
+			return err
+		}
 		if err != nil {
 			return l.lost("read", err)
 		}
@@ -124,7 +131,7 @@ func (l *remoteLink) read() error {
 		if err != nil {
 			return l.lost("read", err)
 		}
-		l.recv.Receive(rep, &own)
+		l.recv.Receive(rep, l.reader.Turn())
 	}
 }
 

@@ -1,11 +1,11 @@
 package wire
 
 import (
-	"net"
 	"sync"
 
 	"github.com/holdfast-io/holdfast/internal/block"
-	"github.com/holdfast-io/holdfast/internal/sendv"
+	"github.com/holdfast-io/holdfast/internal/socket"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // headsKept bounds the memory of headers that is kept from batch to batch.
@@ -45,7 +45,7 @@ type sender[M message] struct {
 	batch, spare []M
 	heads        []byte
 	cuts         []cut
-	out          *sendv.Writer
+	out          *socket.Writer
 }
 
 // cut says that data follow the first end bytes of sender.heads.
@@ -54,8 +54,8 @@ type cut struct {
 	data []byte
 }
 
-func newSender[M message](conn net.Conn, countMax int, bytesMax int64, encode func([]byte, *M) ([]byte, error), sent func([]M)) *sender[M] {
-	s := &sender[M]{countMax: countMax, bytesMax: bytesMax, encode: encode, sent: sent, out: sendv.New(conn)}
+func newSender[M message](conn *socket.Socket, countMax int, bytesMax int64, encode func([]byte, *M) ([]byte, error), sent func([]M)) *sender[M] {
+	s := &sender[M]{countMax: countMax, bytesMax: bytesMax, encode: encode, sent: sent, out: socket.NewWriter(conn)}
 	s.stuck.L = &s.mu
 	return s
 }
@@ -91,7 +91,7 @@ func (s *sender[M]) put(m M) putResult {
 
 // EndTurn implements turn.Ender: it sends what is there, as far as the peer takes it,
 // unless somebody is at it.
-func (s *sender[M]) EndTurn() {
+func (s *sender[M]) EndTurn(*turn.Turn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sending {

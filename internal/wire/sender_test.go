@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/socket"
 )
 
 // TestSenderGoesOnWhenThePeerReads fills a connection whose peer does not read. What did
@@ -37,7 +38,7 @@ func TestSenderGoesOnWhenThePeerReads(t *testing.T) {
 	}
 
 	ended := 0
-	s := newSender(near, messages, messages*size, func(b []byte, req *block.Request) ([]byte, error) {
+	s := newSender(socket.New(near), messages, messages*size, func(b []byte, req *block.Request) ([]byte, error) {
 		return binary.BigEndian.AppendUint64(b, req.Seq), nil
 	}, func(batch []block.Request) { ended += len(batch) })
 	var running sync.WaitGroup
@@ -52,7 +53,7 @@ func TestSenderGoesOnWhenThePeerReads(t *testing.T) {
 			t.Fatalf("message %d is not accepted", seq)
 		}
 		if seq%10 == 9 {
-			s.EndTurn()
+			s.EndTurn(nil)
 		}
 	}
 	s.mu.Lock()

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,30 +10,35 @@ import (
 	"sync"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/socket"
 	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // replicaConn is a replica's end of one connection past its handshake.
 type replicaConn struct {
-	conn    net.Conn
+	socket  *socket.Socket
 	replica block.ReplicaID
 	window  *window
 	sender  *sender[block.Reply]
+	reader  *turn.Reader
 }
 
 // serveReplica moves requests of a connection to the acceptor and replies back,
 // until the connection ends; it says why, nil when the peer hung up between two
 // frames. It uses the calling goroutine and one more, which it joins.
-func serveReplica(conn net.Conn, replica block.ReplicaID, limits Limits, acceptor Acceptor) error {
+func serveReplica(ctx context.Context, conn net.Conn, replica block.ReplicaID, limits Limits, acceptor Acceptor) error {
 	c := &replicaConn{
-		conn:    conn,
+		socket:  socket.New(conn),
 		replica: replica,
-		window:  newWindow(limits),
 	}
+	c.reader = turn.NewReader(c.socket)
+	c.window = newWindow(limits, c.reader)
 	// The window bounds what can be put here.
-	c.sender = newSender(conn, math.MaxInt, math.MaxInt64, func(b []byte, rep *block.Reply) ([]byte, error) {
+	c.sender = newSender(c.socket, math.MaxInt, math.MaxInt64, func(b []byte, rep *block.Reply) ([]byte, error) {
 		return appendReply(b, replica, rep)
 	}, c.window.leave)
+	stop := context.AfterFunc(ctx, c.hangUp)
+	defer stop()
 	session := acceptor.Accept(c.reply)
 	var writing sync.WaitGroup
 	var writeErr error
@@ -40,18 +46,26 @@ func serveReplica(conn net.Conn, replica block.ReplicaID, limits Limits, accepto
 		writeErr = c.write()
 		// Without a writer nobody is served: let the reader end too.
 		c.window.close()
-		hangUp(conn)
+		c.hangUp()
 	})
-	err := c.read(session)
+	frames := newFrameReader(c.reader)
+	err := c.reader.Run(func() error { return c.read(session, frames) })
 	session.Close()
 	c.window.close()
 	releaseAll(c.sender.close())
-	hangUp(conn)
+	c.hangUp()
 	writing.Wait()
 	if writeErr != nil && !errors.Is(err, block.ErrProtocol) {
 		err = writeErr
 	}
 	return err
+}
+
+// hangUp ends the connection at once.
+func (c *replicaConn) hangUp() {
+	// What closing could report, the reader and the writer find out themselves.
+	_ = c.socket.HangUp()
+	c.reader.Stop()
 }
 
 // reply takes one reply over; it never waits.
@@ -60,6 +74,7 @@ func (c *replicaConn) reply(rep block.Reply, t *turn.Turn) {
 		rep.Buf.Release()
 		return
 	}
+	c.reader.Suggest(t)
 	t.Defer(c.sender)
 }
 
@@ -72,13 +87,13 @@ func (c *replicaConn) write() error {
 
 // read hands requests to the session until the connection ends. A frame that is
 // damaged ends it before anything of the frame is applied.
-func (c *replicaConn) read(session Session) error {
-	var own turn.Turn
-	defer own.End()
-	frames := newFrameReader(c.conn, &own)
+func (c *replicaConn) read(session Session, frames *frameReader) error {
 	var h header
 	for {
 		meta, buf, err := frames.next(&h, kindRequest)
+		if errors.Is(err, turn.ErrMoved) {
+			return err
+		}
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -93,10 +108,10 @@ func (c *replicaConn) read(session Session) error {
 		if err != nil {
 			return fmt.Errorf("read requests to replica %s: %w", c.replica, err)
 		}
-		if err := c.window.enter(&req, &own); err != nil {
+		if err := c.window.enter(&req); err != nil {
 			req.Buf.Release()
 			return fmt.Errorf("read requests to replica %s: %w", c.replica, err)
 		}
-		session.Handle(req, &own)
+		session.Handle(req, c.reader.Turn())
 	}
 }

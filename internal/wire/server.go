@@ -120,9 +120,7 @@ func (s *Server) serveReplica(ctx context.Context, conn net.Conn, h *hello) erro
 	if err := tune(underlying(conn)); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { hangUp(conn) })
-	defer stop()
-	err := serveReplica(conn, h.replica, s.config.Limits, s.config.Acceptor)
+	err := serveReplica(ctx, conn, h.replica, s.config.Limits, s.config.Acceptor)
 	if err != nil && ctx.Err() == nil {
 		level := slog.LevelInfo
 		if errors.Is(err, block.ErrProtocol) {

@@ -13,8 +13,10 @@ import (
 type window struct {
 	limits Limits
 
+	reader *turn.Reader
+
 	mu   sync.Mutex
-	room sync.Cond
+	room turn.Room
 	// open are the unanswered requests and the bytes each may hold: its data, or
 	// those of its answer.
 	open   map[uint64]int64
@@ -22,15 +24,15 @@ type window struct {
 	closed bool
 }
 
-func newWindow(limits Limits) *window {
-	w := &window{limits: limits, open: make(map[uint64]int64)}
-	w.room.L = &w.mu
+func newWindow(limits Limits, reader *turn.Reader) *window {
+	w := &window{limits: limits, reader: reader, open: make(map[uint64]int64)}
+	w.room.Init(&w.mu, reader)
 	return w
 }
 
-// enter waits until a request fits; before that it ends the caller's turn. A sequence number that is already in use
+// enter waits until a request fits; before that it ends the reader's turn. A sequence number that is already in use
 // breaks the protocol; after close it is block.ErrClosed.
-func (w *window) enter(req *block.Request, t *turn.Turn) error {
+func (w *window) enter(req *block.Request) error {
 	cost := int64(0)
 	switch {
 	case req.Buf != nil:
@@ -46,7 +48,7 @@ func (w *window) enter(req *block.Request, t *turn.Turn) error {
 	}
 	if full() {
 		w.mu.Unlock()
-		t.End()
+		w.reader.Turn().End()
 		w.mu.Lock()
 	}
 	for full() {

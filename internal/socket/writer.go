@@ -1,10 +1,7 @@
-// Package sendv sends many pieces of memory over a connection by few system calls.
-package sendv
+package socket
 
 import (
-	"net"
 	"os"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,31 +18,24 @@ const (
 // Writer gathers pieces and sends them together, in their order. One goroutine at a
 // time uses it.
 type Writer struct {
-	conn net.Conn
-	// raw is the socket, nil if conn is more than that.
-	raw syscall.RawConn
+	socket *Socket
+	plain  bool
 	// pieces from first on are not sent yet.
 	pieces [][]byte
 	first  int
-	// attempt is tryVector, bound once; vector is its memory and err its result.
-	attempt func(fd uintptr) bool
-	vector  []unix.Iovec
-	err     error
-	// rest is what a Flush has yet to send, flat the memory in which it joins pieces.
-	rest net.Buffers
+	// once and whole are sendOnce and sendWhole, bound once; vector is their memory and
+	// err their result.
+	once, whole func(fd uintptr) bool
+	vector      []unix.Iovec
+	err         error
+	// flat is the memory in which pieces are joined.
 	flat []byte
 }
 
-// New makes a Writer to conn.
-func New(conn net.Conn) *Writer {
-	w := &Writer{conn: conn}
-	w.attempt = w.tryVector
-	switch socket := conn.(type) {
-	case *net.TCPConn:
-		w.raw, _ = socket.SyscallConn()
-	case *net.UnixConn:
-		w.raw, _ = socket.SyscallConn()
-	}
+// NewWriter makes a Writer to a socket.
+func NewWriter(s *Socket) *Writer {
+	w := &Writer{socket: s, plain: s.Plain()}
+	w.once, w.whole = w.sendOnce, w.sendWhole
 	return w
 }
 
@@ -59,13 +49,10 @@ func (w *Writer) Add(piece []byte) {
 // Try sends what can be sent without waiting for the peer, and reports whether that
 // was all. What is left is for Flush, or for another Try.
 func (w *Writer) Try() (all bool, err error) {
-	if w.raw == nil {
+	if !w.plain {
 		return len(w.pieces) == 0, nil
 	}
-	err = w.raw.Write(w.attempt)
-	if err == nil {
-		err, w.err = w.err, nil
-	}
+	err = w.send(w.once)
 	if err != nil || w.first == len(w.pieces) {
 		w.forget()
 		return true, err
@@ -73,8 +60,31 @@ func (w *Writer) Try() (all bool, err error) {
 	return false, nil
 }
 
-// tryVector makes system calls until nothing is left, or the socket takes no more.
-func (w *Writer) tryVector(fd uintptr) bool {
+// Flush sends all there is, and waits for the peer to take it.
+func (w *Writer) Flush() error {
+	defer w.forget()
+	if w.plain {
+		return w.send(w.whole)
+	}
+	return w.flushFlat()
+}
+
+func (w *Writer) send(attempt func(fd uintptr) bool) error {
+	err := w.socket.write(attempt)
+	if err == nil {
+		err, w.err = w.err, nil
+	}
+	return err
+}
+
+// sendOnce makes system calls until nothing is left, or the socket takes no more.
+func (w *Writer) sendOnce(fd uintptr) bool {
+	w.sendWhole(fd)
+	return true
+}
+
+// sendWhole does the same, and reports whether nothing more is to be done.
+func (w *Writer) sendWhole(fd uintptr) bool {
 	for w.first < len(w.pieces) {
 		w.vector = w.vector[:0]
 		for _, p := range w.pieces[w.first:min(len(w.pieces), w.first+piecesMax)] {
@@ -87,7 +97,7 @@ func (w *Writer) tryVector(fd uintptr) bool {
 			w.sent(int(n))
 		case unix.EINTR:
 		case unix.EAGAIN:
-			return true
+			return false
 		default:
 			w.err = os.NewSyscallError("writev", errno)
 			return true
@@ -107,17 +117,6 @@ func (w *Writer) sent(n int) {
 		n -= len(p)
 		w.first++
 	}
-}
-
-// Flush sends all there is, and waits for the peer to take it.
-func (w *Writer) Flush() error {
-	defer w.forget()
-	if w.raw == nil {
-		return w.flushFlat()
-	}
-	w.rest = w.pieces[w.first:]
-	_, err := w.rest.WriteTo(w.conn)
-	return err
 }
 
 // flushFlat sends joined pieces, at the price of a copy.
@@ -144,7 +143,7 @@ func (w *Writer) writeFlat() error {
 	if len(w.flat) == 0 {
 		return nil
 	}
-	_, err := w.conn.Write(w.flat)
+	err := w.socket.writeFlat(w.flat)
 	w.flat = w.flat[:0]
 	return err
 }
@@ -153,6 +152,6 @@ func (w *Writer) writeFlat() error {
 func (w *Writer) forget() {
 	clear(w.pieces)
 	clear(w.vector)
-	w.pieces, w.vector, w.first, w.rest = w.pieces[:0], w.vector[:0], 0, nil
+	w.pieces, w.vector, w.first = w.pieces[:0], w.vector[:0], 0
 	w.flat = w.flat[:0]
 }

@@ -1,4 +1,4 @@
-package sendv_test
+package socket_test
 
 import (
 	"bytes"
@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/holdfast-io/holdfast/internal/sendv"
+	"github.com/holdfast-io/holdfast/internal/socket"
 )
 
 // pair connects two sockets of a kind; "pipe" cannot take several pieces at once.
@@ -45,7 +45,7 @@ func TestAllArrivesInOrder(t *testing.T) {
 		t.Run(network, func(t *testing.T) {
 			t.Parallel()
 			near, far := pair(t, network)
-			w := sendv.New(near)
+			w := socket.NewWriter(socket.New(near))
 			var want bytes.Buffer
 			waited := false
 			for round := range 40 {
@@ -90,7 +90,7 @@ func TestErrorOfABrokenConnection(t *testing.T) {
 	t.Parallel()
 	near, _ := pair(t, "tcp")
 	near.Close()
-	w := sendv.New(near)
+	w := socket.NewWriter(socket.New(near))
 	w.Add([]byte("lost"))
 	if all, err := w.Try(); !all || err == nil {
 		t.Fatalf("try to send on a closed connection: %v, %v", all, err)
@@ -103,7 +103,7 @@ func TestErrorOfABrokenConnection(t *testing.T) {
 
 func TestTryAllocatesNothing(t *testing.T) {
 	near, far := pair(t, "unix")
-	w := sendv.New(near)
+	w := socket.NewWriter(socket.New(near))
 	head, body, got := make([]byte, 16), make([]byte, 4096), make([]byte, 4112)
 	n := testing.AllocsPerRun(100, func() {
 		w.Add(head)
