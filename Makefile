@@ -51,7 +51,7 @@ help: ## Explain every target
 	@echo "  PKG=./engine/...      make test, make fuzz: only these packages"
 	@echo "  RUN=TestName          make test, make e2e: only these tests"
 	@echo "  ONLY=attach SAMPLES=9 make reliability: only that line, that many samples"
-	@echo "  BENCH='-quick'        make bench, make bench-store: its flags; '-h' explains them"
+	@echo "  BENCH='-quick'        make bench, bench-store, profile: its flags; '-h' explains them"
 	@echo "  HOLDFAST_CACHE=<dir>  where guest kernels and tools are kept (default ~/.cache/holdfast)"
 
 ##@ Every day
@@ -120,6 +120,11 @@ canaries: ## Show that each planted bug is caught: RUN= chooses among them
 bench: ## Compare with the raw file and qemu-nbd, as ratios in one run (BENCH=-quick)
 	@build/deps.sh bench
 	@go run ./test/bench $(BENCH)
+
+.PHONY: profile
+profile: ## Say where the CPU of a request goes: BENCH='-replicas 3 -only randwrite-16 -flames FILE'
+	@build/deps.sh bench
+	@go run ./test/bench profile $(BENCH)
 
 .PHONY: bench-store
 bench-store: ## Compare a store with a file on its disk, as ratios in one run (BENCH=-quick)

@@ -13,6 +13,7 @@ test demo bench|libc6-dev|the race detector links with cgo
 test demo bench|qemu-utils|qemu-img, qemu-io and qemu-nbd judge our NBD exports
 test demo bench|libnbd-bin|nbdinfo and nbdcopy judge our NBD exports
 test demo bench|nbdkit|the reference NBD server our client is tested against
+bench|linux-perf|perf, which samples where the time goes
 test demo bench|fio|puts load on devices and compares them
 test demo|sqlite3|the database of the durability checks
 test demo postgres|e2fsprogs|mkfs.ext4 and resize2fs, which the CSI node service runs

@@ -57,9 +57,10 @@ func (t *Turn) Defer(e Ender) {
 // next turn may begin.
 func (t *Turn) End() {
 	for i := 0; i < len(t.enders); i++ {
-		e := t.enders[i]
-		t.enders[i] = nil
-		e.EndTurn(t)
+		if e := t.enders[i]; e != nil {
+			t.enders[i] = nil
+			e.EndTurn(t)
+		}
 	}
 	t.enders = t.enders[:0]
 }

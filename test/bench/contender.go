@@ -21,6 +21,8 @@ const (
 	qemuNBD   = "qemu-nbd"
 	holdfast1 = "holdfast-1"
 	holdfast3 = "holdfast-3"
+	// holdfastRemote is a volume with one replica, on another node than its client.
+	holdfastRemote = "holdfast-remote"
 )
 
 // contender is something that stores blocks.
@@ -88,9 +90,9 @@ type volumeStage struct {
 	contenders []contender
 }
 
-// copies is how often the size is stored: the file, one replica, three replicas,
-// and as much again for metadata and the replicas' own needs.
-const copies = 6
+// copies is how often the size is stored: the file, one replica twice, three
+// replicas, and as much again for metadata and the replicas' own needs.
+const copies = 7
 
 // newVolumeStage makes the directory, once it is clear that what is needed is there.
 func newVolumeStage(o options) (*volumeStage, error) {
@@ -110,20 +112,28 @@ func newVolumeStage(o options) (*volumeStage, error) {
 	return &volumeStage{options: o, dir: dir, fio: fio{dir: dir}}, nil
 }
 
+// step is one of those that set a stage.
+type step struct {
+	note string
+	do   func(context.Context) error
+}
+
 // set makes all contenders.
 func (s *volumeStage) set(ctx context.Context, p *progress) error {
-	for _, step := range []struct {
-		note string
-		do   func(context.Context) error
-	}{
+	return s.setSteps(ctx, p, []step{
 		{"looking for fio's nbd engine", s.checkFio},
 		{"building Holdfast and starting three daemons", s.startCluster},
 		{"writing the raw file", s.addRawFile},
 		{"starting qemu-nbd", s.addQemu},
-		{"writing a volume with 1 replica", s.addVolume(holdfast1, 1)},
-		{"writing a volume with 3 replicas", s.addVolume(holdfast3, 3)},
+		{"writing a volume with 1 replica", s.addVolume(holdfast1, "Holdfast, 1 replica", 1)},
+		{"writing a volume with 1 replica on another node", s.addVolume(holdfastRemote, "Holdfast, 1, other node", 1)},
+		{"writing a volume with 3 replicas", s.addVolume(holdfast3, "Holdfast, 3 replicas", 3)},
 		{"looking at idle daemons", s.watchIdle},
-	} {
+	})
+}
+
+func (s *volumeStage) setSteps(ctx context.Context, p *progress, steps []step) error {
+	for _, step := range steps {
 		p.note(step.note)
 		if err := step.do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.note, err)

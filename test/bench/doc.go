@@ -11,6 +11,7 @@
 //	raw        the preallocated, fully written file itself, by libaio and O_DIRECT
 //	qemu-nbd   the same file behind qemu-nbd --cache=none
 //	holdfast-1 a volume with one replica, on the node of its replica
+//	holdfast-remote the same, attached on another node than that of its replica
 //	holdfast-3 a volume with three replicas, one on each of three daemons
 //
 // All lie on one disk. fio puts the same load on each; all but the first are
@@ -44,6 +45,12 @@
 // before, else the file system's own first writes would be measured. With a cold map the
 // store is opened with memory for a tenth of it. A load in this process begins the next
 // request where the last one ended, so that it costs little itself.
+//
+// # bench profile
+//
+// One workload on one volume is measured, and then sampled by perf in all daemons, user
+// mode and kernel. The table has the shares of what the code does (stages.go) and what
+// that is of the CPU for an operation; a file for `go tool pprof` has the stacks.
 //
 // # What it leaves behind
 //

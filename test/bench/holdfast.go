@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"time"
 
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
@@ -79,16 +80,13 @@ func (s *volumeStage) watchIdle(ctx context.Context) error {
 	return nil
 }
 
-// addVolume makes a volume, attaches it where one of its replicas is, and fills it.
-func (s *volumeStage) addVolume(name string, replicas int) func(context.Context) error {
+// addVolume makes a volume, attaches it where one of its replicas is, or, if its name says
+// so, where none is, and fills it.
+func (s *volumeStage) addVolume(name, title string, replicas int) func(context.Context) error {
 	return func(ctx context.Context) error {
 		id, uri, err := s.makeVolume(ctx, name, replicas)
 		if err != nil {
 			return err
-		}
-		title := "Holdfast, 1 replica"
-		if replicas > 1 {
-			title = fmt.Sprintf("Holdfast, %d replicas", replicas)
 		}
 		s.add(contender{
 			Name: name, Title: title, pids: s.daemons, allocations: s.allocations,
@@ -109,6 +107,9 @@ func (s *volumeStage) makeVolume(ctx context.Context, name string, replicas int)
 		return "", "", fmt.Errorf("create volume: %w", err)
 	}
 	node := s.cluster.Node(made.GetReplicas()[0].GetNodeId())
+	if name == holdfastRemote {
+		node = s.cluster.Nodes[(slices.Index(s.cluster.Nodes, node)+1)%len(s.cluster.Nodes)]
+	}
 	if _, err := volumes.PublishVolume(ctx, &holdfastv1.PublishVolumeRequest{VolumeId: made.GetId(), NodeId: node.ID()}); err != nil {
 		return "", "", fmt.Errorf("publish volume: %w", err)
 	}

@@ -41,7 +41,7 @@ func parseFlags(args []string, all []workload) (options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	rounds := flags.Int("rounds", 5, "rounds; each measures every workload on every contender")
 	runtime := flags.Duration("runtime", 3*time.Second, "length of each measurement, whole seconds")
-	size := flags.Int64("size", 1024, "size of the file and of each volume, in MiB; six times that must be free")
+	size := flags.Int64("size", 1024, "size of the file and of each volume, in MiB; seven times that must be free")
 	dir := flags.String("dir", "/var/tmp", "where everything lies while it runs; on the disk to measure")
 	output := flags.String("o", outputTable, "table, json or markdown")
 	only := flags.String("only", "", "measure only these workloads, by name: "+strings.Join(names(all), ","))
@@ -84,8 +84,12 @@ func (o *options) validate(rest []string) error {
 // cleanupLimit bounds the cleaning up.
 const cleanupLimit = 60 * time.Second
 
-// run compares volumes, or, by the word store, one store with its disk.
+// run compares volumes, or, by the word store, one store with its disk, or, by the word
+// profile, says where the time of a volume goes.
 func run(ctx context.Context, args []string) (err error) {
+	if len(args) > 0 && args[0] == "profile" {
+		return runProfile(ctx, args[1:])
+	}
 	all, show := workloads(), setting(volumeSetting)
 	store := len(args) > 0 && args[0] == "store"
 	if store {
@@ -137,6 +141,29 @@ func measure(ctx context.Context, o options, set setting, progress *progress) (r
 	if err != nil {
 		return nil, err
 	}
+	err = withStage(ctx, s, progress, func(ctx context.Context) error {
+		if err := s.set(ctx, progress); err != nil {
+			return err
+		}
+		turns := schedule(o.Workloads, s.all(), o.Rounds)
+		for i, t := range turns {
+			progress.turn(i, len(turns), t)
+			m, err := t.measure(ctx)
+			if err != nil {
+				return err
+			}
+			results = append(results, m)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+// withStage does something on a stage, and strikes it.
+func withStage(ctx context.Context, s stage, progress *progress, do func(context.Context) error) (err error) {
 	defer func() {
 		// After a signal too, so the context of the run cannot serve.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
@@ -146,17 +173,5 @@ func measure(ctx context.Context, o options, set setting, progress *progress) (r
 			err = errors.Join(err, fmt.Errorf("clean up: %w", cleanErr))
 		}
 	}()
-	if err := s.set(ctx, progress); err != nil {
-		return nil, err
-	}
-	turns := schedule(o.Workloads, s.all(), o.Rounds)
-	for i, t := range turns {
-		progress.turn(i, len(turns), t)
-		m, err := t.measure(ctx)
-		if err != nil {
-			return nil, err
-		}
-		results = append(results, m)
-	}
-	return results, nil
+	return do(ctx)
 }

@@ -46,6 +46,7 @@ var titles = [...]struct{ name, title string }{
 	{rawFile, "raw file"},
 	{qemuNBD, "qemu-nbd, cache=none"},
 	{holdfast1, "Holdfast, 1 replica"},
+	{holdfastRemote, "Holdfast, 1, other node"},
 	{holdfast3, "Holdfast, 3 replicas"},
 }
 
@@ -89,7 +90,7 @@ func condense(w workload, name, title string, of, all []measurement) result {
 			return microseconds(m.ClientCPU) / float64(m.Operations)
 		})),
 	}
-	if name == holdfast1 || name == holdfast3 {
+	if name == holdfast1 || name == holdfastRemote || name == holdfast3 {
 		allocations := spreadOf(values(of, func(m measurement) float64 { return m.Allocations }))
 		r.Allocations = &allocations
 	}

@@ -47,7 +47,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("%+v", m)
 		}
 	}
-	if !slices.Equal(measured, []string{rawFile, qemuNBD, holdfast1, holdfast3}) {
+	if !slices.Equal(measured, []string{rawFile, qemuNBD, holdfast1, holdfastRemote, holdfast3}) {
 		t.Errorf("measured were %v", measured)
 	}
 	cancel()
