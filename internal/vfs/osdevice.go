@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
 // OSDevice is a file on a real file system, read and written past the page
@@ -34,6 +35,9 @@ type OSDevice struct {
 
 	closed bool
 	size   int64
+	// loop is who could read the sockets of those whose operations end here, nil for
+	// nobody.
+	loop turn.Loop
 }
 
 // Engine is how the operations of a device reach the kernel.
@@ -209,6 +213,7 @@ const yieldEvery = 32
 
 func (d *OSDevice) work() {
 	done := 0
+	var own turn.Turn
 	d.mu.Lock()
 	for {
 		if d.queue.first == nil {
@@ -227,8 +232,12 @@ func (d *OSDevice) work() {
 		d.mu.Lock()
 		d.transfers -= transferred
 		d.finishing++
+		if own.Loop() != d.loop {
+			own = turn.Of(d.loop)
+		}
 		d.mu.Unlock()
-		io.done(nil)
+		io.done(&own)
+		own.End()
 		if done++; done%yieldEvery == 0 {
 			runtime.Gosched()
 		}

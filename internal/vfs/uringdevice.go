@@ -116,6 +116,9 @@ func (d *UringDevice) start() error {
 	if err := <-started; err != nil {
 		return errors.Join(err, unix.Close(d.event))
 	}
+	d.mu.Lock()
+	d.loop = d
+	d.mu.Unlock()
 	return nil
 }
 
