@@ -98,6 +98,8 @@ func TestResilientOutlivesItsServer(t *testing.T) {
 	var restarts sync.WaitGroup
 	done := make(chan struct{})
 	restarts.Go(func() {
+		look := time.NewTicker(time.Millisecond)
+		defer look.Stop()
 		for {
 			before := client.Connections()
 			s.stop()
@@ -106,7 +108,7 @@ func TestResilientOutlivesItsServer(t *testing.T) {
 				select {
 				case <-done:
 					return
-				default:
+				case <-look.C:
 				}
 			}
 		}
