@@ -167,23 +167,23 @@ func (r *Reader) Stop() {
 
 // Room lets the one who parses wait for others. Its mutex is the owner's.
 type Room struct {
-	Reader *Reader
+	reader *Reader
 	cond   sync.Cond
 	parked bool
 }
 
 // Init gives Room the mutex under which it is used.
-func (w *Room) Init(mu *sync.Mutex, r *Reader) { w.cond.L, w.Reader = mu, r }
+func (w *Room) Init(mu *sync.Mutex, r *Reader) { w.cond.L, w.reader = mu, r }
 
 // Wait waits for Signal, or for less. The mutex is held, but not while it waits.
 func (w *Room) Wait() {
-	if w.Reader.stream == nil {
+	if w.reader.stream == nil {
 		w.cond.Wait()
 		return
 	}
 	w.parked = true
 	w.cond.L.Unlock()
-	w.Reader.stream.Park()
+	w.reader.stream.Park()
 	w.cond.L.Lock()
 	w.parked = false
 }
@@ -192,7 +192,7 @@ func (w *Room) Wait() {
 func (w *Room) Signal() {
 	if w.parked {
 		w.parked = false
-		w.Reader.stream.Unpark()
+		w.reader.stream.Unpark()
 		return
 	}
 	w.cond.Signal()

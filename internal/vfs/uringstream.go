@@ -4,6 +4,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -91,14 +92,8 @@ func (d *UringDevice) begin(s *stream, f func(turn.Stream)) {
 	if late {
 		return
 	}
-	s.number = len(d.streams)
-	for i, other := range d.streams {
-		if other == nil {
-			s.number = i
-			break
-		}
-	}
-	if s.number == len(d.streams) {
+	if s.number = slices.Index(d.streams, nil); s.number < 0 {
+		s.number = len(d.streams)
 		d.streams = append(d.streams, nil)
 	}
 	d.streams[s.number] = s

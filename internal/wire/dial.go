@@ -64,7 +64,7 @@ func Dial(ctx context.Context, config DialConfig, recv Receiver) (Link, error) {
 	}
 	conn, err := config.handshake(ctx, raw)
 	if err != nil {
-		hangUp(raw)
+		_ = raw.Close() // why it is of no use is said below
 		return nil, fmt.Errorf("dial replica %s at %s: %w", config.Replica, config.Addr, asUnavailable(err))
 	}
 	return newRemoteLink(conn, config.Replica, config.Limits, recv), nil

@@ -50,10 +50,3 @@ func underlying(conn net.Conn) net.Conn {
 	}
 	return conn
 }
-
-// hangUp closes a connection at once. On TLS it leaves out the farewell, which
-// may wait for a peer that does not read. What closing could report, the reader
-// and the writer find out themselves.
-func hangUp(conn net.Conn) {
-	_ = underlying(conn).Close()
-}

@@ -184,7 +184,7 @@ type client struct {
 
 func (b *bench) connect(fence block.Fence) *client {
 	c := &client{b: b, fence: fence}
-	c.session = b.host.Accept(func(rep block.Reply, own *turn.Turn) {
+	c.session = b.host.Accept(func(rep block.Reply, _ *turn.Turn) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.replies = append(c.replies, rep)

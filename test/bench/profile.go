@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -145,9 +146,7 @@ func (s *volumeStage) profile(ctx context.Context, o profileOptions, progress *p
 		share := float64(n) / float64(stacks.total)
 		p.Stages = append(p.Stages, stageReport{Title: title, Share: share, Microseconds: share * p.ServerCPU})
 	}
-	slices.SortFunc(p.Stages, func(a, b stageReport) int {
-		return strings.Compare(fmt.Sprintf("%9.6f", b.Share), fmt.Sprintf("%9.6f", a.Share))
-	})
+	slices.SortFunc(p.Stages, func(a, b stageReport) int { return cmp.Compare(b.Share, a.Share) })
 	if o.flames == "" {
 		return p, nil
 	}
