@@ -106,12 +106,14 @@
 //	..  4   checksum of all before
 //
 // The flush records are the newest of each replica that has one. The files are all in
-// meta, in order, but for tables: the manifest has those. A store may have been opened
-// since by a build that knows no seals: there is then a file, or a journal, that the
-// seal does not name, and it does not count. A build must not open a store with a seal
-// of a version that it does not know.
+// meta, in order, but for tables, which the manifest has, and spare logs. A store may have
+// been opened since by a build that knows no seals: there is then a file, or a journal,
+// that the seal does not name, and it does not count. A build must not open a store with
+// a seal of a version that it does not know.
 //
 // # Database
+//
+// Directory meta: a database of pebble. Empty files log-spare-N become its next logs.
 //
 // Keys begin with one letter and are big-endian, values are little-endian. A
 // handle is the short name of a replica in this store and never used again.

@@ -203,6 +203,52 @@ func TestJournalTurnsOnFullDisk(t *testing.T) {
 	wantFilled(t, r, 1<<20)
 }
 
+// TestLogTurnsOnFullDisk: others fill the file system to the last block, and the database
+// needs a new log, as often as it has spare ones. Metadata changes go on, and nothing is
+// lost.
+func TestLogTurnsOnFullDisk(t *testing.T) {
+	path, options := smallDisk(t, "160m"), diskOptions(t)
+	options.Buffered, options.Reserve, options.GrowStep = true, 32<<20, 4<<20
+	s, r := newReplica(t, path, options, 64<<20)
+	if err := wait(r, writeOp(0, fill(1<<20, 1))); err != nil {
+		t.Fatal(err)
+	}
+	foreign := filepath.Join(path, "foreign")
+	fillFile(t, foreign)
+	newest := newestLog(t, path)
+	dirty := block.DirtySet{Replica: replicaID(9), Removal: 1, Regions: block.AllRegions(r.Size())}
+	for turns := 0; turns < spareLogs; {
+		dirty.Removal++
+		if err := wait(r, &Op{Kind: Update, Meta: &block.Update{SetDirty: []block.DirtySet{dirty}}}); err != nil {
+			t.Fatalf("update %d, after %d new logs: %v", dirty.Removal, turns, err)
+		}
+		if now := newestLog(t, path); now != newest {
+			newest, turns = now, turns+1
+		} else if dirty.Removal == 300_000 {
+			t.Fatalf("%d new logs after %d updates", turns, dirty.Removal)
+		}
+	}
+	if err := os.Remove(foreign); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(wait(r, writeOp(0, fill(1<<20, 1))), wait(r, &Op{Kind: Flush}), s.Check(), s.Close()); err != nil {
+		t.Fatalf("with room again: %v", err)
+	}
+	s = openDisk(t, path, options)
+	defer s.Close()
+	wantFilled(t, replicaOf(t, s), 1<<20)
+}
+
+// newestLog is the name of the log that the database writes.
+func newestLog(t *testing.T, path string) string {
+	t.Helper()
+	logs, err := filepath.Glob(filepath.Join(path, metaName, "*.log"))
+	if err != nil || len(logs) == 0 {
+		t.Fatalf("logs of the database: %v, %v", logs, err)
+	}
+	return slices.Max(logs)
+}
+
 // fillFile makes a file that takes all room that is left.
 func fillFile(t *testing.T, path string) {
 	t.Helper()

@@ -284,6 +284,14 @@ func (d *stuckDir) Create(name string, c pebblevfs.DiskWriteCategory) (pebblevfs
 	return &stuckFile{File: f, dir: d}, nil
 }
 
+func (d *stuckDir) ReuseForWrite(from, to string, c pebblevfs.DiskWriteCategory) (pebblevfs.File, error) {
+	f, err := d.Dir.ReuseForWrite(from, to, c)
+	if err != nil {
+		return nil, err
+	}
+	return &stuckFile{File: f, dir: d}, nil
+}
+
 func (f *stuckFile) wait() {
 	if f.dir.on() {
 		select {

@@ -42,12 +42,14 @@ type guard struct {
 	closing           atomic.Bool
 	// opened: the database has been opened.
 	opened atomic.Bool
+	// logSize is the space of a spare log, in bytes.
+	logSize int64
 	// memory has the tables that the database writes after the failure.
 	memory *pebblevfs.MemFS
 }
 
-func newGuard(watch *vfs.Watch, failing func()) *guard {
-	return &guard{watch: watch, failing: failing, tripped: make(chan struct{}), released: make(chan struct{}), memory: pebblevfs.NewMem()}
+func newGuard(watch *vfs.Watch, logSize int64, failing func()) *guard {
+	return &guard{watch: watch, logSize: logSize, failing: failing, tripped: make(chan struct{}), released: make(chan struct{}), memory: pebblevfs.NewMem()}
 }
 
 // failed is nil while all that the database wrote has reached the disk.
@@ -91,6 +93,21 @@ func (g *guard) show(what, name string, err error) error {
 
 // isFull: there is no room for it.
 func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+const (
+	// logSpare begins the names of empty files that become logs of the database.
+	logSpare = "log-spare-"
+	// spareLogs is how many there are. When none of its tables in memory can be written,
+	// the database begins two before commits wait, more if the first tables are small, as
+	// they are after an open.
+	spareLogs = 3
+)
+
+// logSize is the space that the database allocates for a log, in bytes.
+func logSize(memTable uint64) int64 { return int64(memTable + memTable/10) }
+
+// isLog: the file is a log of the database.
+func isLog(name string) bool { return strings.HasSuffix(name, ".log") }
 
 // isTable: the file is one that pebble can do without.
 func isTable(name string) bool {
@@ -172,7 +189,51 @@ func (d *metaDir) create(name string, c pebblevfs.DiskWriteCategory, do func() (
 }
 
 func (d *metaDir) Create(name string, c pebblevfs.DiskWriteCategory) (pebblevfs.File, error) {
-	return d.create(name, c, func() (pebblevfs.File, error) { return d.Dir.Create(name, c) })
+	return d.create(name, c, func() (pebblevfs.File, error) {
+		if d.guarded && isLog(name) {
+			return d.createLog(name, c)
+		}
+		return d.Dir.Create(name, c)
+	})
+}
+
+// createLog makes a log of the database of a spare one, and then the spare ones that are
+// missing. Having their space before it is needed lets a disk that others filled to the
+// last block begin logs. A spare one is empty, whatever a crash undoes: the database syncs
+// the directory before it writes to a new log.
+func (d *metaDir) createLog(name string, c pebblevfs.DiskWriteCategory) (pebblevfs.File, error) {
+	var spares [spareLogs]string
+	for n := range spares {
+		spares[n] = d.PathJoin(d.PathDir(name), fmt.Sprintf("%s%d", logSpare, n))
+	}
+	f, err := pebblevfs.File(nil), error(fs.ErrNotExist)
+	for n := 0; n < spareLogs && errors.Is(err, fs.ErrNotExist); n++ {
+		f, err = d.Dir.ReuseForWrite(spares[n], name, c)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = d.Dir.Create(name, c)
+	}
+	if err == nil {
+		for _, spare := range spares {
+			d.allocateLog(spare)
+		}
+	}
+	return f, err
+}
+
+// allocateLog makes a spare log if it is missing. Without room, or if it fails, there is
+// none: the new log has its own space, and the next one shows what is wrong.
+func (d *metaDir) allocateLog(spare string) {
+	if _, err := d.Dir.Stat(spare); !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	f, err := d.Dir.Create(spare, pebblevfs.WriteCategoryUnspecified)
+	if err != nil {
+		return
+	}
+	if err := errors.Join(f.Preallocate(0, d.guard.logSize), f.Close()); err != nil {
+		_ = d.Dir.Remove(spare)
+	}
 }
 
 func (d *metaDir) ReuseForWrite(from, to string, c pebblevfs.DiskWriteCategory) (pebblevfs.File, error) {

@@ -69,7 +69,7 @@ func (s *Store) databaseOptions() *pebble.Options {
 func newStore(options Options) *Store {
 	s := &Store{options: options.withDefaults(), byID: map[block.ReplicaID]*Replica{}, nextHandle: 1, zeroSum: zeroExtentSum()}
 	s.quiet.L = &s.mu
-	s.guard = newGuard(&s.watch, func() { s.options.Executor.Go(s.runDatabaseFailed) })
+	s.guard = newGuard(&s.watch, logSize(s.options.MemTableSize), func() { s.options.Executor.Go(s.runDatabaseFailed) })
 	s.databaseDir = &metaDir{Dir: options.Dir, guard: s.guard, guarded: true}
 	s.options.Dir = &metaDir{Dir: options.Dir, guard: s.guard}
 	s.options.Device = s.watch.Device(options.Device)

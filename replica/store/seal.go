@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"strings"
 
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 
@@ -124,7 +125,7 @@ func sealedNames(dir vfs.Dir, meta string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", meta, err)
 	}
-	names = slices.DeleteFunc(names, isTable)
+	names = slices.DeleteFunc(names, func(name string) bool { return isTable(name) || strings.HasPrefix(name, logSpare) })
 	slices.Sort(names)
 	return names, nil
 }
