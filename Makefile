@@ -51,7 +51,7 @@ help: ## Explain every target
 	@echo "  PKG=./engine/...      make test, make fuzz: only these packages"
 	@echo "  RUN=TestName          make test, make e2e: only these tests"
 	@echo "  ONLY=attach SAMPLES=9 make reliability: only that line, that many samples"
-	@echo "  BENCH='-quick'        make bench, bench-store, profile: its flags; '-h' explains them"
+	@echo "  BENCH='-quick'        make bench, bench-*, profile: its flags; '-h' explains them"
 	@echo "  HOLDFAST_CACHE=<dir>  where guest kernels and tools are kept (default ~/.cache/holdfast)"
 
 ##@ Every day
@@ -125,6 +125,16 @@ bench: ## Compare with the raw file and qemu-nbd, as ratios in one run (BENCH=-q
 profile: ## Say where the CPU of a request goes: BENCH='-replicas 3 -only randwrite-16 -flames FILE'
 	@build/deps.sh bench
 	@go run ./test/bench profile $(BENCH)
+
+.PHONY: bench-idle
+bench-idle: ## Measure what 500 attached volumes cost while nobody uses them (BENCH='-volumes 50')
+	@build/deps.sh bench
+	@go run ./test/bench idle $(BENCH)
+
+.PHONY: bench-scrub
+bench-scrub: ## Measure what a scrub does to the latency of writes at half load (BENCH='-rounds 3')
+	@build/deps.sh bench
+	@go run ./test/bench scrub $(BENCH)
 
 .PHONY: bench-store
 bench-store: ## Compare a store with a file on its disk, as ratios in one run (BENCH=-quick)

@@ -82,7 +82,9 @@ func (c contender) check(ctx context.Context) error {
 
 // volumeStage is what the contenders need, and all of them.
 type volumeStage struct {
-	options    options
+	options options
+	// debug: the daemons offer profiles.
+	debug      bool
 	dir        string
 	fio        fio
 	cluster    *harness.Cluster

@@ -4,7 +4,7 @@
 //
 //	go run ./test/bench -h
 //
-// By the word store it measures one store instead, see below.
+// By a word it measures something else instead, see below.
 //
 // # Contenders
 //
@@ -51,6 +51,21 @@
 // One workload on one volume is measured, and then sampled by perf in all daemons, user
 // mode and kernel. The table has the shares of what the code does (stages.go) and what
 // that is of the CPU for an operation; a file for `go tool pprof` has the stacks.
+//
+// # bench idle
+//
+// Volumes with three replicas, spread over three daemons, are attached, each by a client
+// of its own that writes and reads one block and stays connected. When intent logs have
+// been cleared and the daemons use no less CPU than before, CPU and memory of all daemons
+// together are compared with what they were before there were volumes. It fails if a
+// target is missed.
+//
+// # bench scrub
+//
+// The rate that a volume with three replicas reaches is measured first; then half of it is
+// put on, in turns without and beside a scrub, which is looked at ten times a second: a
+// measurement in which it did not run, or came nowhere, is void. The ratio of the 99th
+// percentiles is taken within a round. It fails if the target is missed.
 //
 // # What it leaves behind
 //

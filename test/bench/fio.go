@@ -42,6 +42,8 @@ type job struct {
 	// Runtime zero: once over the whole size.
 	Runtime time.Duration
 	Seed    int
+	// Rate is how many operations each second are made at most; 0 for no limit.
+	Rate int
 }
 
 // args are the job in fio's terms.
@@ -59,6 +61,9 @@ func (j job) args(t target) []string {
 		args = append(args, "--time_based", "--runtime="+strconv.FormatInt(int64(j.Runtime/time.Second), 10))
 	} else {
 		args = append(args, "--end_fsync=1")
+	}
+	if j.Rate > 0 {
+		args = append(args, "--rate_iops="+strconv.Itoa(j.Rate))
 	}
 	if j.Flush {
 		args = append(args, "--numjobs="+strconv.Itoa(j.Depth), t.flushArg())

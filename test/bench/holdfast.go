@@ -25,6 +25,7 @@ func (s *volumeStage) startCluster(ctx context.Context) error {
 	}
 	s.cluster, err = harness.Start(ctx, harness.Options{
 		Binaries: binaries, Dir: filepath.Join(s.dir, "c"), DaemonArgs: []string{"--frontend", "socket", "--disk-io", string(s.options.Engine)},
+		Debug: s.debug,
 	})
 	if err != nil {
 		return err

@@ -84,11 +84,18 @@ func (o *options) validate(rest []string) error {
 // cleanupLimit bounds the cleaning up.
 const cleanupLimit = 60 * time.Second
 
-// run compares volumes, or, by the word store, one store with its disk, or, by the word
-// profile, says where the time of a volume goes.
+// run compares volumes, or, by the word store, one store with its disk; other words are
+// of benchmarks of their own.
 func run(ctx context.Context, args []string) (err error) {
-	if len(args) > 0 && args[0] == "profile" {
-		return runProfile(ctx, args[1:])
+	if len(args) > 0 {
+		switch args[0] {
+		case "profile":
+			return runProfile(ctx, args[1:])
+		case "idle":
+			return runIdle(ctx, args[1:])
+		case "scrub":
+			return runScrub(ctx, args[1:])
+		}
 	}
 	all, show := workloads(), setting(volumeSetting)
 	store := len(args) > 0 && args[0] == "store"

@@ -21,6 +21,7 @@ const (
 	dataPort    = "7421"
 	raftPort    = "7422"
 	metricsPort = "7423"
+	debugPort   = "7424"
 )
 
 const (
@@ -42,6 +43,8 @@ type Options struct {
 	// DaemonArgs are added to the arguments of every daemon, PluginArgs to those of
 	// every plugin.
 	DaemonArgs, PluginArgs []string
+	// Debug lets every daemon offer profiles, at Node.DebugAddress.
+	Debug bool
 	// Hosts are the addresses of the nodes, if they are not to be loopback ones.
 	Hosts []string
 	// Prefix is what a daemon is started by, such as ["nsenter", "--net=..."]; it

@@ -24,6 +24,8 @@ type Node struct {
 	Dir string
 	// host:port, as given to the daemon.
 	ControlAddress, DataAddress, RaftAddress, MetricsAddress string
+	// DebugAddress is where profiles are, if the cluster was started with Debug.
+	DebugAddress string
 	// Socket is the path of the control socket, PluginSocket that of the plugin.
 	Socket, PluginSocket string
 
@@ -48,6 +50,7 @@ func newNode(c *Cluster, index int, host string) (*Node, error) {
 		DataAddress:    net.JoinHostPort(host, dataPort),
 		RaftAddress:    net.JoinHostPort(host, raftPort),
 		MetricsAddress: net.JoinHostPort(host, metricsPort),
+		DebugAddress:   net.JoinHostPort(host, debugPort),
 		Socket:         filepath.Join(dir, "run", "holdfastd.sock"),
 		PluginSocket:   filepath.Join(dir, "csi.sock"),
 		deviceDir:      filepath.Join("/dev", filepath.Base(c.Dir)+"-"+name),
@@ -91,6 +94,9 @@ func (n *Node) startWith(ctx context.Context, args ...string) error {
 		"--listen-control", n.ControlAddress, "--listen-data", n.DataAddress, "--listen-raft", n.RaftAddress,
 		"--listen-metrics", n.MetricsAddress, "--control-socket", n.Socket,
 	}, args...)
+	if n.cluster.options.Debug {
+		args = append(args, "--listen-debug", n.DebugAddress)
+	}
 	args = append(args, n.cluster.options.DaemonArgs...)
 	if prefix := n.cluster.options.Prefix; prefix != nil {
 		args = append(prefix(n), append([]string{n.cluster.options.Binaries.Daemon}, args...)...)
