@@ -19,7 +19,7 @@ import (
 const (
 	defaultMaxInFlight      = 128
 	defaultMaxInFlightBytes = 64 << 20
-	// inputBufferBytes is the size of a connection's read buffer: some 60
+	// inputBufferBytes is the size of a busy connection's read buffer: some 60
 	// writes of 4 KiB by one system call.
 	inputBufferBytes = 256 << 10
 	// quiesceWriteTimeout bounds how long replies are pushed to a client that
@@ -67,7 +67,7 @@ type Conn struct {
 	config   ConnConfig
 	contexts []string
 	log      *slog.Logger
-	in       inputBuffer
+	in       *socket.Input
 	reader   *turn.Reader
 	// whenDone releases what the connection used, after the last request.
 	whenDone func() error
@@ -153,7 +153,7 @@ func newConn(conn net.Conn, config ConnConfig, unread []byte, whenDone func() er
 		c.contexts = append(c.contexts, m.Name)
 	}
 	c.reader = turn.NewReader(c.socket)
-	c.in.init(c.reader, unread)
+	c.in = socket.NewInput(c.reader, inputBufferBytes, unread)
 	c.out = socket.NewWriter(c.socket)
 	c.workReady.L, c.settled.L = &c.mu, &c.mu
 	c.slotFree.Init(&c.mu, c.reader)

@@ -11,44 +11,6 @@ import (
 	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
-// inputBuffer reads a socket in large pieces. It belongs to the reader.
-type inputBuffer struct {
-	socket     io.Reader
-	data       []byte
-	head, tail int
-}
-
-func (b *inputBuffer) init(socket io.Reader, unread []byte) {
-	b.socket = socket
-	b.data = make([]byte, max(inputBufferBytes, len(unread)))
-	b.tail = copy(b.data, unread)
-}
-
-func (b *inputBuffer) buffered() int { return b.tail - b.head }
-
-// take returns the next n buffered bytes, which stay valid until the next read.
-func (b *inputBuffer) take(n int) []byte {
-	p := b.data[b.head : b.head+n]
-	b.head += n
-	return p
-}
-
-// more reads once from the socket, with room for at least one header.
-func (b *inputBuffer) more() error {
-	if b.head == b.tail {
-		b.head, b.tail = 0, 0
-	} else if len(b.data)-b.head < requestHeaderLength {
-		b.tail = copy(b.data, b.data[b.head:b.tail])
-		b.head = 0
-	}
-	n, err := b.socket.Read(b.data[b.tail:])
-	b.tail += n
-	if n > 0 {
-		return nil
-	}
-	return err
-}
-
 // errStopped ends the reader in order.
 var errStopped = errors.New("connection is to stop")
 
@@ -79,18 +41,18 @@ func (c *Conn) readLoop() error {
 
 // readHeader gets the next header.
 func (c *Conn) readHeader(h *requestHeader) error {
-	for c.in.buffered() < requestHeaderLength {
+	for c.in.Buffered() < requestHeaderLength {
 		if !c.mayRead() {
 			return errStopped
 		}
 		if err := c.reader.Boundary(); err != nil {
 			return err
 		}
-		if err := c.in.more(); err != nil {
-			return c.readError(err, c.in.buffered() == 0)
+		if err := c.in.More(requestHeaderLength); err != nil {
+			return c.readError(err, c.in.Buffered() == 0)
 		}
 	}
-	return h.decode(c.in.take(requestHeaderLength))
+	return h.decode(c.in.Take(requestHeaderLength))
 }
 
 // readError tells an orderly end from a broken connection.
@@ -313,28 +275,28 @@ func (c *Conn) drop(r *Request) {
 // buffered by a copy, the rest straight from the socket.
 func (c *Conn) readPayload(r *Request, n int) error {
 	r.Buf = block.NewBuffer(n)
-	got := copy(r.Buf.Data, c.in.take(min(n, c.in.buffered())))
+	got := copy(r.Buf.Data, c.in.Take(min(n, c.in.Buffered())))
 	if got == n {
 		return nil
 	}
 	if !c.mayRead() {
 		return errStopped
 	}
-	_, err := io.ReadFull(c.in.socket, r.Buf.Data[got:])
+	_, err := io.ReadFull(c.reader, r.Buf.Data[got:])
 	return err
 }
 
 // skip throws n bytes of input away.
 func (c *Conn) skip(n int) error {
 	for {
-		n -= len(c.in.take(min(n, c.in.buffered())))
+		n -= len(c.in.Take(min(n, c.in.Buffered())))
 		if n == 0 {
 			return nil
 		}
 		if !c.mayRead() {
 			return errStopped
 		}
-		if err := c.in.more(); err != nil {
+		if err := c.in.More(requestHeaderLength); err != nil {
 			return err
 		}
 	}

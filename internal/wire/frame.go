@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 	"io"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/socket"
 	"github.com/holdfast-io/holdfast/internal/turn"
 )
 
@@ -155,7 +155,7 @@ type frameReader struct {
 	r io.Reader
 	// in and buffered are there if r is a connection read in large pieces.
 	in       *turn.Reader
-	buffered *bufio.Reader
+	buffered *socket.Input
 	fixed    [headerSize]byte
 	small    [512]byte
 }
@@ -163,7 +163,7 @@ type frameReader struct {
 // newFrameReader reads a connection in large pieces; what the frames it returns lead to
 // is a turn that ends with each piece.
 func newFrameReader(in *turn.Reader) *frameReader {
-	buffered := bufio.NewReaderSize(in, readBufferSize)
+	buffered := socket.NewInput(in, readBufferSize, nil)
 	return &frameReader{r: buffered, in: in, buffered: buffered}
 }
 
