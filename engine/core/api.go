@@ -26,8 +26,11 @@ type Config struct {
 // Timing are the protocol's durations in nanoseconds of CLOCK_BOOTTIME.
 type Timing struct {
 	PingInterval int64
-	Lease        int64
-	LeaseMargin  int64
+	// IdlePing is the interval while nobody uses the volume; up to PingInterval the
+	// regular pings never become rarer.
+	IdlePing    int64
+	Lease       int64
+	LeaseMargin int64
 	// PingDeadline is how long a replica may leave a ping unanswered,
 	// ReplicaDeadline anything else: a disk may take its time, a network or a
 	// machine may not.

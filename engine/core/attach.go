@@ -164,6 +164,6 @@ func (c *Core) serve() {
 	}
 	c.phase = serving
 	c.wake, c.kick = true, true
-	c.nextPing = min(c.nextPing, c.now+block.Instant(c.cfg.Timing.PingInterval))
+	c.hastenPing()
 	c.emit(Effect{Kind: EffectServing})
 }

@@ -148,6 +148,10 @@ func (c *Core) call(i int, p purpose, index int, stamp uint64, req block.Request
 	if req.Buf != nil {
 		req.Buf.Retain()
 	}
+	if p != forPing {
+		c.askedAt = c.now
+	}
+	c.hastenPing()
 	at := c.peers[i].calls.add(p, index, stamp, req)
 	c.trySend(i, at)
 }

@@ -15,6 +15,7 @@ const (
 func (Timing) Default() Timing {
 	return Timing{
 		PingInterval:    500 * millisecond,
+		IdlePing:        10 * second,
 		Lease:           1000 * millisecond,
 		LeaseMargin:     250 * millisecond,
 		PingDeadline:    2500 * millisecond,
@@ -40,6 +41,9 @@ func (t Timing) Validate() error {
 		if d <= 0 {
 			return fmt.Errorf("timing %+v: every duration must be positive: %w", t, block.ErrInvalid)
 		}
+	}
+	if t.IdlePing < 0 {
+		return fmt.Errorf("timing: %d ns between the pings of an idle engine: %w", t.IdlePing, block.ErrInvalid)
 	}
 	if t.JobGap < 0 || t.NumberGap < 0 {
 		return fmt.Errorf("timing: gaps of %d ns between jobs and %d ns between flush numbers: %w", t.JobGap, t.NumberGap, block.ErrInvalid)

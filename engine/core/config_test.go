@@ -20,6 +20,7 @@ func TestConfigIsValidated(t *testing.T) {
 	}
 	bad := map[string]func(*Config){
 		"no duration":        func(c *Config) { c.Timing.LogIdle = 0 },
+		"idle pings":         func(c *Config) { c.Timing.IdlePing = -1 },
 		"lease too short":    func(c *Config) { c.Timing.PingInterval = c.Timing.Lease },
 		"no requests":        func(c *Config) { c.Limits.Requests = 0 },
 		"no window":          func(c *Config) { c.Limits.TargetWindow = 0 },

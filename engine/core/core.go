@@ -69,8 +69,8 @@ type Core struct {
 	darkSince block.Instant
 	dark      bool
 	nextPing  block.Instant
-	// beatAt is when the regular pings were sent last.
-	beatAt block.Instant
+	// beatAt is when the regular pings were sent last, askedAt when anything else was.
+	beatAt, askedAt block.Instant
 	// ticked is when the last tick ran; what was due then is done.
 	ticked block.Instant
 	// spaceRetry is when writes that found no space are tried again, or zero.

@@ -77,11 +77,48 @@ func (c *Core) pingsWanted() bool {
 	return false
 }
 
+// tickPings sends the regular pings, unless nobody wants them, or the volume is idle and
+// those of an idle volume are not due.
+func (c *Core) tickPings() {
+	interval := block.Instant(c.cfg.Timing.PingInterval)
+	paused := c.now-c.nextPing >= interval
+	// Moved on even if no ping is wanted: else it would not be due any more when one is.
+	c.nextPing = c.now + interval
+	if !c.pingsWanted() {
+		return
+	}
+	if due := c.beatAt + block.Instant(c.cfg.Timing.IdlePing); c.now < due && c.unused() {
+		c.nextPing = due
+		return
+	}
+	c.beat(paused)
+}
+
+// unused reports that nobody has been asked anything but pings since the regular ones were
+// sent, and that all is answered: then nothing waits for a replica that vanishes, and a
+// read asks for its lease itself. Many idle volumes would keep a machine busy with pings.
+func (c *Core) unused() bool {
+	if c.askedAt >= c.beatAt || c.proposal.open {
+		return false
+	}
+	for i := range c.peers {
+		if p := &c.peers[i]; p.link == linkOpening || p.target != nil || p.calls.active > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// hastenPing ends the long interval of an idle volume: who is asked now is given up as
+// soon as on a busy one.
+func (c *Core) hastenPing() {
+	c.nextPing = min(c.nextPing, c.now+block.Instant(c.cfg.Timing.PingInterval))
+}
+
 // beat sends the regular pings and gives up those who have been silent for too
 // long. After a pause of the engine's own (a frozen process, a starved machine)
 // answers may be waiting to be taken in, so that nobody is given up at once.
-func (c *Core) beat() {
-	paused := c.now-c.beatAt >= 2*block.Instant(c.cfg.Timing.PingInterval)
+func (c *Core) beat(paused bool) {
 	c.beatAt = c.now
 	for i := range c.peers {
 		p := &c.peers[i]

@@ -33,6 +33,7 @@ func (c *Core) mayPropose() bool {
 func (c *Core) propose(p block.Proposal) {
 	invariant.Assert(!c.proposal.open, "two proposals at once")
 	p.Volume, p.Epoch, p.Revision = c.view.Volume, c.view.Epoch, c.view.Revision
+	c.hastenPing()
 	s := proposalState{open: true, asked: p}
 	for _, id := range p.Remove {
 		s.leaving |= bit(c.peerOf(id))

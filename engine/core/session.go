@@ -136,6 +136,7 @@ func (c *Core) connect(i int) {
 	p.openSeq = p.calls.count<<slotBits | (1<<slotBits - 1)
 	p.link = linkOpening
 	p.openAt = c.now
+	c.hastenPing()
 	p.pinging = false
 	open := &block.Open{
 		Cluster: c.cfg.Cluster,

@@ -70,12 +70,7 @@ func (c *Core) timer() block.Instant {
 func (c *Core) tick() {
 	c.ticked = c.now
 	if c.now >= c.nextPing {
-		// Moved on even if no ping is wanted: else it would not be due any more
-		// when one is.
-		c.nextPing = c.now + block.Instant(c.cfg.Timing.PingInterval)
-		if c.pingsWanted() {
-			c.beat()
-		}
+		c.tickPings()
 	}
 	if c.spaceRetry != 0 && c.now >= c.spaceRetry {
 		c.spaceRetry = 0

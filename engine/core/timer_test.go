@@ -39,6 +39,56 @@ func TestPingsGoOutAtTheirInterval(t *testing.T) {
 	s.expect("A: ping") // one at a time
 }
 
+// While nobody uses the volume, pings are rare; who is asked for something is pinged as on
+// a busy one from then on.
+func TestPingsOfAnIdleVolumeAreRare(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	s.pass(time.Minute)
+	s.showPings = true
+	pings := 0
+	for range 120 {
+		s.pass(500 * time.Millisecond)
+		for _, m := range []string{"A", "B"} {
+			if len(s.waiting[s.index(m)]) > 0 {
+				pings++
+				s.answer(m)
+			}
+		}
+		s.lines = nil
+	}
+	if pings < 11 || pings > 13 {
+		t.Errorf("%d pings in a minute, want one of each member in ten seconds", pings)
+	}
+	s.showPings = false
+	s.pass(3 * time.Second)
+	s.silent = bit(1)
+	s.write(1, 'w', 0, 4*kib)
+	s.pass(3 * time.Second)
+	s.expectAmong("propose remove B")
+}
+
+// A member that falls silent while nobody uses the volume is noticed all the same.
+func TestSilenceOnAnIdleVolumeIsNoticed(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	s.pass(time.Minute)
+	s.lines = nil
+	s.silent = bit(1)
+	s.pass(13 * time.Second)
+	s.expectAmong("propose remove B")
+}
+
+// A read on an idle volume asks for its lease itself, and a member that does not answer is
+// given up as soon as on a busy one.
+func TestReadOnAnIdleVolume(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	s.pass(time.Minute + 3*time.Second)
+	s.lines = nil
+	s.silent = bit(1)
+	s.read(1, 0, 4*kib)
+	s.pass(3 * time.Second)
+	s.expectAmong("propose remove B")
+}
+
 // Pings were not wanted for long, and are again: a member that is silent must be
 // noticed at the deadline, not at the next tick that comes along.
 func TestPingsGoOnAfterAPause(t *testing.T) {

@@ -24,8 +24,8 @@ const (
 	// daemons together.
 	idleCores = 0.05
 	idleBytes = 1 << 20
-	// idleVolumeBytes is the size of a volume: thin, and of no weight.
-	idleVolumeBytes = 1 << 30
+	// idleVolumeBytes is the size of a volume, thin, so small that many fit on any disk.
+	idleVolumeBytes = 64 << 20
 	// settleMin is longer than an intent log waits before it is cleared; from then on the
 	// daemons are watched for settleWindow at a time, until they use no less than
 	// settledShare of what they used before, but for settleMax.

@@ -41,6 +41,7 @@ func (l *layout) notes() map[string]note {
 		"Core.jobs":         l.jobSlots,
 		"Core.darkSince":    l.darkDue,
 		"Core.beatAt":       skip,
+		"Core.askedAt":      skip,
 		"Core.nextPing":     skip,
 		"Core.ticked":       skip,
 		"Core.spaceRetry":   skip,

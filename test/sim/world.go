@@ -71,6 +71,7 @@ func DefaultShape() Shape {
 func DefaultTiming() core.Timing {
 	return core.Timing{
 		PingInterval:    100 * millisecond,
+		IdlePing:        500 * millisecond,
 		Lease:           400 * millisecond,
 		LeaseMargin:     50 * millisecond,
 		PingDeadline:    450 * millisecond,
