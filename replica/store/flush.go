@@ -142,8 +142,8 @@ func (s *Store) slotWritten(r *round) {
 		s.endRound()
 		return
 	}
-	s.collect(r)
 	s.syncs.Add(1)
+	s.collect(r)
 	r.io = vfs.IO{Kind: vfs.Sync, Done: s.syncJob}
 	s.options.Device.Submit(&r.io)
 }
