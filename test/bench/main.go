@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -84,18 +85,54 @@ func (o *options) validate(rest []string) error {
 // cleanupLimit bounds the cleaning up.
 const cleanupLimit = 60 * time.Second
 
+// benchmark compares contenders under workloads.
+type benchmark struct {
+	workloads []workload
+	set       setting
+	summarize func(hostFacts, options, []measurement) summary
+}
+
+// summary is a report of any benchmark.
+type summary interface {
+	write(w io.Writer, form string) error
+}
+
+// benchmarks are known by a word before the flags; that of volumes has none.
+func benchmarks() map[string]benchmark {
+	return map[string]benchmark{
+		"": {workloads(), volumeSetting, func(h hostFacts, o options, all []measurement) summary { return summarize(h, o, all) }},
+		"store": {storeWorkloads(), storeSetting, func(h hostFacts, o options, all []measurement) summary {
+			return summarizeStore(h, o, all)
+		}},
+		"frontend": {frontendWorkloads(), frontendSetting, func(h hostFacts, o options, all []measurement) summary {
+			return summarizeFrontend(h, o, all)
+		}},
+	}
+}
+
 // run compares volumes, or, by the word store, one store with its disk, or, by the word
-// profile, says where the time of a volume goes.
-func run(ctx context.Context, args []string) (err error) {
-	if len(args) > 0 && args[0] == "profile" {
-		return runProfile(ctx, args[1:])
+// frontend, our NBD server with another one; by the word profile it says where the time of
+// a volume goes.
+func run(ctx context.Context, args []string) error {
+	word := ""
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		word, args = args[0], args[1:]
 	}
-	all, show := workloads(), setting(volumeSetting)
-	store := len(args) > 0 && args[0] == "store"
-	if store {
-		args, all, show = args[1:], storeWorkloads(), storeSetting
+	switch word {
+	case "profile":
+		return runProfile(ctx, args)
+	case memoryWord:
+		return serveMemory(ctx, args, os.Stdin, os.Stdout)
 	}
-	o, err := parseFlags(args, all)
+	b, ok := benchmarks()[word]
+	if !ok {
+		return fmt.Errorf("unexpected argument %q: there are store, frontend, profile, or flags alone", word)
+	}
+	return b.run(ctx, args)
+}
+
+func (b benchmark) run(ctx context.Context, args []string) error {
+	o, err := parseFlags(args, b.workloads)
 	if err != nil {
 		return err
 	}
@@ -104,15 +141,12 @@ func run(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	progress := newProgress(os.Stderr)
-	results, err := measure(ctx, o, show, progress)
+	results, err := measure(ctx, o, b.set, progress)
 	progress.end()
 	if err != nil {
 		return err
 	}
-	if store {
-		return summarizeStore(facts, o, results).write(os.Stdout, o.Output)
-	}
-	return summarize(facts, o, results).write(os.Stdout, o.Output)
+	return b.summarize(facts, o, results).write(os.Stdout, o.Output)
 }
 
 // setting makes the contenders of a benchmark, on a stage of its own.
