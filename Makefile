@@ -37,7 +37,7 @@ PKG      ?= ./...
 help: ## Explain every target
 	@echo "Holdfast: replicated block storage for Kubernetes. Start with: make test, make demo."
 	@echo
-	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Variables"
 	@echo "  SEED=7 STEPS=15000    make sim:   replay one run, of that many steps"
@@ -140,6 +140,11 @@ bench-scrub: ## Measure what a scrub does to the latency of writes at half load 
 bench-store: ## Compare a store with a file on its disk, as ratios in one run (BENCH=-quick)
 	@build/deps.sh bench
 	@go run ./test/bench store $(BENCH)
+
+.PHONY: bench-frontend
+bench-frontend: ## Compare our NBD server with nbdkit, both on memory, as ratios (BENCH=-quick)
+	@build/deps.sh bench
+	@go run ./test/bench frontend $(BENCH)
 
 .PHONY: reliability
 reliability: ## Measure what is promised for bad times: ONLY= SAMPLES= DURATION=1h OUTPUT=

@@ -12,7 +12,7 @@ test demo bench|gcc|the race detector links with cgo
 test demo bench|libc6-dev|the race detector links with cgo
 test demo bench|qemu-utils|qemu-img, qemu-io and qemu-nbd judge our NBD exports
 test demo bench|libnbd-bin|nbdinfo and nbdcopy judge our NBD exports
-test demo bench|nbdkit|the reference NBD server our client is tested against
+test demo bench|nbdkit|the reference NBD server that our client is tested, and our server measured, against
 bench|linux-perf|perf, which samples where the time goes
 test demo bench|fio|puts load on devices and compares them
 test demo|sqlite3|the database of the durability checks

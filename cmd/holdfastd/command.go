@@ -59,8 +59,9 @@ daemon is back, and replicas that missed writes copy just those.
 A volume becomes a block device by the kernel's NBD client, or by FUSE where the
 kernel has none. With --frontend socket it becomes an NBD export on a unix socket
 instead, which only root reaches: the path of the device is then the URI to give
-to tools that speak NBD (qemu-img, nbdcopy, fio). It takes one client at a time,
-and it cannot be mounted.
+to tools that speak NBD (qemu-img, nbdcopy, fio). It takes up to 32 connections at
+once, a flush on one of which covers what was answered on all; it cannot be
+mounted, nor detached while it is connected.
 
 It needs root: for devices, for its share of the I/O path (never swapped out,
 never killed for memory), and for the disks. Without it, it says what it lacks.

@@ -197,6 +197,9 @@ var (
 	diskMemoryLimit = diskDesc("memory_limit_bytes", "The bound of all parts of memory_bytes together; maps make room for the others.")
 )
 
+// diskSyncs grows slower than the flushes of clients where one sync answers several.
+var diskSyncs = diskDesc("flush_syncs_total", "How often the disk was synced since it was opened, each time for all flushes that waited.")
+
 // memoryParts are the parts of the memory.
 var memoryParts = []struct {
 	name  string
@@ -227,6 +230,7 @@ func (d *disks) Describe(ch chan<- *prometheus.Desc) {
 	}
 	ch <- diskMemory
 	ch <- diskMemoryLimit
+	ch <- diskSyncs
 }
 
 // Collect implements prometheus.Collector.
@@ -245,6 +249,7 @@ func (d *disks) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(diskMemory, prometheus.GaugeValue, float64(part.value(&memory)), id.String(), disk.path, part.name)
 		}
 		ch <- prometheus.MustNewConstMetric(diskMemoryLimit, prometheus.GaugeValue, float64(memory.Limit), id.String(), disk.path)
+		ch <- prometheus.MustNewConstMetric(diskSyncs, prometheus.CounterValue, float64(disk.store.Syncs()), id.String(), disk.path)
 	}
 }
 

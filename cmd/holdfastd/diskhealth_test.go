@@ -29,6 +29,27 @@ func TestJudgeSpace(t *testing.T) {
 	}
 }
 
+// TestDiskSyncs: a flush is seen in the count of syncs, as the one in which a replica is made.
+func TestDiskSyncs(t *testing.T) {
+	d, id, path := newTestDisks(t)
+	if _, err := d.AddDisk(t.Context(), id, cluster.NewDisk{Path: path}); err != nil {
+		t.Fatal(err)
+	}
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(d)
+	syncs := d.at(diskPlace(path)).store.Syncs()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "holdfast_disk_flush_syncs_total" && f.GetMetric()[0].GetCounter().GetValue() == float64(syncs) {
+			return
+		}
+	}
+	t.Errorf("%d syncs are not shown", syncs)
+}
+
 // TestDiskMemory: what a disk holds in memory is shown by part, with its bound.
 func TestDiskMemory(t *testing.T) {
 	d, id, path := newTestDisks(t)

@@ -8,14 +8,15 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/nbd"
 )
 
-// Listener is the unix socket on which a device serves its one NBD client. Who the
-// next client is, and when it is let in, is for the device to say.
+// Listener is the unix socket on which a device serves its NBD clients. Who the next
+// client is, when it is let in, and how many there are, is for the device to say.
 type Listener struct {
 	*nbd.Server
 	listener net.Listener
@@ -23,8 +24,8 @@ type Listener struct {
 	loops    sync.WaitGroup
 
 	mu sync.Mutex
-	// client is the connection being served, nil if there is none.
-	client *nbd.Conn
+	// clients are the connections being served.
+	clients []*nbd.Conn
 	// closing: no client is to follow.
 	closing bool
 }
@@ -61,46 +62,44 @@ func (l *Listener) Accept() (net.Conn, error) { return l.listener.Accept() }
 // Go runs f in a goroutine that Close waits for.
 func (l *Listener) Go(f func()) { l.loops.Go(f) }
 
-// Client is the connection being served, nil if there is none.
-func (l *Listener) Client() *nbd.Conn {
+// Clients are the connections being served.
+func (l *Listener) Clients() []*nbd.Conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.client
+	return slices.Clone(l.clients)
 }
 
-// Begin makes conn the client; block.ErrClosed if none is to follow.
+// Begin makes conn a client; block.ErrClosed if none is to follow.
 func (l *Listener) Begin(conn *nbd.Conn) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closing {
 		return block.ErrClosed
 	}
-	l.client = conn
+	l.clients = append(l.clients, conn)
 	return nil
 }
 
-// End is the end of conn's time as the client, if it had any.
+// End is the end of conn's time as a client, if it had any.
 func (l *Listener) End(conn *nbd.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.client == conn {
-		l.client = nil
-	}
+	l.clients = slices.DeleteFunc(l.clients, func(c *nbd.Conn) bool { return c == conn })
 }
 
 // Close removes the socket, so that nobody connects to a daemon that is leaving, ends
-// the client when its requests are answered or ctx is over, and waits for all
+// the clients when their requests are answered or ctx is over, and waits for all
 // goroutines. It is idempotent.
 func (l *Listener) Close(ctx context.Context) error {
 	l.mu.Lock()
-	client := l.client
+	clients := slices.Clone(l.clients)
 	l.closing = true
 	l.mu.Unlock()
 	err := l.listener.Close()
 	if errors.Is(err, net.ErrClosed) {
 		err = nil
 	}
-	if client != nil {
+	for _, client := range clients {
 		err = errors.Join(err, client.Quiesce(ctx))
 	}
 	l.cancel()

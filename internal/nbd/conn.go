@@ -164,6 +164,10 @@ func newConn(conn net.Conn, config ConnConfig, unread []byte, whenDone func() er
 // told: it must learn of it in another way.
 func (c *Conn) Grow(size int64) { c.size.Store(max(size, c.size.Load())) }
 
+// HungUp reports whether the client will send no more, which is known before all that it
+// has sent is read, or the connection has ended.
+func (c *Conn) HungUp() bool { return c.socket.HungUp() }
+
 // Serve runs the connection until the client disconnects, the connection
 // breaks, ctx ends, or Quiesce or Close is called; then it closes the socket.
 // Both goroutines have ended when it returns. Requests that the backend still

@@ -22,6 +22,9 @@ type ExportInfo struct {
 	ReadOnly       bool
 	// Flush, FUA, Trim and Zeroes: the backend takes such requests.
 	Flush, FUA, Trim, Zeroes bool
+	// MultiConn promises clients with several connections that a flush on one of them
+	// covers what was answered on any, and that each reads what another has written.
+	MultiConn bool
 	// Contexts are the meta contexts for which the backend answers KindStatus.
 	Contexts []string
 }
@@ -68,6 +71,7 @@ func (i ExportInfo) Flags() TransmissionFlags {
 		{i.FUA, FlagSendFUA},
 		{i.Trim && !i.ReadOnly, FlagSendTrim},
 		{i.Zeroes && !i.ReadOnly, FlagSendWriteZeroes},
+		{i.MultiConn, FlagCanMultiConn},
 	} {
 		if s.on {
 			f |= s.flag
@@ -83,6 +87,7 @@ func (i *ExportInfo) setFlags(f TransmissionFlags) {
 	i.FUA = f&FlagSendFUA != 0
 	i.Trim = f&FlagSendTrim != 0
 	i.Zeroes = f&FlagSendWriteZeroes != 0
+	i.MultiConn = f&FlagCanMultiConn != 0
 }
 
 // Export is one open export. Submit and Close come from the one connection that

@@ -142,6 +142,7 @@ func (s *Store) slotWritten(r *round) {
 		s.endRound()
 		return
 	}
+	s.syncs.Add(1)
 	s.collect(r)
 	r.io = vfs.IO{Kind: vfs.Sync, Done: s.syncJob}
 	s.options.Device.Submit(&r.io)
@@ -295,6 +296,10 @@ func (s *Store) put(err error) {
 		s.fail(err)
 	}
 }
+
+// Syncs is how often the data file was synced since the store was opened, each time for all
+// flushes that waited.
+func (s *Store) Syncs() int64 { return s.syncs.Load() }
 
 func (s *Store) syncDone(io *vfs.IO) {
 	if !s.enter() {

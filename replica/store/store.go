@@ -114,6 +114,8 @@ type Store struct {
 
 	// simulatedBytes were committed since the last table of a simulated store.
 	simulatedBytes atomic.Int64
+	// syncs counts the rounds that have synced the data file.
+	syncs atomic.Int64
 
 	mu sync.Mutex
 	// turn is that of the goroutine which has the mutex, nil for most.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -38,9 +40,22 @@ type contender struct {
 	allocations func(ctx context.Context) (float64, error)
 	// idle is how many that are each second without any load.
 	idle float64
+	// syncs is how often flushes have synced its disk so far, each of its disks if there are
+	// several; nil where that is not known.
+	syncs func(ctx context.Context) (float64, error)
 	// healthy says that it is still what it is called; nil if it cannot be
 	// otherwise.
 	healthy func(ctx context.Context) error
+}
+
+// wantTools fails for the first program that is missing; packages names the package of each.
+func wantTools(packages map[string]string) error {
+	for _, tool := range slices.Sorted(maps.Keys(packages)) {
+		if _, err := exec.LookPath(tool); err != nil {
+			return fmt.Errorf("%s is missing: install the package %s, or run build/deps.sh bench", tool, packages[tool])
+		}
+	}
+	return nil
 }
 
 // cpu is what the processes behind it have used so far.
@@ -73,6 +88,14 @@ func (c contender) allocated(ctx context.Context) (func(context.Context) (float6
 	}, nil
 }
 
+// synced is how often flushes have synced its disk so far.
+func (c contender) synced(ctx context.Context) (float64, error) {
+	if c.syncs == nil {
+		return 0, nil
+	}
+	return c.syncs(ctx)
+}
+
 func (c contender) check(ctx context.Context) error {
 	if c.healthy == nil {
 		return nil
@@ -98,10 +121,8 @@ const copies = 7
 
 // newVolumeStage makes the directory, once it is clear that what is needed is there.
 func newVolumeStage(o options) (*volumeStage, error) {
-	for tool, pkg := range map[string]string{"fio": "fio", "qemu-nbd": "qemu-utils", "go": "golang-go"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return nil, fmt.Errorf("%s is missing: install the package %s, or run build/deps.sh bench", tool, pkg)
-		}
+	if err := wantTools(map[string]string{"fio": "fio", "qemu-nbd": "qemu-utils", "go": "golang-go"}); err != nil {
+		return nil, err
 	}
 	if err := wantFree(o.Dir, copies*o.SizeBytes); err != nil {
 		return nil, err
@@ -122,8 +143,8 @@ type step struct {
 
 // set makes all contenders.
 func (s *volumeStage) set(ctx context.Context, p *progress) error {
-	return s.setSteps(ctx, p, []step{
-		{"looking for fio's nbd engine", s.checkFio},
+	return runSteps(ctx, p, []step{
+		{"looking for fio's nbd engine", checkFio},
 		{"building Holdfast and starting three daemons", s.startCluster},
 		{"writing the raw file", s.addRawFile},
 		{"starting qemu-nbd", s.addQemu},
@@ -134,7 +155,8 @@ func (s *volumeStage) set(ctx context.Context, p *progress) error {
 	})
 }
 
-func (s *volumeStage) setSteps(ctx context.Context, p *progress, steps []step) error {
+// runSteps runs the steps that set a stage.
+func runSteps(ctx context.Context, p *progress, steps []step) error {
 	for _, step := range steps {
 		p.note(step.note)
 		if err := step.do(ctx); err != nil {
@@ -145,7 +167,7 @@ func (s *volumeStage) setSteps(ctx context.Context, p *progress, steps []step) e
 }
 
 // checkFio: some builds of fio have no nbd engine.
-func (s *volumeStage) checkFio(ctx context.Context) error {
+func checkFio(ctx context.Context) error {
 	out, err := exec.CommandContext(ctx, "fio", "--enghelp").Output()
 	if err != nil {
 		return err
@@ -156,15 +178,6 @@ func (s *volumeStage) checkFio(ctx context.Context) error {
 		}
 	}
 	return errors.New("this fio was built without libnbd; the one of Debian has it")
-}
-
-// fill writes a contender to its last byte, so that what follows overwrites and
-// reads what is there.
-func (s *volumeStage) fill(ctx context.Context, t target) error {
-	_, err := s.fio.run(ctx, t, job{
-		workload: workload{Pattern: "write", BlockBytes: 1 << 20, Depth: 4}, SizeBytes: s.options.SizeBytes, Seed: 1,
-	})
-	return err
 }
 
 func (s *volumeStage) rawPath() string { return filepath.Join(s.dir, "raw") }
@@ -180,51 +193,35 @@ func (s *volumeStage) addRawFile(ctx context.Context) error {
 	}
 	t := fileTarget(s.rawPath())
 	s.add(contender{Name: rawFile, Title: "raw file"}, t)
-	return s.fill(ctx, t)
+	return s.fio.fill(ctx, t, s.options.SizeBytes)
 }
 
 func (s *volumeStage) all() []contender { return s.contenders }
 
-// add adds a contender that fio reaches at target.
+// add adds a contender that is reached at target.
 func (s *volumeStage) add(c contender, t target) {
-	c.load = s.fio.loads(t, s.options)
+	byFio, byUs := s.fio.loads(t, s.options), durableLoads(t, s.options)
+	c.load = func(ctx context.Context, w workload, round int) (load, error) {
+		if w.Durable {
+			return byUs(ctx, w, round)
+		}
+		return byFio(ctx, w, round)
+	}
 	s.contenders = append(s.contenders, c)
 }
 
+// sharedClients is how many clients qemu-nbd takes at once: each writer that flushes is one.
+const sharedClients = 32
+
 // addQemu shows the same file by qemu-nbd.
 func (s *volumeStage) addQemu(ctx context.Context) error {
-	socket := filepath.Join(s.dir, "qemu.sock")
-	// It is ended by strike, not with the context of the start.
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), "qemu-nbd",
-		"--cache=none", "--format=raw", "--persistent", "--socket="+socket, s.rawPath())
-	cmd.SysProcAttr = childOfOurs()
-	log, err := os.Create(filepath.Join(s.dir, "qemu.log"))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "qemu-nbd", "--cache=none", "--format=raw", "--persistent",
+		"--shared="+strconv.Itoa(sharedClients), "--socket="+socketPath(s.dir, qemuNBD), s.rawPath())
+	if err := startServer(ctx, s.dir, qemuNBD, cmd); err != nil {
 		return err
 	}
 	s.qemu = cmd
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
-	defer cancel()
-	err = harness.Wait(ctx, "qemu-nbd to listen", func(ctx context.Context) error {
-		var dialer net.Dialer
-		conn, err := dialer.DialContext(ctx, "unix", socket)
-		if err != nil {
-			return err
-		}
-		return conn.Close()
-	})
-	if err != nil {
-		text, _ := os.ReadFile(log.Name())
-		return fmt.Errorf("%w: %s", err, lastLines(text))
-	}
-	s.add(contender{
-		Name: qemuNBD, Title: "qemu-nbd, cache=none", pids: func() []int { return []int{cmd.Process.Pid} },
-	}, nbdTarget("nbd+unix:///?socket="+socket))
+	s.add(contender{Name: qemuNBD, Title: "qemu-nbd, cache=none", pids: processOf(cmd)}, socketTarget(s.dir, qemuNBD))
 	return nil
 }
 
@@ -232,9 +229,7 @@ func (s *volumeStage) addQemu(ctx context.Context) error {
 func (s *volumeStage) strike(ctx context.Context) error {
 	var errs []error
 	if s.qemu != nil {
-		errs = append(errs, s.qemu.Process.Kill())
-		// It was killed; how it ended tells nothing.
-		_ = s.qemu.Wait()
+		errs = append(errs, endServer(s.qemu))
 	}
 	if s.cluster != nil {
 		errs = append(errs, s.cluster.Stop(ctx))

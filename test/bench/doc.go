@@ -32,7 +32,13 @@
 // whether the machine was quiet.
 //
 // With write+flush an operation is a write and a flush, and its latency the sum of
-// the percentiles of both, which is an upper bound for the 99th.
+// the percentiles of both, which is an upper bound for the 99th. Writers that flush are
+// jobs of fio, each with a connection of its own. How many flushes one sync of a disk has
+// answered is their number, divided by the syncs that the daemons have counted, for each
+// replica: what the daemons sync for themselves meanwhile counts too.
+//
+// fio's nbd engine knows no FUA. Durable writes come from this process: to the file by
+// O_DIRECT and O_DSYNC, to the servers by our own NBD client, one after the other.
 //
 // # bench store
 //
@@ -45,6 +51,13 @@
 // before, else the file system's own first writes would be measured. With a cold map the
 // store is opened with memory for a tenth of it. A load in this process begins the next
 // request where the last one ended, so that it costs little itself.
+//
+// # bench frontend
+//
+// Our NBD server (internal/nbd) has memory for a back end, in a process of its own, which is
+// this program once more; nbdkit's memory plugin is as large. fio loads both over unix
+// sockets. So what is compared is what a request costs between socket and back end, and no
+// disk is in the way.
 //
 // # bench profile
 //

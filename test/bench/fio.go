@@ -111,6 +111,15 @@ func (f fio) loads(t target, o options) func(context.Context, workload, int) (lo
 	}
 }
 
+// fill writes a target to its last byte, so that what follows overwrites and reads what
+// is there.
+func (f fio) fill(ctx context.Context, t target, sizeBytes int64) error {
+	_, err := f.run(ctx, t, job{
+		workload: workload{Pattern: "write", BlockBytes: 1 << 20, Depth: 4}, SizeBytes: sizeBytes, Seed: 1,
+	})
+	return err
+}
+
 // run runs a job to its end.
 func (f fio) run(ctx context.Context, t target, j job) (load, error) {
 	output := filepath.Join(f.dir, "fio.json")

@@ -45,15 +45,29 @@ func (s *volumeStage) daemons() []int {
 
 // allocations are those of all daemons.
 func (s *volumeStage) allocations(ctx context.Context) (float64, error) {
+	return s.sumMetric(ctx, "go_memstats_mallocs_total")
+}
+
+// sumMetric is a metric of all daemons.
+func (s *volumeStage) sumMetric(ctx context.Context, name string) (float64, error) {
 	sum := 0.0
 	for _, n := range s.cluster.Nodes {
-		value, err := n.Metric(ctx, http.DefaultClient, "go_memstats_mallocs_total")
+		value, err := n.Metric(ctx, http.DefaultClient, name)
 		if err != nil {
 			return 0, err
 		}
 		sum += value
 	}
 	return sum, nil
+}
+
+// syncsOf is how often the disk of each replica was synced by flushes; the disks without
+// one have none.
+func (s *volumeStage) syncsOf(replicas int) func(context.Context) (float64, error) {
+	return func(ctx context.Context) (float64, error) {
+		sum, err := s.sumMetric(ctx, "holdfast_disk_flush_syncs_total")
+		return sum / float64(replicas), err
+	}
 }
 
 // idleTime is several times as long as anything that daemons do regularly.
@@ -91,9 +105,10 @@ func (s *volumeStage) addVolume(name, title string, replicas int) func(context.C
 		}
 		s.add(contender{
 			Name: name, Title: title, pids: s.daemons, allocations: s.allocations,
+			syncs:   s.syncsOf(replicas),
 			healthy: func(ctx context.Context) error { return s.checkVolume(ctx, id, replicas) },
 		}, nbdTarget(uri))
-		return s.fill(ctx, nbdTarget(uri))
+		return s.fio.fill(ctx, nbdTarget(uri), s.options.SizeBytes)
 	}
 }
 

@@ -28,6 +28,7 @@ type hostFacts struct {
 	Disk        string    `json:"disk"`
 	Fio         string    `json:"fio"`
 	Qemu        string    `json:"qemu"`
+	Nbdkit      string    `json:"nbdkit,omitempty"`
 }
 
 // unknown stands for what the machine does not tell.
@@ -59,6 +60,7 @@ func describeHost(ctx context.Context, dir string) (hostFacts, error) {
 		Disk:        disk,
 		Fio:         firstLine(ctx, "fio", "--version"),
 		Qemu:        firstLine(ctx, "qemu-nbd", "--version"),
+		Nbdkit:      firstLine(ctx, "nbdkit", "--version"),
 	}, nil
 }
 

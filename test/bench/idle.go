@@ -139,7 +139,7 @@ func newIdleStage(o idleOptions) (*idleStage, error) {
 
 // measure watches the daemons before there are volumes, and with them.
 func (s *idleStage) measure(ctx context.Context, p *progress, r *idled) (err error) {
-	return s.setSteps(ctx, p, []step{
+	return runSteps(ctx, p, []step{
 		{"building Holdfast and starting three daemons", s.startCluster},
 		{"watching daemons without volumes", func(ctx context.Context) error {
 			r.Without, err = s.watch(ctx)

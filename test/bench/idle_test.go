@@ -83,7 +83,7 @@ func TestIdleRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = s.setSteps(ctx, newProgress(os.Stderr), []step{
+	err = runSteps(ctx, newProgress(os.Stderr), []step{
 		{"starting", s.startCluster}, {"attaching", s.attachAll}, {"checking", s.checkAll},
 	})
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -84,25 +86,60 @@ func (o *options) validate(rest []string) error {
 // cleanupLimit bounds the cleaning up.
 const cleanupLimit = 60 * time.Second
 
-// run compares volumes, or, by the word store, one store with its disk; other words are
-// of benchmarks of their own.
-func run(ctx context.Context, args []string) (err error) {
-	if len(args) > 0 {
-		switch args[0] {
-		case "profile":
-			return runProfile(ctx, args[1:])
-		case "idle":
-			return runIdle(ctx, args[1:])
-		case "scrub":
-			return runScrub(ctx, args[1:])
-		}
+// benchmark compares contenders under workloads.
+type benchmark struct {
+	workloads []workload
+	set       setting
+	summarize func(hostFacts, options, []measurement) summary
+}
+
+// summary is a report of any benchmark.
+type summary interface {
+	write(w io.Writer, form string) error
+}
+
+// comparisons are the benchmarks of which that is all; that of volumes has no word.
+func comparisons() map[string]benchmark {
+	return map[string]benchmark{
+		"": {workloads(), volumeSetting, func(h hostFacts, o options, all []measurement) summary { return summarize(h, o, all) }},
+		"store": {storeWorkloads(), storeSetting, func(h hostFacts, o options, all []measurement) summary {
+			return summarizeStore(h, o, all)
+		}},
+		"frontend": {frontendWorkloads(), frontendSetting, func(h hostFacts, o options, all []measurement) summary {
+			return summarizeFrontend(h, o, all)
+		}},
 	}
-	all, show := workloads(), setting(volumeSetting)
-	store := len(args) > 0 && args[0] == "store"
-	if store {
-		args, all, show = args[1:], storeWorkloads(), storeSetting
+}
+
+// benchmarks are known by a word before the flags.
+func benchmarks() map[string]func(context.Context, []string) error {
+	all := map[string]func(context.Context, []string) error{
+		"profile": runProfile, "idle": runIdle, "scrub": runScrub,
+		memoryWord: func(ctx context.Context, args []string) error { return serveMemory(ctx, args, os.Stdin, os.Stdout) },
 	}
-	o, err := parseFlags(args, all)
+	for word, b := range comparisons() {
+		all[word] = b.run
+	}
+	return all
+}
+
+func run(ctx context.Context, args []string) error {
+	word := ""
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		word, args = args[0], args[1:]
+	}
+	all := benchmarks()
+	do, ok := all[word]
+	if !ok {
+		delete(all, "")
+		delete(all, memoryWord)
+		return fmt.Errorf("unexpected argument %q: there are %s, or flags alone", word, strings.Join(slices.Sorted(maps.Keys(all)), ", "))
+	}
+	return do(ctx, args)
+}
+
+func (b benchmark) run(ctx context.Context, args []string) error {
+	o, err := parseFlags(args, b.workloads)
 	if err != nil {
 		return err
 	}
@@ -111,15 +148,12 @@ func run(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	progress := newProgress(os.Stderr)
-	results, err := measure(ctx, o, show, progress)
+	results, err := measure(ctx, o, b.set, progress)
 	progress.end()
 	if err != nil {
 		return err
 	}
-	if store {
-		return summarizeStore(facts, o, results).write(os.Stdout, o.Output)
-	}
-	return summarize(facts, o, results).write(os.Stdout, o.Output)
+	return b.summarize(facts, o, results).write(os.Stdout, o.Output)
 }
 
 // setting makes the contenders of a benchmark, on a stage of its own.

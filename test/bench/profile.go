@@ -102,7 +102,7 @@ func runProfile(ctx context.Context, args []string) (err error) {
 	}
 	var result profiled
 	err = withStage(ctx, s, progress, func(ctx context.Context) error {
-		if err := s.setSteps(ctx, progress, s.daemonSteps(o.replicas)); err != nil {
+		if err := runSteps(ctx, progress, s.daemonSteps(o.replicas)); err != nil {
 			return err
 		}
 		result, err = s.profile(ctx, o, progress)
@@ -119,7 +119,7 @@ func runProfile(ctx context.Context, args []string) (err error) {
 // daemonSteps make one volume, and nothing to compare it with.
 func (s *volumeStage) daemonSteps(replicas int) []step {
 	return []step{
-		{"looking for fio's nbd engine", s.checkFio},
+		{"looking for fio's nbd engine", checkFio},
 		{"building Holdfast and starting three daemons", s.startCluster},
 		{fmt.Sprintf("writing a volume, replicas: %d", replicas), s.addVolume("holdfast", "Holdfast", replicas)},
 	}

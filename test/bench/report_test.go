@@ -41,12 +41,23 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
+// summarized are a workload told in operations, one in bytes, and one with flushes.
+func summarized() []workload {
+	var some []workload
+	for _, w := range workloads() {
+		if slices.Contains([]string{"randread-1", "flush-16", "seqwrite"}, w.Name) {
+			some = append(some, w)
+		}
+	}
+	return some
+}
+
 // measured makes up a run of two rounds in which the machine was half as fast in
 // the second.
 func measured() []measurement {
 	var all []measurement
 	for round, speed := range []float64{1, 0.5} {
-		for _, w := range []workload{workloads()[0], workloads()[8]} {
+		for _, w := range summarized() {
 			for i, c := range titles {
 				rate := speed * 40000 / math.Pow(2, float64(i)) * 4096 / float64(w.BlockBytes)
 				all = append(all, measurement{
@@ -57,7 +68,7 @@ func measured() []measurement {
 						ClientCPU: time.Duration(3 * rate * 10 * float64(time.Microsecond)), Allocations: float64(i) / 8,
 					},
 					ServerCPU: time.Duration(3 * rate * float64(i) * 20 * float64(time.Microsecond)),
-					Elapsed:   3 * time.Second,
+					Elapsed:   3 * time.Second, Syncs: 3 * rate / 8,
 				})
 			}
 		}
@@ -66,13 +77,12 @@ func measured() []measurement {
 }
 
 func TestSummary(t *testing.T) {
-	all := workloads()
-	o := options{Rounds: 2, Runtime: 3 * time.Second, SizeBytes: 1 << 30, Workloads: []workload{all[0], all[8]}}
+	o := options{Rounds: 2, Runtime: 3 * time.Second, SizeBytes: 1 << 30, Workloads: summarized()}
 	r := summarize(hostFacts{
 		Taken: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Commit: "0123456789", Go: "go1.26", CPU: "A CPU", CPUs: 2,
 		MemoryBytes: 8 << 30, Kernel: "6.1", FileSystem: "ext4", Disk: "vda 100 GiB", Fio: "fio-3.33", Qemu: "qemu-nbd 7.2",
 	}, o, measured())
-	if len(r.Results) != 2*len(titles) {
+	if len(r.Results) != 3*len(titles) {
 		t.Fatalf("%d results", len(r.Results))
 	}
 	last := r.Results[len(titles)-1]
@@ -80,6 +90,12 @@ func TestSummary(t *testing.T) {
 	if last.Contender != holdfast3 || last.Rate.percent() < 60 || last.Against[rawFile] != (spread{0.0625, 0.0625, 0.0625}) ||
 		last.Against[holdfast1].Median != 0.25 || math.Abs(last.ServerCPU.Median-80) > 0.1 || last.P50.Median != 250 {
 		t.Errorf("%+v", last)
+	}
+	if last.P50Against[rawFile].Median != 5 {
+		t.Errorf("median latency against the raw file: %+v", last.P50Against)
+	}
+	if merged := r.Results[2*len(titles)-1].FlushesPerSync; merged == nil || math.Abs(merged.Median-8) > 0.1 || last.FlushesPerSync != nil {
+		t.Errorf("flushes for each sync: %+v; of reads %+v", merged, last.FlushesPerSync)
 	}
 	if first := r.Results[0]; len(first.Against) != 0 {
 		t.Errorf("the raw file is compared with %v", first.Against)
@@ -119,7 +135,7 @@ func golden(t *testing.T, name string, got []byte) {
 func TestRatiosNeedTheSameRound(t *testing.T) {
 	of := []measurement{{Round: 0, load: load{Rate: 10}}, {Round: 1, load: load{Rate: 30}}, {Round: 2, load: load{Rate: 5}}}
 	yardstick := []measurement{{Round: 1, load: load{Rate: 60}}, {Round: 0, load: load{Rate: 10}}}
-	if got := ratiosOf(of, yardstick); !slices.Equal(got, []float64{1, 0.5}) {
+	if got := ratiosOf(of, yardstick, func(m measurement) float64 { return m.Rate }); !slices.Equal(got, []float64{1, 0.5}) {
 		t.Error(got)
 	}
 }

@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
-	"slices"
 	"testing"
 	"time"
 )
@@ -12,8 +12,8 @@ import (
 // runLimit bounds the tests of whole runs, the build included.
 const runLimit = 5 * time.Minute
 
-// TestRun measures one workload for a second: every contender comes up and is
-// measured, what is interrupted ends at once, and all is gone without a trace. What
+// TestRun measures two workloads for a second, by fio with a connection for each of 16
+// writers and by our own client: every contender comes up and is measured, what is interrupted ends at once, and all is gone without a trace. What
 // the figures are is nobody's promise.
 func TestRun(t *testing.T) {
 	dir, err := os.MkdirTemp("/var/tmp", "hf")
@@ -23,7 +23,7 @@ func TestRun(t *testing.T) {
 	defer os.RemoveAll(dir)
 	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
 	defer cancel()
-	o, err := parseFlags([]string{"-rounds", "1", "-runtime", "1s", "-size", "64", "-only", "flush", "-dir", dir}, workloads())
+	o, err := parseFlags([]string{"-rounds", "1", "-runtime", "1s", "-size", "64", "-only", "flush-16,fua", "-dir", dir}, workloads())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func TestRun(t *testing.T) {
 	if err := s.set(ctx, newProgress(os.Stderr)); err != nil {
 		t.Fatal(errors.Join(err, s.strike(t.Context())))
 	}
-	var measured []string
+	measured := map[string]int{}
 	turns := schedule(o.Workloads, s.contenders, o.Rounds)
 	for _, turn := range turns {
 		m, err := turn.measure(ctx)
@@ -42,12 +42,15 @@ func TestRun(t *testing.T) {
 			t.Error(err)
 			break
 		}
-		measured = append(measured, m.Contender)
+		measured[m.Contender]++
 		if m.Operations == 0 || m.P50 <= 0 || (m.Contender != rawFile && m.ServerCPU <= 0) {
 			t.Errorf("%+v", m)
 		}
+		if flushes := m.Workload.Flush && turn.Contender.syncs != nil; flushes && (m.Syncs <= 0 || m.Syncs >= float64(m.Operations)) {
+			t.Errorf("%s: %g syncs for the flushes of 16 writers, %d", m.Contender, m.Syncs, m.Operations)
+		}
 	}
-	if !slices.Equal(measured, []string{rawFile, qemuNBD, holdfast1, holdfastRemote, holdfast3}) {
+	if !maps.Equal(measured, map[string]int{rawFile: 2, qemuNBD: 2, holdfast1: 2, holdfastRemote: 2, holdfast3: 2}) {
 		t.Errorf("measured were %v", measured)
 	}
 	cancel()

@@ -101,7 +101,7 @@ func (s *scrubStage) measure(ctx context.Context, p *progress, host hostFacts) (
 	w := s.options.Workloads[0]
 	r := scrubReport{Host: host, Workload: w, RuntimeSeconds: s.options.Runtime.Seconds(), Rounds: s.options.Rounds, SizeBytes: s.options.SizeBytes}
 	steps := []step{
-		{"looking for fio's nbd engine", s.checkFio},
+		{"looking for fio's nbd engine", checkFio},
 		{"building Holdfast and starting three daemons", s.startCluster},
 		{"writing a volume with 3 replicas", s.addScrubbedVolume},
 		{"measuring the rate that it reaches", func(ctx context.Context) error {
@@ -110,7 +110,7 @@ func (s *scrubStage) measure(ctx context.Context, p *progress, host hostFacts) (
 			return err
 		}},
 	}
-	if err := s.setSteps(ctx, p, steps); err != nil {
+	if err := runSteps(ctx, p, steps); err != nil {
 		return r, err
 	}
 	r.Rate = int(r.Full / 2)
@@ -142,7 +142,7 @@ func (s *scrubStage) addScrubbedVolume(ctx context.Context) error {
 		return fmt.Errorf("look at the volume: %w", err)
 	}
 	s.volume, s.node, s.target = id, s.cluster.Node(v.GetPublishedNodeId()), nbdTarget(uri)
-	return s.fill(ctx, s.target)
+	return s.fio.fill(ctx, s.target, s.options.SizeBytes)
 }
 
 // round measures once, without a scrub or while one runs from before fio begins until

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"time"
 )
 
 // storeReport is what a run of the store's benchmark came to; its JSON is for
@@ -53,10 +52,11 @@ func summarizeStore(host hostFacts, o options, all []measurement) storeReport {
 			result := condenseStore(w, of)
 			result.Contender, result.Title = c.name, c.title
 			if c.name != fioFile {
-				allocations := spreadOf(values(of, func(m measurement) float64 { return m.Allocations }))
-				result.Allocations = &allocations
+				result.Allocations = allocations(of)
 			}
-			if ratios := ratiosOf(of, best(filter(all, w.Name, fioFile), filter(all, w.Name, deviceFile))); c.name == ofStore && len(ratios) > 0 {
+			file := best(filter(all, w.Name, fioFile), filter(all, w.Name, deviceFile))
+			ratios := ratiosOf(of, file, func(m measurement) float64 { return m.Rate })
+			if c.name == ofStore && len(ratios) > 0 {
 				ratio := spreadOf(ratios)
 				result.Ratio = &ratio
 			}
@@ -67,7 +67,6 @@ func summarizeStore(host hostFacts, o options, all []measurement) storeReport {
 }
 
 func condenseStore(w workload, of []measurement) storeResult {
-	microseconds := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 	return storeResult{
 		Workload: w,
 		Rate:     spreadOf(values(of, func(m measurement) float64 { return m.Rate })),
@@ -131,9 +130,6 @@ func (r storeResult) cells() []string {
 	if r.Ratio != nil {
 		cells[2], cells[3] = fmt.Sprintf("%.2f", r.Ratio.Median), fmt.Sprintf("%.2f", r.Workload.Target)
 	}
-	cells = append(cells, fmt.Sprintf("%.0f", r.P50.Median), fmt.Sprintf("%.0f", r.P99.Median), fmt.Sprintf("%.1f", r.CPU.Median), "")
-	if r.Allocations != nil {
-		cells[len(cells)-1] = fmt.Sprintf("%.3f", r.Allocations.Median)
-	}
-	return cells
+	return append(cells, fmt.Sprintf("%.0f", r.P50.Median), fmt.Sprintf("%.0f", r.P99.Median),
+		fmt.Sprintf("%.1f", r.CPU.Median), spreadCell(r.Allocations, "%.3f"))
 }

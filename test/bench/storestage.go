@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"syscall"
@@ -26,7 +25,7 @@ const (
 )
 
 // storeTitles are they in the order of the report.
-var storeTitles = [...]struct{ name, title string }{
+var storeTitles = [...]titled{
 	{fioFile, "file, fio (io_uring)"},
 	{deviceFile, "file, our I/O layer"},
 	{ofStore, "store"},
@@ -93,8 +92,8 @@ const storeCopies = 4
 
 // storeSetting implements setting.
 func storeSetting(o options) (stage, error) {
-	if _, err := exec.LookPath("fio"); err != nil {
-		return nil, errors.New("fio is missing: install the package fio, or run build/deps.sh bench")
+	if err := wantTools(map[string]string{"fio": "fio"}); err != nil {
+		return nil, err
 	}
 	if err := wantFree(o.Dir, storeCopies*o.SizeBytes); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -37,51 +38,67 @@ type measurement struct {
 	// ServerCPU is that of all processes behind the contender, OthersCPU what
 	// nobody here used, over Elapsed.
 	ServerCPU, OthersCPU, Elapsed time.Duration
+	// Syncs is how often flushes have synced the contender's disk, where that is known.
+	Syncs float64
 }
 
 // measure runs the turn.
 func (t turn) measure(ctx context.Context) (measurement, error) {
-	fail := func(err error) (measurement, error) {
+	m, err := t.measured(ctx)
+	if err != nil {
 		return measurement{}, fmt.Errorf("round %d, %s, %s: %w", t.Round+1, t.Workload.Title, t.Contender.Title, err)
+	}
+	return m, nil
+}
+
+func (t turn) measured(ctx context.Context) (measurement, error) {
+	m := measurement{Round: t.Round, Workload: t.Workload, Contender: t.Contender.Name}
+	syncsBefore, err := t.Contender.synced(ctx)
+	if err != nil {
+		return m, err
 	}
 	allocated, err := t.Contender.allocated(ctx)
 	if err != nil {
-		return fail(err)
+		return m, err
 	}
-	before, err := t.Contender.cpu()
-	if err != nil {
-		return fail(err)
-	}
-	machineBefore, err := machineCPU()
-	if err != nil {
-		return fail(err)
-	}
-	began := time.Now()
-	l, err := t.Contender.load(ctx, t.Workload, t.Round)
-	elapsed := time.Since(began)
-	if err != nil {
-		return fail(err)
-	}
-	machineAfter, err := machineCPU()
-	if err != nil {
-		return fail(err)
-	}
-	after, err := t.Contender.cpu()
-	if err != nil {
-		return fail(err)
+	if err := t.measureCPU(ctx, &m); err != nil {
+		return m, err
 	}
 	allocations, err := allocated(ctx)
 	if err != nil {
-		return fail(err)
+		return m, err
 	}
-	if err := t.Contender.check(ctx); err != nil {
-		return fail(err)
+	m.Allocations += allocations / float64(m.Operations)
+	syncsAfter, err := t.Contender.synced(ctx)
+	m.Syncs = syncsAfter - syncsBefore
+	return m, errors.Join(err, t.Contender.check(ctx))
+}
+
+// measureCPU puts the load on, between two looks at who has used how much of the machine.
+func (t turn) measureCPU(ctx context.Context, m *measurement) error {
+	before, err := t.Contender.cpu()
+	if err != nil {
+		return err
 	}
-	l.Allocations += allocations / float64(l.Operations)
-	m := measurement{
-		Round: t.Round, Workload: t.Workload, Contender: t.Contender.Name, load: l,
-		ServerCPU: after - before, Elapsed: elapsed,
+	machineBefore, err := machineCPU()
+	if err != nil {
+		return err
 	}
-	m.OthersCPU = max(0, machineAfter-machineBefore-m.ServerCPU-l.ProcessCPU)
-	return m, nil
+	began := time.Now()
+	m.load, err = t.Contender.load(ctx, t.Workload, t.Round)
+	m.Elapsed = time.Since(began)
+	if err != nil {
+		return err
+	}
+	machineAfter, err := machineCPU()
+	if err != nil {
+		return err
+	}
+	after, err := t.Contender.cpu()
+	if err != nil {
+		return err
+	}
+	m.ServerCPU = after - before
+	m.OthersCPU = max(0, machineAfter-machineBefore-m.ServerCPU-m.ProcessCPU)
+	return nil
 }

@@ -18,6 +18,8 @@ type workload struct {
 	// Flush: each write is followed by a flush. Depth is then the number of writers,
 	// each of which does one thing at a time.
 	Flush bool `json:"flush,omitempty"`
+	// Durable: each write is durable when it is answered (FUA).
+	Durable bool `json:"durable,omitempty"`
 	// First: blocks of a fresh volume are written, each once. Files are overwritten.
 	First bool `json:"first,omitempty"`
 	// ColdMap: a tenth of the volume's map fits into memory.
@@ -46,6 +48,8 @@ func workloads() []workload {
 	}
 	return append(all,
 		workload{Name: "flush", Title: "4 KiB random write + flush, depth 1", Pattern: "randwrite", BlockBytes: 4 << 10, Depth: 1, Flush: true},
+		workload{Name: "flush-16", Title: "4 KiB random write + flush, writers: 16", Pattern: "randwrite", BlockBytes: 4 << 10, Depth: 16, Flush: true},
+		workload{Name: "fua", Title: "4 KiB random durable write (FUA), depth 1", Pattern: "randwrite", BlockBytes: 4 << 10, Depth: 1, Durable: true},
 		workload{Name: "seqread", Title: "1 MiB sequential read, depth 4", Pattern: "read", BlockBytes: 1 << 20, Depth: 4},
 		workload{Name: "seqwrite", Title: "1 MiB sequential write, depth 4", Pattern: "write", BlockBytes: 1 << 20, Depth: 4},
 	)

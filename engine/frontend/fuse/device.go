@@ -99,10 +99,11 @@ func (d *Device) accept(ctx context.Context, l *frontend.Listener) {
 // replace makes conn the connection of the device, after the old one's requests
 // have finished (rule 29).
 func replace(ctx context.Context, l *frontend.Listener, conn *nbd.Conn) error {
-	if old := l.Client(); old != nil {
+	for _, old := range l.Clients() {
 		if err := old.Quiesce(ctx); err != nil {
 			return err
 		}
+		l.End(old)
 	}
 	return l.Begin(conn)
 }
@@ -133,7 +134,7 @@ func (d *Device) resize(ctx context.Context, size int64) error {
 	d.config.Size = d.spec.Size
 	config := d.config
 	d.mu.Unlock()
-	if conn := d.socket.Client(); conn != nil {
+	for _, conn := range d.socket.Clients() {
 		conn.Grow(size)
 	}
 	if !d.helper.Grows {

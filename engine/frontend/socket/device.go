@@ -15,10 +15,12 @@ import (
 )
 
 const (
-	// maxConns bounds the connections of a device: the client, and those that
-	// wait for it to leave, or only ask what there is.
-	maxConns = 16
-	// leaveGrace is how long a client that has hung up may take to be gone.
+	// maxClients bounds the connections that use a device.
+	maxClients = 32
+	// maxConns bounds all of its connections: also those that wait to be clients, or
+	// only ask what there is.
+	maxConns = maxClients + 16
+	// leaveGrace is how long clients that have hung up may take to be gone.
 	leaveGrace = time.Second
 )
 
@@ -27,34 +29,61 @@ type Device struct {
 	driver *Driver
 	log    *slog.Logger
 	socket *frontend.Listener
-	// use holds a token while the device is in use: by its one client, or by
-	// Detach, which never gives it back.
+	// use holds a token for each client. Detach takes all there are, and never gives
+	// them back.
 	use chan struct{}
 
 	mu sync.Mutex
+	// visits are the connections there are, used or not.
+	visits map[*visit]struct{}
 	// spec's size may grow.
 	spec frontend.Spec
-	// detached: Detach has the token.
+	// detached: Detach has the tokens.
 	detached bool
 }
 
 // serve listens for clients. ctx bounds only the beginning.
 func serve(ctx context.Context, driver *Driver, spec frontend.Spec) (d *Device, err error) {
-	d = &Device{driver: driver, spec: spec, log: spec.Log(driver.Logger), use: make(chan struct{}, 1)}
+	d = &Device{driver: driver, spec: spec, log: spec.Log(driver.Logger), use: make(chan struct{}, maxClients), visits: map[*visit]struct{}{}}
 	d.socket, err = frontend.Listen(ctx, driver.socketPath(spec.Attachment), only{d}, d.log, d.accept)
 	return d, err
 }
 
-// take waits for the device to be free.
+// take waits for room for a client, and for all to be gone who have left: who has hung up
+// may be the one that comes, and what it sent must not follow what it will send (rule 29).
 func (d *Device) take(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, leaveGrace, block.ErrInUse)
 	defer cancel()
+	for _, v := range d.left() {
+		select {
+		case <-v.gone:
+		case <-ctx.Done():
+			return fmt.Errorf("requests of a client that has left are under way: %w", context.Cause(ctx))
+		}
+	}
 	select {
 	case d.use <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("a client is connected: %w", context.Cause(ctx))
+		return fmt.Errorf("%d clients are connected, or the volume is being detached: %w", maxClients, context.Cause(ctx))
 	}
+}
+
+// takeAll waits for the device to be free.
+func (d *Device) takeAll(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, leaveGrace, block.ErrInUse)
+	defer cancel()
+	for taken := range maxClients {
+		select {
+		case d.use <- struct{}{}:
+		case <-ctx.Done():
+			for range taken {
+				d.giveBack()
+			}
+			return fmt.Errorf("clients are connected; end them first: %w", context.Cause(ctx))
+		}
+	}
+	return nil
 }
 
 func (d *Device) giveBack() { <-d.use }
@@ -75,7 +104,10 @@ func (o only) Open(ctx context.Context, name string) (nbd.Export, error) {
 		return nil, err
 	}
 	spec := d.current()
-	return export{Backend: spec.Backend, info: spec.Export(), device: d}, nil
+	info := spec.Export()
+	// One engine answers all connections, and its flushes know of none (rule 10).
+	info.MultiConn = true
+	return export{Backend: spec.Backend, info: info, device: d}, nil
 }
 
 // export is the volume in the hands of a client.
@@ -112,8 +144,10 @@ func (d *Device) accept(ctx context.Context, l *frontend.Listener) {
 		}
 		l.Go(func() {
 			defer func() { <-tokens }()
+			v := d.arrive(socket)
+			defer d.leave(v)
 			// A client may hang up without a farewell.
-			if err := d.negotiate(ctx, l, socket); err != nil && !errors.Is(err, block.ErrClosed) && ctx.Err() == nil {
+			if err := d.negotiate(ctx, l, socket, v); err != nil && !errors.Is(err, block.ErrClosed) && ctx.Err() == nil {
 				d.log.Info("client's connection ended", "err", err)
 			}
 		})
@@ -122,11 +156,12 @@ func (d *Device) accept(ctx context.Context, l *frontend.Listener) {
 
 // negotiate leads a connection through the handshake and serves it, if it comes
 // to that.
-func (d *Device) negotiate(ctx context.Context, l *frontend.Listener, socket net.Conn) error {
+func (d *Device) negotiate(ctx context.Context, l *frontend.Listener, socket net.Conn, v *visit) error {
 	conn, err := l.Negotiate(ctx, socket)
 	if conn == nil {
 		return err
 	}
+	d.negotiated(v, conn)
 	if err == nil {
 		err = l.Begin(conn)
 	}
@@ -135,8 +170,8 @@ func (d *Device) negotiate(ctx context.Context, l *frontend.Listener, socket net
 	} else {
 		err = conn.Serve(ctx)
 	}
-	// The next client comes only when nothing of this one is in flight. If that
-	// cannot be had, the device has been closed and there is no next one.
+	// It is gone, and another may come for it, only when nothing of it is in flight. If
+	// that cannot be had, the device has been closed and no other comes.
 	if quiesceErr := conn.Quiesce(ctx); quiesceErr != nil {
 		return errors.Join(err, quiesceErr)
 	}
@@ -196,7 +231,7 @@ func (d *Device) retire(ctx context.Context) error {
 	if detached {
 		return nil
 	}
-	if err := d.take(ctx); err != nil {
+	if err := d.takeAll(ctx); err != nil {
 		return err
 	}
 	d.mu.Lock()

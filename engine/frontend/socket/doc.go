@@ -17,11 +17,13 @@
 //
 // # Clients
 //
-// A device has one client at a time, as a disk has one driver. A second one
-// waits a moment for the first to leave and is then refused; Detach waits as long
-// and then says block.ErrInUse. So a client that reconnects is served only after
-// everything of its old connection has ended, and may send what was not answered
-// again (rule 29).
+// A device has up to 32 clients, which may be the connections of one program: they are
+// told that a flush on one covers what was answered on any (NBD_FLAG_CAN_MULTI_CONN,
+// rule 10), which holds because all lead to one engine, whose flushes know of no
+// connection. One more waits a moment for another to leave and is then refused; Detach
+// waits as long for all of them and then says block.ErrInUse. A client is let in only
+// after everything of those has ended that have hung up by then: so one that reconnects
+// may send what was not answered again (rule 29).
 //
 // When the daemon or the engine stops, the connection ends, after the answers that
 // are ready; no request is failed for that reason. The next daemon listens on the

@@ -236,29 +236,6 @@ func TestPathIsAnURI(t *testing.T) {
 	}
 }
 
-// TestOneClientAtATime: the second is refused while the first is there, served
-// after it has left, and a device in use is not detached.
-func TestOneClientAtATime(t *testing.T) {
-	e := newEnv(t)
-	device := e.attach()
-	first := e.mustConnect()
-	var refused *nbd.OptionError
-	if _, err := e.connect(""); !errors.As(err, &refused) || refused.Reply != nbd.RepErrPolicy {
-		t.Errorf("a second client beside the first: %v", err)
-	}
-	if err := device.Detach(e.t.Context()); !errors.Is(err, block.ErrInUse) {
-		t.Errorf("detached in use: %v", err)
-	}
-	if err := errors.Join(first.Flush(), first.Close()); err != nil {
-		t.Errorf("the first client after that: %v", err)
-	}
-	second := e.mustConnect()
-	if err := errors.Join(second.Flush(), second.Close(), device.Detach(e.t.Context())); err != nil {
-		t.Error(err)
-	}
-	e.wantFiles()
-}
-
 // TestNextClientWaitsForTheRequestsOfTheOld is rule 29 for clients that reconnect:
 // what they sent on the old connection is over before the new one is served.
 func TestNextClientWaitsForTheRequestsOfTheOld(t *testing.T) {
