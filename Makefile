@@ -37,7 +37,7 @@ PKG      ?= ./...
 help: ## Explain every target
 	@echo "Holdfast: replicated block storage for Kubernetes. Start with: make test, make demo."
 	@echo
-	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Variables"
 	@echo "  SEED=7 STEPS=15000    make sim:   replay one run, of that many steps"
@@ -51,7 +51,7 @@ help: ## Explain every target
 	@echo "  PKG=./engine/...      make test, make fuzz: only these packages"
 	@echo "  RUN=TestName          make test, make e2e: only these tests"
 	@echo "  ONLY=attach SAMPLES=9 make reliability: only that line, that many samples"
-	@echo "  BENCH='-quick'        make bench, bench-store, profile: its flags; '-h' explains them"
+	@echo "  BENCH='-quick'        make bench, bench-store, bench-postgres, profile: its flags; '-h' explains them"
 	@echo "  HOLDFAST_CACHE=<dir>  where guest kernels and tools are kept (default ~/.cache/holdfast)"
 
 ##@ Every day
@@ -130,6 +130,12 @@ profile: ## Say where the CPU of a request goes: BENCH='-replicas 3 -only randwr
 bench-store: ## Compare a store with a file on its disk, as ratios in one run (BENCH=-quick)
 	@build/deps.sh bench
 	@go run ./test/bench store $(BENCH)
+
+.PHONY: bench-postgres
+bench-postgres: ## Compare PostgreSQL on volumes and on files behind the same device (BENCH=-quick)
+	@build/deps.sh bench postgres
+	@go build -o bin/bench ./test/bench
+	@exec bin/bench postgres $(BENCH)
 
 .PHONY: reliability
 reliability: ## Measure what is promised for bad times: ONLY= SAMPLES= DURATION=1h OUTPUT=

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/holdfast-io/holdfast/test/harness"
@@ -29,6 +28,9 @@ const (
 type contender struct {
 	// Name is for scripts, Title for people.
 	Name, Title string
+	// ready prepares it for its turn before anything is counted; nil if there is nothing
+	// to do.
+	ready func(ctx context.Context) error
 	// load puts a workload on it and says what it came to.
 	load func(ctx context.Context, w workload, round int) (load, error)
 	// pids are the processes behind it; nil if there is none.
@@ -82,10 +84,10 @@ func (c contender) check(ctx context.Context) error {
 
 // volumeStage is what the contenders need, and all of them.
 type volumeStage struct {
+	holdfast
 	options    options
 	dir        string
 	fio        fio
-	cluster    *harness.Cluster
 	qemu       *exec.Cmd
 	contenders []contender
 }
@@ -120,7 +122,7 @@ type step struct {
 
 // set makes all contenders.
 func (s *volumeStage) set(ctx context.Context, p *progress) error {
-	return s.setSteps(ctx, p, []step{
+	return runSteps(ctx, p, []step{
 		{"looking for fio's nbd engine", s.checkFio},
 		{"building Holdfast and starting three daemons", s.startCluster},
 		{"writing the raw file", s.addRawFile},
@@ -132,7 +134,8 @@ func (s *volumeStage) set(ctx context.Context, p *progress) error {
 	})
 }
 
-func (s *volumeStage) setSteps(ctx context.Context, p *progress, steps []step) error {
+// runSteps takes one step after the other.
+func runSteps(ctx context.Context, p *progress, steps []step) error {
 	for _, step := range steps {
 		p.note(step.note)
 		if err := step.do(ctx); err != nil {
@@ -168,12 +171,7 @@ func (s *volumeStage) fill(ctx context.Context, t target) error {
 func (s *volumeStage) rawPath() string { return filepath.Join(s.dir, "raw") }
 
 func (s *volumeStage) addRawFile(ctx context.Context) error {
-	file, err := os.OpenFile(s.rawPath(), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	err = syscall.Fallocate(int(file.Fd()), 0, 0, s.options.SizeBytes)
-	if err := errors.Join(err, file.Close()); err != nil {
+	if err := makeFile(s.rawPath(), s.options.SizeBytes); err != nil {
 		return err
 	}
 	t := fileTarget(s.rawPath())
@@ -234,8 +232,5 @@ func (s *volumeStage) strike(ctx context.Context) error {
 		// It was killed; how it ended tells nothing.
 		_ = s.qemu.Wait()
 	}
-	if s.cluster != nil {
-		errs = append(errs, s.cluster.Stop(ctx))
-	}
-	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
+	return errors.Join(append(errs, s.stop(ctx), os.RemoveAll(s.dir))...)
 }

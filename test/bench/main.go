@@ -85,10 +85,14 @@ func (o *options) validate(rest []string) error {
 const cleanupLimit = 60 * time.Second
 
 // run compares volumes, or, by the word store, one store with its disk, or, by the word
-// profile, says where the time of a volume goes.
+// postgres, PostgreSQL on volumes and on files; or, by the word profile, it says where the
+// time of a volume goes.
 func run(ctx context.Context, args []string) (err error) {
 	if len(args) > 0 && args[0] == "profile" {
 		return runProfile(ctx, args[1:])
+	}
+	if len(args) > 0 && args[0] == "postgres" {
+		return runPostgres(ctx, args[1:])
 	}
 	all, show := workloads(), setting(volumeSetting)
 	store := len(args) > 0 && args[0] == "store"

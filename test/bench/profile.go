@@ -102,7 +102,7 @@ func runProfile(ctx context.Context, args []string) (err error) {
 	}
 	var result profiled
 	err = withStage(ctx, s, progress, func(ctx context.Context) error {
-		if err := s.setSteps(ctx, progress, s.daemonSteps(o.replicas)); err != nil {
+		if err := runSteps(ctx, progress, s.daemonSteps(o.replicas)); err != nil {
 			return err
 		}
 		result, err = s.profile(ctx, o, progress)

@@ -44,6 +44,11 @@ func (t turn) measure(ctx context.Context) (measurement, error) {
 	fail := func(err error) (measurement, error) {
 		return measurement{}, fmt.Errorf("round %d, %s, %s: %w", t.Round+1, t.Workload.Title, t.Contender.Title, err)
 	}
+	if t.Contender.ready != nil {
+		if err := t.Contender.ready(ctx); err != nil {
+			return fail(err)
+		}
+	}
 	allocated, err := t.Contender.allocated(ctx)
 	if err != nil {
 		return fail(err)
