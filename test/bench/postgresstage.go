@@ -55,7 +55,10 @@ func newPostgresStage(o postgresOptions) (*postgresStage, error) {
 		return nil, err
 	}
 	// PostgreSQL's user has to come through to the mounts, and to its homes.
-	return &postgresStage{options: o, dir: dir, mounter: mounter}, os.Chmod(dir, 0o711)
+	if err := os.Chmod(dir, 0o711); err != nil {
+		return nil, errors.Join(err, os.Remove(dir))
+	}
+	return &postgresStage{options: o, dir: dir, mounter: mounter}, nil
 }
 
 func (s *postgresStage) all() []contender { return s.contenders }
