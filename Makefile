@@ -146,6 +146,12 @@ bench-frontend: ## Compare our NBD server with nbdkit, both on memory, as ratios
 	@build/deps.sh bench
 	@go run ./test/bench frontend $(BENCH)
 
+.PHONY: bench-postgres
+bench-postgres: ## Compare PostgreSQL on volumes and on files behind the same device (BENCH=-quick)
+	@build/deps.sh bench postgres
+	@go build -o bin/bench ./test/bench
+	@exec bin/bench postgres $(BENCH)
+
 .PHONY: reliability
 reliability: ## Measure what is promised for bad times: ONLY= SAMPLES= DURATION=1h OUTPUT=
 	@build/deps.sh test e2e

@@ -23,7 +23,7 @@ test demo postgres|mount|mount and umount
 test demo|iproute2|network namespaces for tests that cut links
 test demo|nftables|cuts links inside those namespaces
 test demo bench postgres|fuse3|the device of hosts whose kernel has no NBD client
-postgres|postgresql-15|PostgreSQL with pgbench, amcheck and pg_checksums; no service of it is set up
+test postgres|postgresql-15|PostgreSQL with pgbench, amcheck and pg_checksums; no service of it is set up
 e2e|patchelf|runs the guest kernel with its own C library
 e2e|xz-utils|unpacks the guest's packages
 e2e|e2fsprogs|makes the guest's disk image

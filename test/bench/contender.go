@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/holdfast-io/holdfast/test/harness"
@@ -31,6 +30,9 @@ const (
 type contender struct {
 	// Name is for scripts, Title for people.
 	Name, Title string
+	// ready prepares it for its turn before anything is counted; nil if there is nothing
+	// to do.
+	ready func(ctx context.Context) error
 	// load puts a workload on it and says what it came to.
 	load func(ctx context.Context, w workload, round int) (load, error)
 	// pids are the processes behind it; nil if there is none.
@@ -105,12 +107,10 @@ func (c contender) check(ctx context.Context) error {
 
 // volumeStage is what the contenders need, and all of them.
 type volumeStage struct {
-	options options
-	// debug: the daemons offer profiles.
-	debug      bool
+	holdfast
+	options    options
 	dir        string
 	fio        fio
-	cluster    *harness.Cluster
 	qemu       *exec.Cmd
 	contenders []contender
 }
@@ -183,12 +183,7 @@ func checkFio(ctx context.Context) error {
 func (s *volumeStage) rawPath() string { return filepath.Join(s.dir, "raw") }
 
 func (s *volumeStage) addRawFile(ctx context.Context) error {
-	file, err := os.OpenFile(s.rawPath(), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	err = syscall.Fallocate(int(file.Fd()), 0, 0, s.options.SizeBytes)
-	if err := errors.Join(err, file.Close()); err != nil {
+	if err := makeFile(s.rawPath(), s.options.SizeBytes); err != nil {
 		return err
 	}
 	t := fileTarget(s.rawPath())
@@ -231,8 +226,5 @@ func (s *volumeStage) strike(ctx context.Context) error {
 	if s.qemu != nil {
 		errs = append(errs, endServer(s.qemu))
 	}
-	if s.cluster != nil {
-		errs = append(errs, s.cluster.Stop(ctx))
-	}
-	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
+	return errors.Join(append(errs, s.stop(ctx), os.RemoveAll(s.dir))...)
 }

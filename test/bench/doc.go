@@ -59,6 +59,25 @@
 // sockets. So what is compared is what a request costs between socket and back end, and no
 // disk is in the way.
 //
+// # bench postgres
+//
+// Four contenders have an ext4 on a block device each, and on it a PostgreSQL with checksums,
+// its defaults, and the tables of pgbench:
+//
+//	file-loop   a preallocated file under a loop device with direct I/O
+//	file-device such a file behind the device that a daemon would make for a volume: the
+//	            kernel's NBD client, or FUSE under a loop device where the kernel has none
+//	holdfast-1  a volume with one replica, on its node
+//	holdfast-3  a volume with three replicas
+//
+// Between file-device and a volume, all that differs is what is behind the frontend: this
+// process, which reads and writes the file by our own I/O layer, or a daemon. Devices are
+// written to their last byte before they are formatted. In each round pgbench runs once on
+// each; only the server of that contender runs then, started for it, after the one before
+// has stopped in order. What it uses is CPU of clients; that of servers is of all daemons and
+// of the helpers that serve FUSE, and for file-device of this process and its helper. What
+// the kernel's threads use for loop devices is nobody's, and so shown as that of others.
+//
 // # bench profile
 //
 // One workload on one volume is measured, and then sampled by perf in all daemons, user
@@ -83,5 +102,5 @@
 // # What it leaves behind
 //
 // Nothing, also when it is interrupted: everything lies in one directory, and every
-// process is ended. No root is needed.
+// process is ended. Root is needed only for PostgreSQL: devices are unmounted and detached.
 package main

@@ -94,10 +94,12 @@ type load struct {
 	// Rate is in operations each second.
 	Rate     float64
 	P50, P99 time.Duration
+	// Average is the mean latency; zero where nobody asks for it.
+	Average time.Duration
 	// Allocations are those of Go's heap for one operation, where that is known.
 	Allocations float64
 	// ClientCPU is that of the thread which made the load; ProcessCPU that of all
-	// of fio.
+	// who did.
 	ClientCPU, ProcessCPU time.Duration
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/holdfast-io/holdfast/internal/vfs"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 	"github.com/holdfast-io/holdfast/test/harness"
 )
@@ -18,40 +19,61 @@ const (
 	callLimit  = 60 * time.Second
 )
 
-func (s *volumeStage) startCluster(ctx context.Context) error {
-	binaries, err := harness.Build(ctx, filepath.Join(s.dir, "bin"))
-	if err != nil {
+// holdfast is a cluster of three daemons, whose volumes are contenders.
+type holdfast struct {
+	// debug: the daemons offer profiles.
+	debug    bool
+	binaries harness.Binaries
+	cluster  *harness.Cluster
+}
+
+// start builds Holdfast and starts it below dir.
+func (h *holdfast) start(ctx context.Context, dir, frontend string, engine vfs.Engine) error {
+	var err error
+	if h.binaries, err = harness.Build(ctx, filepath.Join(dir, "bin")); err != nil {
 		return err
 	}
-	s.cluster, err = harness.Start(ctx, harness.Options{
-		Binaries: binaries, Dir: filepath.Join(s.dir, "c"), DaemonArgs: []string{"--frontend", "socket", "--disk-io", string(s.options.Engine)},
-		Debug: s.debug,
+	h.cluster, err = harness.Start(ctx, harness.Options{
+		Binaries: h.binaries, Dir: filepath.Join(dir, "c"), DaemonArgs: []string{"--frontend", frontend, "--disk-io", string(engine)},
+		Debug: h.debug,
 	})
 	if err != nil {
 		return err
 	}
-	return s.cluster.AddDisks(ctx, "ssd")
+	return h.cluster.AddDisks(ctx, "ssd")
+}
+
+// stop ends it, if it was started.
+func (h *holdfast) stop(ctx context.Context) error {
+	if h.cluster == nil {
+		return nil
+	}
+	return h.cluster.Stop(ctx)
+}
+
+func (s *volumeStage) startCluster(ctx context.Context) error {
+	return s.start(ctx, s.dir, "socket", s.options.Engine)
 }
 
 // daemons are the processes of all daemons: that of a single replica's volume
 // belongs to a cluster too.
-func (s *volumeStage) daemons() []int {
+func (h *holdfast) daemons() []int {
 	var pids []int
-	for _, n := range s.cluster.Nodes {
+	for _, n := range h.cluster.Nodes {
 		pids = append(pids, n.PID())
 	}
 	return pids
 }
 
 // allocations are those of all daemons.
-func (s *volumeStage) allocations(ctx context.Context) (float64, error) {
-	return s.sumMetric(ctx, "go_memstats_mallocs_total")
+func (h *holdfast) allocations(ctx context.Context) (float64, error) {
+	return h.sumMetric(ctx, "go_memstats_mallocs_total")
 }
 
 // sumMetric is a metric of all daemons.
-func (s *volumeStage) sumMetric(ctx context.Context, name string) (float64, error) {
+func (h *holdfast) sumMetric(ctx context.Context, name string) (float64, error) {
 	sum := 0.0
-	for _, n := range s.cluster.Nodes {
+	for _, n := range h.cluster.Nodes {
 		value, err := n.Metric(ctx, http.DefaultClient, name)
 		if err != nil {
 			return 0, err
@@ -99,7 +121,7 @@ func (s *volumeStage) watchIdle(ctx context.Context) error {
 // so, where none is, and fills it.
 func (s *volumeStage) addVolume(name, title string, replicas int) func(context.Context) error {
 	return func(ctx context.Context) error {
-		id, uri, err := s.makeVolume(ctx, name, replicas)
+		id, uri, err := s.makeVolume(ctx, name, s.options.SizeBytes, replicas)
 		if err != nil {
 			return err
 		}
@@ -112,19 +134,20 @@ func (s *volumeStage) addVolume(name, title string, replicas int) func(context.C
 	}
 }
 
-func (s *volumeStage) makeVolume(ctx context.Context, name string, replicas int) (id, uri string, err error) {
+// makeVolume makes a volume and attaches it; path is the device, or the URI of the socket.
+func (h *holdfast) makeVolume(ctx context.Context, name string, bytes int64, replicas int) (id, path string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	volumes := s.cluster.Nodes[0].Volumes()
+	volumes := h.cluster.Nodes[0].Volumes()
 	made, err := volumes.CreateVolume(ctx, &holdfastv1.CreateVolumeRequest{
-		Name: name, SizeBytes: s.options.SizeBytes, Parameters: &holdfastv1.VolumeParameters{Replicas: int32(replicas)},
+		Name: name, SizeBytes: bytes, Parameters: &holdfastv1.VolumeParameters{Replicas: int32(replicas)},
 	})
 	if err != nil {
 		return "", "", fmt.Errorf("create volume: %w", err)
 	}
-	node := s.cluster.Node(made.GetReplicas()[0].GetNodeId())
+	node := h.cluster.Node(made.GetReplicas()[0].GetNodeId())
 	if name == holdfastRemote {
-		node = s.cluster.Nodes[(slices.Index(s.cluster.Nodes, node)+1)%len(s.cluster.Nodes)]
+		node = h.cluster.Nodes[(slices.Index(h.cluster.Nodes, node)+1)%len(h.cluster.Nodes)]
 	}
 	if _, err := volumes.PublishVolume(ctx, &holdfastv1.PublishVolumeRequest{VolumeId: made.GetId(), NodeId: node.ID()}); err != nil {
 		return "", "", fmt.Errorf("publish volume: %w", err)
@@ -138,10 +161,10 @@ func (s *volumeStage) makeVolume(ctx context.Context, name string, replicas int)
 
 // checkVolume: a volume that lost a replica on the way would be measured under a
 // wrong name.
-func (s *volumeStage) checkVolume(ctx context.Context, id string, replicas int) error {
+func (h *holdfast) checkVolume(ctx context.Context, id string, replicas int) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	volume, err := s.cluster.Nodes[0].Volumes().GetVolume(ctx, &holdfastv1.GetVolumeRequest{Id: id})
+	volume, err := h.cluster.Nodes[0].Volumes().GetVolume(ctx, &holdfastv1.GetVolumeRequest{Id: id})
 	if err != nil {
 		return fmt.Errorf("look at the volume: %w", err)
 	}
@@ -152,7 +175,7 @@ func (s *volumeStage) checkVolume(ctx context.Context, id string, replicas int) 
 		}
 	}
 	if inSync != replicas {
-		return fmt.Errorf("%d of %d replicas are in sync: the figures are void; the logs end with\n%s", inSync, replicas, s.cluster.LogTails())
+		return fmt.Errorf("%d of %d replicas are in sync: the figures are void; the logs end with\n%s", inSync, replicas, h.cluster.LogTails())
 	}
 	return nil
 }

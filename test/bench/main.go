@@ -114,7 +114,7 @@ func comparisons() map[string]benchmark {
 // benchmarks are known by a word before the flags.
 func benchmarks() map[string]func(context.Context, []string) error {
 	all := map[string]func(context.Context, []string) error{
-		"profile": runProfile, "idle": runIdle, "scrub": runScrub,
+		"profile": runProfile, "idle": runIdle, "scrub": runScrub, "postgres": runPostgres,
 		memoryWord: func(ctx context.Context, args []string) error { return serveMemory(ctx, args, os.Stdin, os.Stdout) },
 	}
 	for word, b := range comparisons() {

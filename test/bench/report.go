@@ -105,7 +105,7 @@ func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 func condense(w workload, c titled, of []measurement) result {
 	return result{
 		Workload: w, Contender: c.name, Title: c.title, Against: map[string]spread{}, P50Against: map[string]spread{},
-		Rate: spreadOf(values(of, func(m measurement) float64 { return m.Rate })),
+		Rate: spreadOf(values(of, rateOf)),
 		P50:  spreadOf(values(of, func(m measurement) float64 { return microseconds(m.P50) })),
 		P99:  spreadOf(values(of, func(m measurement) float64 { return microseconds(m.P99) })),
 		ServerCPU: spreadOf(values(of, func(m measurement) float64 {
@@ -119,7 +119,7 @@ func condense(w workload, c titled, of []measurement) result {
 
 // compare adds the ratios to a yardstick, if both were measured in one round.
 func (r *result) compare(of []measurement, name string, yardstick []measurement) {
-	if ratios := ratiosOf(of, yardstick, func(m measurement) float64 { return m.Rate }); len(ratios) > 0 {
+	if ratios := ratiosOf(of, yardstick, rateOf); len(ratios) > 0 {
 		r.Against[name] = spreadOf(ratios)
 	}
 	if ratios := ratiosOf(of, yardstick, func(m measurement) float64 { return microseconds(m.P50) }); len(ratios) > 0 {
@@ -149,6 +149,8 @@ func flushesPerSync(w workload, of []measurement) *spread {
 	s := spreadOf(merged)
 	return &s
 }
+
+func rateOf(m measurement) float64 { return m.Rate }
 
 // ratiosOf are the ratios of a value, round by round.
 func ratiosOf(of, yardstick []measurement, value func(measurement) float64) []float64 {

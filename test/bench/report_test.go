@@ -135,7 +135,7 @@ func golden(t *testing.T, name string, got []byte) {
 func TestRatiosNeedTheSameRound(t *testing.T) {
 	of := []measurement{{Round: 0, load: load{Rate: 10}}, {Round: 1, load: load{Rate: 30}}, {Round: 2, load: load{Rate: 5}}}
 	yardstick := []measurement{{Round: 1, load: load{Rate: 60}}, {Round: 0, load: load{Rate: 10}}}
-	if got := ratiosOf(of, yardstick, func(m measurement) float64 { return m.Rate }); !slices.Equal(got, []float64{1, 0.5}) {
+	if got := ratiosOf(of, yardstick, rateOf); !slices.Equal(got, []float64{1, 0.5}) {
 		t.Error(got)
 	}
 }

@@ -133,7 +133,7 @@ func (s *scrubStage) measure(ctx context.Context, p *progress, host hostFacts) (
 
 // addScrubbedVolume makes the volume and writes it to its last byte.
 func (s *scrubStage) addScrubbedVolume(ctx context.Context) error {
-	id, uri, err := s.makeVolume(ctx, "scrubbed", 3)
+	id, uri, err := s.makeVolume(ctx, "scrubbed", s.options.SizeBytes, 3)
 	if err != nil {
 		return err
 	}

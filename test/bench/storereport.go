@@ -55,7 +55,7 @@ func summarizeStore(host hostFacts, o options, all []measurement) storeReport {
 				result.Allocations = allocations(of)
 			}
 			file := best(filter(all, w.Name, fioFile), filter(all, w.Name, deviceFile))
-			ratios := ratiosOf(of, file, func(m measurement) float64 { return m.Rate })
+			ratios := ratiosOf(of, file, rateOf)
 			if c.name == ofStore && len(ratios) > 0 {
 				ratio := spreadOf(ratios)
 				result.Ratio = &ratio
@@ -69,7 +69,7 @@ func summarizeStore(host hostFacts, o options, all []measurement) storeReport {
 func condenseStore(w workload, of []measurement) storeResult {
 	return storeResult{
 		Workload: w,
-		Rate:     spreadOf(values(of, func(m measurement) float64 { return m.Rate })),
+		Rate:     spreadOf(values(of, rateOf)),
 		P50:      spreadOf(values(of, func(m measurement) float64 { return microseconds(m.P50) })),
 		P99:      spreadOf(values(of, func(m measurement) float64 { return microseconds(m.P99) })),
 		CPU: spreadOf(values(of, func(m measurement) float64 {

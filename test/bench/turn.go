@@ -53,6 +53,11 @@ func (t turn) measure(ctx context.Context) (measurement, error) {
 
 func (t turn) measured(ctx context.Context) (measurement, error) {
 	m := measurement{Round: t.Round, Workload: t.Workload, Contender: t.Contender.Name}
+	if t.Contender.ready != nil {
+		if err := t.Contender.ready(ctx); err != nil {
+			return m, err
+		}
+	}
 	syncsBefore, err := t.Contender.synced(ctx)
 	if err != nil {
 		return m, err

@@ -6,11 +6,11 @@ import (
 	"sync"
 )
 
-// startChild starts a process that the kernel ends when its parent dies (Pdeathsig). The
+// StartChild starts a process that the kernel ends when its parent dies (Pdeathsig). The
 // parent, for the kernel, is a thread, and threads of Go end: with a goroutine that was
 // locked to one, as those of rings and of network namespaces are. So children come from a
 // thread that is never given back.
-func startChild(cmd *exec.Cmd) error {
+func StartChild(cmd *exec.Cmd) error {
 	err := make(chan error)
 	nursery() <- func() { err <- cmd.Start() }
 	return <-err

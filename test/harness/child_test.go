@@ -53,7 +53,7 @@ func startLocked(cmd *exec.Cmd) (thread int, err error) {
 			runtime.UnlockOSThread()
 			return
 		}
-		err = startChild(cmd)
+		err = StartChild(cmd)
 	})
 	done.Wait()
 	return thread, err

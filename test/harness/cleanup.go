@@ -69,15 +69,13 @@ func umount(ctx context.Context, point string) error {
 	return cmd.Run()
 }
 
-// killNaming kills every process of a program whose command line names something
-// below dir: the servers of devices, which outlive the daemon that started them on
-// purpose. The name of the directory is unique, so these belong to the cluster.
-func killNaming(program, dir string) error {
+// Naming are the processes of a program whose command line names something below dir.
+func Naming(program, dir string) ([]int, error) {
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var errs []error
+	var pids []int
 	for _, file := range lines {
 		line, err := os.ReadFile(file)
 		if err != nil || !slices.ContainsFunc(bytes.Split(line, []byte{0}), func(arg []byte) bool { return isBelow(string(arg), dir) }) {
@@ -87,10 +85,19 @@ func killNaming(program, dir string) error {
 		if err != nil || strings.TrimSuffix(exe, " (deleted)") != program {
 			continue
 		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		if err != nil {
-			continue
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+			pids = append(pids, pid)
 		}
+	}
+	return pids, nil
+}
+
+// killNaming kills the servers of devices, which outlive the daemon that started them on
+// purpose. The name of the directory is unique, so these belong to the cluster.
+func killNaming(program, dir string) error {
+	pids, err := Naming(program, dir)
+	errs := []error{err}
+	for _, pid := range pids {
 		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, fmt.Errorf("kill process %d: %w", pid, err))
 		}

@@ -101,3 +101,12 @@ func FlipByte(path string, offset int64) error {
 	}
 	return errors.Join(err, file.Sync(), file.Close())
 }
+
+// SyncFileSystem writes all that the kernel holds of the file system at path.
+func SyncFileSystem(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(dir.Fd())), dir.Close())
+}

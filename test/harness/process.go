@@ -58,7 +58,7 @@ func (p *process) start(args []string) error {
 	// A test binary that is killed takes its daemons with it. Signals of the
 	// terminal are not for them: who started them stops them in order.
 	l.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if err := startChild(l.cmd); err != nil {
+	if err := StartChild(l.cmd); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
 	// It ends with the process, which kill ends for certain.

@@ -36,7 +36,7 @@ func (t *test) checkLedger(ctx context.Context) (string, error) {
 
 // ledgerRows is the whole ledger.
 func (d *database) ledgerRows(ctx context.Context) (map[entry]bool, error) {
-	text, err := d.query(ctx, "SELECT run, client, n FROM ledger")
+	text, err := d.Query(ctx, "SELECT run, client, n FROM ledger")
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func compareLedger(runs []*benchRun, rows map[entry]bool) (found int, err error)
 func (t *test) checkSums(ctx context.Context) (string, error) { return t.database.checkSums(ctx) }
 
 func (d *database) checkSums(ctx context.Context) (string, error) {
-	text, err := d.query(ctx, `SELECT
+	text, err := d.Query(ctx, `SELECT
 		(SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers),
 		(SELECT sum(bbalance) FROM pgbench_branches), (SELECT sum(delta) FROM pgbench_history),
 		(SELECT count(*) FROM pgbench_history), (SELECT count(*) FROM ledger)`)
@@ -107,7 +107,7 @@ func (t *test) checkStructure(ctx context.Context) (string, error) {
 }
 
 func (d *database) checkStructure(ctx context.Context) (string, error) {
-	_, err := d.run(ctx, "pg_amcheck", "--all", "--install-missing", "--heapallindexed", "--parent-check")
+	_, err := d.Run(ctx, "pg_amcheck", "--all", "--install-missing", "--heapallindexed", "--parent-check")
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", errStructure, err)
 	}
@@ -116,7 +116,7 @@ func (d *database) checkStructure(ctx context.Context) (string, error) {
 
 // stopDatabase stops it in order: its last checkpoint writes all there is.
 func (t *test) stopDatabase(ctx context.Context) (string, error) {
-	return "", t.database.stop(ctx)
+	return "", t.database.Stop(ctx)
 }
 
 // checkChecksums verifies every page of the stopped database.
@@ -125,7 +125,7 @@ func (t *test) checkChecksums(ctx context.Context) (string, error) {
 }
 
 func (d *database) checkChecksums(ctx context.Context) (string, error) {
-	said, err := d.run(ctx, "pg_checksums", "--check", "-D", d.data)
+	said, err := d.Run(ctx, "pg_checksums", "--check", "-D", d.Data)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", errChecksum, err)
 	}
@@ -138,7 +138,7 @@ func (d *database) checkChecksums(ctx context.Context) (string, error) {
 
 // checkLogs: neither the database nor the kernel has anything to complain about.
 func (t *test) checkLogs(context.Context) (string, error) {
-	text, err := os.ReadFile(t.database.logPath())
+	text, err := os.ReadFile(t.database.LogPath())
 	if err != nil {
 		return "", err
 	}

@@ -184,14 +184,14 @@ func (t *test) crash(ctx context.Context) (string, error) {
 	defer s.giveUp()
 	rest(ctx, lead)
 	r.cut = true
-	if err := t.database.kill(ctx); err != nil {
+	if err := t.database.Kill(ctx); err != nil {
 		return "", err
 	}
 	if err := r.finish(ctx); err != nil {
 		return "", err
 	}
 	began := time.Now()
-	if err := t.database.start(ctx); err != nil {
+	if err := t.database.Start(ctx); err != nil {
 		return "", err
 	}
 	summary := fmt.Sprintf("%d transactions, %.0f/s; recovered from its log in %.1f s", len(r.commits), r.tps(), time.Since(began).Seconds())

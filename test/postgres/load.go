@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/test/harness"
+	"github.com/holdfast-io/holdfast/test/harness/postgresql"
 )
 
 // ledgerSchema names each transaction by the run of pgbench, its client, and its
@@ -72,13 +72,13 @@ type benchRun struct {
 
 // fill makes pgbench's tables and the ledger.
 func (d *database) fill(ctx context.Context, scale int) error {
-	if _, err := d.run(ctx, "pgbench", "-i", "-q", "-s", strconv.Itoa(scale)); err != nil {
+	if _, err := d.Run(ctx, "pgbench", "-i", "-q", "-s", strconv.Itoa(scale)); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(d.home, "transaction.sql"), []byte(transaction), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(d.Home, "transaction.sql"), []byte(transaction), 0o644); err != nil {
 		return err
 	}
-	_, err := d.query(ctx, ledgerSchema)
+	_, err := d.Query(ctx, ledgerSchema)
 	return err
 }
 
@@ -90,9 +90,9 @@ func (d *database) load(ctx context.Context, number int, o options) (*benchRun, 
 	r := &benchRun{number: number, database: d, clients: o.clients, ended: make(chan struct{})}
 	// Killing it would lose what it has not written to its log yet, so a canceled step
 	// does not.
-	r.cmd = d.program(context.WithoutCancel(ctx), "pgbench", "-n", "-M", "prepared",
+	r.cmd = d.Program(context.WithoutCancel(ctx), "pgbench", "-n", "-M", "prepared",
 		"-c", strconv.Itoa(o.clients), "-j", "2", "-T", strconv.Itoa(int(runLimit.Seconds())), "-s", strconv.Itoa(o.scale),
-		"-D", "n=0", "-D", "run="+strconv.Itoa(number), "-f", filepath.Join(d.home, "transaction.sql"),
+		"-D", "n=0", "-D", "run="+strconv.Itoa(number), "-f", filepath.Join(d.Home, "transaction.sql"),
 		"--log", "--log-prefix="+r.logPrefix())
 	r.cmd.Stdout, r.cmd.Stderr = &r.said, &r.said
 	if err := r.cmd.Start(); err != nil {
@@ -107,7 +107,7 @@ func (d *database) load(ctx context.Context, number int, o options) (*benchRun, 
 }
 
 func (r *benchRun) logPrefix() string {
-	return filepath.Join(r.database.home, fmt.Sprintf("run-%d", r.number))
+	return filepath.Join(r.database.Home, fmt.Sprintf("run-%d", r.number))
 }
 
 // progressRows is how many transactions show that a run goes on.
@@ -117,7 +117,7 @@ const progressRows = 5
 func (r *benchRun) advance(ctx context.Context) error {
 	first := -1
 	return harness.Wait(ctx, fmt.Sprintf("%d transactions", progressRows), func(ctx context.Context) error {
-		text, err := r.database.query(ctx, fmt.Sprintf("SELECT count(*) FROM ledger WHERE run = %d", r.number))
+		text, err := r.database.Query(ctx, fmt.Sprintf("SELECT count(*) FROM ledger WHERE run = %d", r.number))
 		if err != nil {
 			return err
 		}
@@ -145,12 +145,6 @@ func (r *benchRun) giveUp() {
 	_ = r.cmd.Process.Kill() // it may have ended
 	<-r.ended
 }
-
-// processedLine is what pgbench counts at its end; failedLine what it gave up.
-var (
-	processedLine = regexp.MustCompile(`(?m)^number of transactions actually processed: (\d+)`)
-	failedLine    = regexp.MustCompile(`(?m)^number of failed transactions: (\d+)`)
-)
 
 // finish tells the run that its time is over, lets it end and reads its log. A run that
 // was not cut must have had no error and no client that gave up.
@@ -184,26 +178,15 @@ func (r *benchRun) finish(ctx context.Context) error {
 		r.commits = append(r.commits, commits...)
 	}
 	slices.SortFunc(r.commits, func(a, b commit) int { return a.at.Compare(b.at) })
-	processed, err := counted(processedLine, said)
+	summary, err := postgresql.ParseSummary(said)
 	if err != nil {
 		return err
 	}
-	failed, err := counted(failedLine, said)
-	if err != nil {
-		return err
-	}
-	if failed > 0 || processed != len(r.commits) {
-		return fmt.Errorf("pgbench processed %d transactions, failed %d, and logged %d: %w", processed, failed, len(r.commits), errNoise)
+	if summary.Failed > 0 || summary.Processed != len(r.commits) {
+		return fmt.Errorf("pgbench processed %d transactions, failed %d, and logged %d: %w",
+			summary.Processed, summary.Failed, len(r.commits), errNoise)
 	}
 	return nil
-}
-
-func counted(line *regexp.Regexp, said string) (int, error) {
-	match := line.FindStringSubmatch(said)
-	if match == nil {
-		return 0, fmt.Errorf("pgbench does not say %q: %s", line, said)
-	}
-	return strconv.Atoi(match[1])
 }
 
 // parseLog reads a log of pgbench: a line for each acknowledged transaction, with

@@ -68,19 +68,6 @@ func TestPause(t *testing.T) {
 	}
 }
 
-func TestCounted(t *testing.T) {
-	const said = "duration: 2 s\nnumber of transactions actually processed: 10336\nnumber of failed transactions: 3 (0.029%)\n"
-	if n, err := counted(processedLine, said); n != 10336 || err != nil {
-		t.Errorf("processed: %d, %v", n, err)
-	}
-	if n, err := counted(failedLine, said); n != 3 || err != nil {
-		t.Errorf("failed: %d, %v", n, err)
-	}
-	if n, err := counted(failedLine, "pgbench: error"); err == nil {
-		t.Errorf("found %d where nothing is", n)
-	}
-}
-
 // TestCompareLedger: a lost transaction is found, one that nobody was told of is too,
 // and what a killed server may leave is let pass.
 func TestCompareLedger(t *testing.T) {

@@ -14,20 +14,20 @@ import (
 // plantLost takes an acknowledged transaction from the ledger.
 func (t *test) plantLost(ctx context.Context) error {
 	c := t.runs[0].commits[len(t.runs[0].commits)/2]
-	_, err := t.database.query(ctx, fmt.Sprintf("DELETE FROM ledger WHERE run = %d AND client = %d AND n = %d", c.run, c.client, c.n))
+	_, err := t.database.Query(ctx, fmt.Sprintf("DELETE FROM ledger WHERE run = %d AND client = %d AND n = %d", c.run, c.client, c.n))
 	return err
 }
 
 // plantSums lets one branch have a little more.
 func (t *test) plantSums(ctx context.Context) error {
-	_, err := t.database.query(ctx, "UPDATE pgbench_branches SET bbalance = bbalance + 1 WHERE bid = 1")
+	_, err := t.database.Query(ctx, "UPDATE pgbench_branches SET bbalance = bbalance + 1 WHERE bid = 1")
 	return err
 }
 
 // plantStructure makes an index that is sound in itself, under checksums that are
 // right, and lacks what its table holds: its expression is not what it was.
 func (t *test) plantStructure(ctx context.Context) error {
-	_, err := t.database.query(ctx, `CREATE FUNCTION planted(int) RETURNS int IMMUTABLE LANGUAGE SQL AS 'SELECT $1';
+	_, err := t.database.Query(ctx, `CREATE FUNCTION planted(int) RETURNS int IMMUTABLE LANGUAGE SQL AS 'SELECT $1';
 		CREATE INDEX planted ON pgbench_tellers (planted(tid));
 		CREATE OR REPLACE FUNCTION planted(int) RETURNS int IMMUTABLE LANGUAGE SQL AS 'SELECT $1 + 1'`)
 	return err
@@ -35,7 +35,7 @@ func (t *test) plantStructure(ctx context.Context) error {
 
 // plantNoise makes the database complain.
 func (t *test) plantNoise(ctx context.Context) error {
-	if _, err := t.database.query(ctx, "SELECT 1/0"); err == nil {
+	if _, err := t.database.Query(ctx, "SELECT 1/0"); err == nil {
 		return errors.New("PostgreSQL divides by zero")
 	}
 	return nil
@@ -43,7 +43,7 @@ func (t *test) plantNoise(ctx context.Context) error {
 
 // plantChecksum flips a byte in a table of the stopped database.
 func (t *test) plantChecksum(context.Context) error {
-	return harness.FlipByte(filepath.Join(t.database.data, t.accounts), 3*8192+5000)
+	return harness.FlipByte(filepath.Join(t.database.Data, t.accounts), 3*8192+5000)
 }
 
 func (t *test) asidePath() string { return filepath.Join(t.scratch, "aside") }

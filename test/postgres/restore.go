@@ -119,10 +119,10 @@ func (t *test) recovered(ctx context.Context, s *shot, mountPoint string, thorou
 		return 0, err
 	}
 	// It names a process of this machine, which lives: that of the first database.
-	if err := os.Remove(filepath.Join(d.data, "postmaster.pid")); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(filepath.Join(d.Data, "postmaster.pid")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return 0, err
 	}
-	if err := d.start(ctx); err != nil {
+	if err := d.Start(ctx); err != nil {
 		return 0, err
 	}
 	rows, err := d.ledgerRows(ctx)
@@ -140,13 +140,13 @@ func (t *test) recovered(ctx context.Context, s *shot, mountPoint string, thorou
 			return len(rows), err
 		}
 	}
-	if err := d.stop(ctx); err != nil {
+	if err := d.Stop(ctx); err != nil {
 		return len(rows), err
 	}
 	if _, err := d.checkChecksums(ctx); err != nil {
 		return len(rows), err
 	}
-	log, err := os.ReadFile(d.logPath())
+	log, err := os.ReadFile(d.LogPath())
 	if err != nil {
 		return len(rows), err
 	}
@@ -163,7 +163,7 @@ func (t *test) secondDatabase(data string) (_ *database, err error) {
 			return nil, err
 		}
 	}
-	t.second.data = data
+	t.second.Data = data
 	return t.second, nil
 }
 

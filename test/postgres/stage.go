@@ -140,16 +140,16 @@ func (t *test) makeDatabase(ctx context.Context) (string, error) {
 	if t.database, err = newDatabase(filepath.Join(t.scratch, "database")); err != nil {
 		return "", err
 	}
-	if err := t.database.initialise(ctx, t.nodes()[attached].TargetPath()); err != nil {
+	if err := t.database.Initialise(ctx, t.nodes()[attached].TargetPath()); err != nil {
 		return "", err
 	}
-	if err := t.database.start(ctx); err != nil {
+	if err := t.database.Start(ctx); err != nil {
 		return "", err
 	}
 	if err := t.database.fill(ctx, t.options.scale); err != nil {
 		return "", err
 	}
-	size, err := t.database.query(ctx, "SELECT current_setting('server_version_num'), pg_database_size(current_database()) >> 20, pg_relation_filepath('pgbench_accounts')")
+	size, err := t.database.Query(ctx, "SELECT current_setting('server_version_num'), pg_database_size(current_database()) >> 20, pg_relation_filepath('pgbench_accounts')")
 	if err != nil {
 		return "", err
 	}
@@ -189,8 +189,8 @@ func (t *test) move(ctx context.Context) (string, error) {
 	if err := t.mount(ctx, n); err != nil {
 		return "", err
 	}
-	t.database.data = filepath.Join(n.TargetPath(), "data")
-	if err := t.database.start(ctx); err != nil {
+	t.database.Data = filepath.Join(n.TargetPath(), "data")
+	if err := t.database.Start(ctx); err != nil {
 		return "", err
 	}
 	return t.checkLedger(ctx)
@@ -223,10 +223,10 @@ func (t *test) cleanUp(ctx context.Context, failed bool) (err error) {
 		}
 	}
 	if t.second != nil {
-		errs = append(errs, t.second.kill(ctx))
+		errs = append(errs, t.second.Kill(ctx))
 	}
 	if t.database != nil {
-		errs = append(errs, t.database.kill(ctx))
+		errs = append(errs, t.database.Kill(ctx))
 		for _, r := range t.runs {
 			r.giveUp()
 		}
@@ -255,7 +255,7 @@ func (t *test) keepLogs() (string, error) {
 		}
 	}
 	if t.second != nil {
-		errs = append(errs, os.Link(t.second.logPath(), filepath.Join(dir, "restored.log")))
+		errs = append(errs, os.Link(t.second.LogPath(), filepath.Join(dir, "restored.log")))
 	}
 	return dir, errors.Join(errs...)
 }

@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"golang.org/x/sys/unix"
-
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 	"github.com/holdfast-io/holdfast/replica/store"
 	"github.com/holdfast-io/holdfast/test/harness"
@@ -119,18 +117,10 @@ func (t *test) starve(ctx context.Context) error {
 // settle lets the idle database and its file system write now what they would write
 // later, and take the place for that: a checkpoint makes a new segment of the log.
 func (t *test) settle(ctx context.Context) error {
-	if _, err := t.database.query(ctx, "CHECKPOINT"); err != nil {
+	if _, err := t.database.Query(ctx, "CHECKPOINT"); err != nil {
 		return err
 	}
-	return syncFileSystem(t.database.data)
-}
-
-func syncFileSystem(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(unix.Syncfs(int(dir.Fd())), dir.Close())
+	return harness.SyncFileSystem(t.database.Data)
 }
 
 // growFiller adds so many bytes to a file.
