@@ -67,6 +67,21 @@ func TestPingsOfAnIdleVolumeAreRare(t *testing.T) {
 	s.expectAmong("propose remove B")
 }
 
+// A volume whose requests are all answered when pings are due is not idle all the same.
+func TestPingsOfAVolumeThatIsHardlyUsed(t *testing.T) {
+	s := beginServing(t, scene{members: "A B"})
+	s.pass(time.Minute)
+	for tag := range uint64(20) {
+		s.write(tag+1, 'w', 0, 4*kib)
+		s.settle()
+		s.pass(300 * time.Millisecond)
+		if since := s.now - s.core.beatAt; since > block.Instant(500*millisecond) {
+			t.Fatalf("the last pings were sent %v ago", time.Duration(since))
+		}
+	}
+	s.lines = nil
+}
+
 // A member that falls silent while nobody uses the volume is noticed all the same.
 func TestSilenceOnAnIdleVolumeIsNoticed(t *testing.T) {
 	s := beginServing(t, scene{members: "A B"})
