@@ -24,7 +24,7 @@ func (s *volumeStage) startCluster(ctx context.Context) error {
 		return err
 	}
 	s.cluster, err = harness.Start(ctx, harness.Options{
-		Binaries: binaries, Dir: filepath.Join(s.dir, "c"), DaemonArgs: []string{"--frontend", "socket", "--disk-io", string(s.options.Engine)},
+		Binaries: binaries, Dir: filepath.Join(s.dir, "c"), TLS: s.options.TLS, DaemonArgs: []string{"--frontend", "socket", "--disk-io", string(s.options.Engine)},
 	})
 	if err != nil {
 		return err
