@@ -75,7 +75,7 @@ func Open(o Options) (_ *Cluster, err error) {
 		o.OverProvisioning = DefaultOverProvisioning
 	}
 	if o.DialRaft == nil {
-		o.DialRaft = dialTCP
+		o.DialRaft = DialTCP
 	}
 	c := &Cluster{
 		options: o, logger: o.Logger,

@@ -305,7 +305,7 @@ func TestOptionsValidate(t *testing.T) {
 func TestGreetings(t *testing.T) {
 	ours, theirs := block.ClusterID{ID: placeID('c', 1)}, block.ClusterID{ID: placeID('c', 2)}
 	self, other := block.NodeID{ID: placeID('n', 1)}, block.NodeID{ID: placeID('n', 2)}
-	l := newStreamLayer(listen(t, "127.0.0.1:0"), self, func() block.ClusterID { return ours }, dialTCP, testLogger(t))
+	l := newStreamLayer(listen(t, "127.0.0.1:0"), self, func() block.ClusterID { return ours }, DialTCP, testLogger(t))
 	done := make(chan error, 1)
 	go func() { done <- l.run() }()
 	for name, c := range map[string]struct {
@@ -383,7 +383,7 @@ func TestVoteAfterRestart(t *testing.T) {
 	cluster := func() block.ClusterID { return block.ClusterID{ID: placeID('c', 1)} }
 	voter := block.NodeID{ID: placeID('n', 1)}
 	carrier := func(node block.NodeID, address string) (*streamLayer, *raft.NetworkTransport) {
-		l := newStreamLayer(&mortalListener{Listener: listen(t, address)}, node, cluster, dialTCP, testLogger(t))
+		l := newStreamLayer(&mortalListener{Listener: listen(t, address)}, node, cluster, DialTCP, testLogger(t))
 		return l, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: l, MaxPool: 1, Timeout: 10 * time.Second, Logger: raftLogger{logger: testLogger(t)},
 		})
@@ -425,7 +425,7 @@ func TestVoteAfterRestart(t *testing.T) {
 func TestEndOfARaftConnection(t *testing.T) {
 	listener := listen(t, "127.0.0.1:0")
 	pair := func() (far net.Conn) {
-		near, err := dialTCP(listener.Addr().String(), time.Second)
+		near, err := DialTCP(listener.Addr().String(), time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -286,8 +287,13 @@ func (c *pooledConn) SetDeadline(t time.Time) error {
 	return c.Conn.SetDeadline(t)
 }
 
-// hungUp reports whether the other side has closed an idle connection.
+// hungUp reports whether the other side has closed an idle connection. On TLS a farewell
+// comes before that, and nothing else while it is idle.
 func hungUp(conn net.Conn) bool {
+	secure, farewell := conn.(*tls.Conn)
+	if farewell {
+		conn = secure.NetConn()
+	}
 	socket, ok := conn.(syscall.Conn)
 	if !ok {
 		return false
@@ -300,7 +306,7 @@ func hungUp(conn net.Conn) bool {
 	// Not raw.Read: the last deadline has passed.
 	err = raw.Control(func(fd uintptr) {
 		n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		closed = err == nil && n == 0 || err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
+		closed = err == nil && (n == 0 || farewell) || err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
 	})
 	return err != nil || closed
 }
@@ -344,7 +350,8 @@ func greet(conn net.Conn, g greeting, timeout time.Duration) error {
 	}
 }
 
-func dialTCP(address string, timeout time.Duration) (net.Conn, error) {
+// DialTCP opens a plain connection to another member's Raft listener.
+func DialTCP(address string, timeout time.Duration) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: timeout}
 	conn, err := dialer.DialContext(context.Background(), "tcp", address)
 	if err != nil {

@@ -13,12 +13,14 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
 	"github.com/holdfast-io/holdfast/driver"
 	"github.com/holdfast-io/holdfast/driver/mount"
 	"github.com/holdfast-io/holdfast/internal/control"
+	"github.com/holdfast-io/holdfast/internal/mtls"
 	"github.com/holdfast-io/holdfast/internal/version"
 )
 
@@ -61,6 +63,7 @@ type flags struct {
 	endpoint, server, mode, deviceDir, logLevel, logFormat string
 
 	trimInterval time.Duration
+	tls          mtls.Files
 }
 
 func command() *cobra.Command {
@@ -79,6 +82,7 @@ func command() *cobra.Command {
 	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	cmd.Flags().StringVar(&f.endpoint, "endpoint", "unix:///csi/csi.sock", "unix socket to serve CSI on")
 	cmd.Flags().StringVar(&f.server, "server", control.DefaultServer(), "control address of the local holdfastd: unix:///path or host:port (env HOLDFAST_SERVER)")
+	f.tls.AddFlags(cmd.Flags(), mtls.Client)
 	cmd.Flags().StringVar(&f.mode, "mode", string(driver.ModeAll), "services to offer: all, controller or node")
 	cmd.Flags().StringVar(&f.deviceDir, "device-dir", string(mount.DefaultDevices), "where the devices of staged volumes get their names; must be on a file system that allows devices")
 	cmd.Flags().DurationVar(&f.trimInterval, "trim-interval", weekly, "how often the file systems of this node are trimmed, one at a time, so that volumes give back what was deleted; 0 for never")
@@ -96,7 +100,16 @@ func run(ctx context.Context, f flags) error {
 	// klog, which the CSI libraries write to, and slog share one handler.
 	slog.SetDefault(slog.New(handler))
 	klog.SetSlogLogger(slog.New(handler))
-	conn, err := control.Dial(f.server)
+	if err := f.tls.Validate(); err != nil {
+		return err
+	}
+	var identity *mtls.Identity
+	if f.tls.Given() {
+		if identity, err = mtls.Open(f.tls, slog.Default(), mtls.Client, mtls.Node); err != nil {
+			return err
+		}
+	}
+	conn, err := control.DialAs(identity, f.server)
 	if err != nil {
 		return err
 	}
@@ -109,11 +122,26 @@ func run(ctx context.Context, f flags) error {
 		return err
 	}
 	slog.Info("CSI plugin starts", "endpoint", f.endpoint, "server", f.server, "mode", f.mode, "version", version.String())
-	if err := plugin.Run(ctx); err != nil {
+	if err := runWith(ctx, plugin, identity); err != nil {
 		return err
 	}
 	slog.Info("CSI plugin ends")
 	return nil
+}
+
+// runWith runs the plugin, and reads its certificate again when that is renewed.
+func runWith(ctx context.Context, plugin *driver.Driver, identity *mtls.Identity) error {
+	if identity == nil {
+		return plugin.Run(ctx)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var parts errgroup.Group
+	parts.Go(func() error { return identity.Run(ctx) })
+	parts.Go(func() error {
+		defer cancel()
+		return plugin.Run(ctx)
+	})
+	return parts.Wait()
 }
 
 // closeConn closes the connection to the daemon, which has nothing left to tell.

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/holdfast-io/holdfast/internal/control"
+	"github.com/holdfast-io/holdfast/internal/mtls"
 	"github.com/holdfast-io/holdfast/internal/version"
 )
 
@@ -56,6 +57,7 @@ type app struct {
 	server  string
 	output  string
 	timeout time.Duration
+	tls     mtls.Files
 
 	// named leads from the IDs of what was found to what it is called on the command line.
 	named map[string]string
@@ -91,9 +93,13 @@ func (a *app) command() *cobra.Command {
 	flags.StringVar(&a.server, "server", control.DefaultServer(), "control address of a daemon: unix:///path or host:port (env "+control.ServerVariable+")")
 	flags.StringVarP(&a.output, "output", "o", "table", "table, wide or json")
 	flags.DurationVar(&a.timeout, "timeout", 2*time.Minute, "how long to wait for an answer, such as 30s or 5m")
+	a.tls.AddFlags(flags, mtls.Client)
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if a.timeout <= 0 {
 			return usageError{fmt.Errorf("--timeout %s: want a duration above zero, such as 30s or 5m", a.timeout)}
+		}
+		if err := a.tls.Validate(); err != nil {
+			return usageError{err}
 		}
 		return checkOutput(a.output)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/block"
 	"github.com/holdfast-io/holdfast/internal/control"
+	"github.com/holdfast-io/holdfast/internal/mtls"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 )
 
@@ -24,10 +26,12 @@ type session struct {
 	agent     holdfastv1.NodeAgentClient
 	// named is that of the app.
 	named map[string]string
+	// identity is proved to daemons over TCP; nil for plain connections.
+	identity *mtls.Identity
 }
 
-func dial(address string) (*session, error) {
-	conn, err := control.Dial(address)
+func dial(identity *mtls.Identity, address string) (*session, error) {
+	conn, err := control.DialAs(identity, address)
 	if err != nil {
 		return nil, usageError{err}
 	}
@@ -38,6 +42,7 @@ func dial(address string) (*session, error) {
 		cluster:   holdfastv1.NewClusterClient(conn),
 		agent:     holdfastv1.NewNodeAgentClient(conn),
 		named:     map[string]string{},
+		identity:  identity,
 	}, nil
 }
 
@@ -61,13 +66,25 @@ func (a *app) patiently(cmd *cobra.Command, do func(ctx context.Context, s *sess
 
 // connected runs do with a connection to --server.
 func (a *app) connected(ctx context.Context, do func(ctx context.Context, s *session) error) error {
-	s, err := dial(a.server)
+	identity, err := a.identity()
+	if err != nil {
+		return err
+	}
+	s, err := dial(identity, a.server)
 	if err != nil {
 		return err
 	}
 	defer s.close()
 	s.named = a.named
 	return do(ctx, s)
+}
+
+// identity is what the flags for TLS say, nil without them.
+func (a *app) identity() (*mtls.Identity, error) {
+	if !a.tls.Given() {
+		return nil, nil
+	}
+	return mtls.Open(a.tls, slog.New(slog.DiscardHandler), mtls.Client, mtls.Node)
 }
 
 // findVolume finds a volume by name or, if it is no name, by ID.
@@ -138,7 +155,7 @@ func (s *session) onNode(ctx context.Context, node *holdfastv1.Node, do func(on 
 	if err != nil {
 		return err
 	}
-	remote, err := dial(node.GetControlAddress())
+	remote, err := dial(s.identity, node.GetControlAddress())
 	if err != nil {
 		return err
 	}

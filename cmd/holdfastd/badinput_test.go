@@ -226,6 +226,7 @@ func testWrongFlags(t *testing.T, programs programs) {
 		"disk-io":              {[]string{"--disk-io", "aio"}, `--disk-io "aio": want auto, io_uring or threads`},
 		"disk-memory":          {[]string{"--disk-memory", "31"}, `--disk-memory 31: want 0, or 32 to 1048576`},
 		"disk-memory unit":     {[]string{"--disk-memory", "1GiB"}, `invalid argument "1GiB" for "--disk-memory"`},
+		"TLS without key":      {[]string{"--tls-cert", "c.pem", "--tls-ca", "ca.pem"}, `--tls-key is missing: give --tls-cert, --tls-key and --tls-ca, or none of them`},
 		"frontend":             {[]string{"--frontend", "iscsi"}, `--frontend "iscsi": want auto, nbd, fuse or socket`},
 		"log level":            {[]string{"--log-level", "loud"}, `--log-level "loud": want debug, info, warn or error`},
 		"log format":           {[]string{"--log-format", "xml"}, `--log-format "xml": want text or json`},

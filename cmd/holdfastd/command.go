@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/cluster"
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/mtls"
 	"github.com/holdfast-io/holdfast/internal/vfs"
 	"github.com/holdfast-io/holdfast/replica/store"
 )
@@ -36,6 +37,7 @@ type config struct {
 	diskMemory    int64 // in MiB
 	logLevel      string
 	logFormat     string
+	tls           mtls.Files
 }
 
 // diskMemoryMax is the most that --disk-memory may be: 1 TiB, in MiB.
@@ -63,6 +65,11 @@ to tools that speak NBD (qemu-img, nbdcopy, fio). It takes up to 32 connections 
 once, a flush on one of which covers what was answered on all; it cannot be
 mounted, nor detached while it is connected.
 
+With --tls-cert, --tls-key and --tls-ca, whatever goes between nodes is encrypted, and
+only who has a certificate of that authority is let in. All nodes have to be given them
+at once. The control socket of this machine stays as it is. Files that change are read
+again; so certificates are renewed without a restart.
+
 It needs root: for devices, for its share of the I/O path (never swapped out,
 never killed for memory), and for the disks. Without it, it says what it lacks.
 
@@ -78,6 +85,9 @@ const example = `  # the first node
   # another one
   holdfastd --join 192.0.2.1:7420 --data-dir /var/lib/holdfast --name node-2 \
     --listen-control 192.0.2.2:7420 --listen-data 192.0.2.2:7421 --listen-raft 192.0.2.2:7422
+
+  # the same, in private; see docs/tls.md
+  holdfastd --tls-cert node-1.pem --tls-key node-1.key --tls-ca ca.pem --name node-1
 
   # volumes for tools that speak NBD
   holdfastd --frontend socket --data-dir /var/lib/holdfast --name node-1
@@ -130,6 +140,7 @@ func newCommand() *cobra.Command {
 	f.Float64Var(&c.overProvision, "over-provisioning", cluster.DefaultOverProvisioning, "how often the space of a disk may be promised to volumes, which are thin; 1 promises nothing twice; give every node the same")
 	f.StringVar(&c.diskIO, "disk-io", string(vfs.EngineAuto), "how disks are read and written: io_uring, threads, or auto (io_uring where the kernel allows it)")
 	f.Int64Var(&c.diskMemory, "disk-memory", 0, "MiB of memory for the maps and tables of each disk, at least 32; 0 for 64 for each TiB in use, and 64 at least")
+	c.tls.AddFlags(f, mtls.Node)
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.logFormat, "log-format", "text", "text or json")
 	root.AddCommand(newFuseDeviceCommand(), newVersionCommand())
@@ -163,6 +174,9 @@ func (c *config) validate() error {
 		return err
 	}
 	if err := c.validatePaths(); err != nil {
+		return err
+	}
+	if err := c.tls.Validate(); err != nil {
 		return err
 	}
 	switch c.frontend {

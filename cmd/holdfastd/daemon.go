@@ -28,6 +28,7 @@ import (
 	"github.com/holdfast-io/holdfast/engine/frontend/socket"
 	"github.com/holdfast-io/holdfast/internal/clock"
 	"github.com/holdfast-io/holdfast/internal/iopath"
+	"github.com/holdfast-io/holdfast/internal/mtls"
 	"github.com/holdfast-io/holdfast/internal/vfs"
 	"github.com/holdfast-io/holdfast/internal/wire"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
@@ -46,6 +47,8 @@ type daemon struct {
 	cluster  *cluster.Cluster
 	disks    *disks
 	devices  frontend.Driver
+	// identity is nil where the nodes trust their network.
+	identity *mtls.Identity
 }
 
 // runDaemon runs the node until ctx ends or it cannot go on.
@@ -63,6 +66,9 @@ func runDaemon(ctx context.Context, c config, log *slog.Logger) (err error) {
 	if _, err := d.disks.list.read(); err != nil {
 		return err
 	}
+	if err := d.openIdentity(); err != nil {
+		return err
+	}
 	if err := d.openCluster(); err != nil {
 		return err
 	}
@@ -75,6 +81,7 @@ func runDaemon(ctx context.Context, c config, log *slog.Logger) (err error) {
 
 // openCluster prepares the cluster member.
 func (d *daemon) openCluster() (err error) {
+	dialRaft, dialOptions := d.clusterDialers()
 	d.cluster, err = cluster.Open(cluster.Options{
 		Dir:            filepath.Join(d.config.dataDir, "cluster"),
 		Name:           d.config.name,
@@ -82,7 +89,9 @@ func (d *daemon) openCluster() (err error) {
 		ControlAddress: d.config.listenControl,
 		DataAddress:    d.config.listenData,
 		RaftAddress:    d.config.listenRaft,
-		RaftListener:   d.reserved.raft,
+		RaftListener:   d.raftListener(),
+		DialRaft:       dialRaft,
+		DialOptions:    dialOptions,
 		Bootstrap:      d.config.bootstrap,
 		Join:           d.config.join,
 		Replicas:       d.disks,
@@ -116,7 +125,7 @@ func (d *daemon) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var parts errgroup.Group
-	failed := make(chan error, 5)
+	failed := make(chan error, 6)
 	start := func(ctx context.Context, name string, run func(context.Context) error) {
 		parts.Go(func() error {
 			err := run(ctx)
@@ -129,9 +138,12 @@ func (d *daemon) run(ctx context.Context) error {
 		})
 	}
 	start(outer, "cluster member", d.cluster.Run)
+	if d.identity != nil {
+		start(outer, "TLS", d.identity.Run)
+	}
 	agent := &nodeAgent{config: d.config, cluster: d.cluster}
 	// A new node answers the control API before it is a member: joining needs it.
-	api := newControlAPI(d.cluster, agent)
+	api := newControlAPI(d.cluster, agent, d.controlOptions()...)
 	start(ctx, "control API", func(ctx context.Context) error { return api.serve(ctx, d.reserved.control, d.reserved.socket) })
 	if listener := d.reserved.metrics; listener != nil {
 		start(ctx, "metrics", func(ctx context.Context) error { return serveHTTP(ctx, listener, metricsHandler(d.registry)) })
@@ -179,6 +191,9 @@ func (d *daemon) serveVolumes(ctx, outer context.Context, agent *nodeAgent,
 		Acceptor: host,
 		Exports:  host.Exports(),
 		Logger:   d.log,
+
+		TLS:        d.dataServer(),
+		RequireTLS: d.identity != nil,
 	})
 	if err != nil {
 		return err
@@ -207,14 +222,14 @@ func (d *daemon) newEngines(host *server.Host) (*engine.Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
-	host.SetElsewhere(elsewhere{cluster: d.cluster, metrics: metrics, log: d.log})
+	host.SetElsewhere(elsewhere{cluster: d.cluster, metrics: metrics, tls: d.dataClient, log: d.log})
 	return engine.NewHost(engine.HostConfig{
 		Node:    d.cluster.NodeID(),
 		Cluster: d.cluster.ClusterID(),
 		Timing:  core.Timing{}.Default(),
 		Limits:  core.Limits{}.Default(),
 		Truth:   truth{d.cluster},
-		Dialer:  dialer{cluster: d.cluster, local: host},
+		Dialer:  dialer{cluster: d.cluster, local: host, tls: d.dataClient},
 		Devices: d.devices,
 		Clock:   clock.System{},
 		Logger:  d.log,
@@ -274,8 +289,8 @@ func (d *daemon) runEngines(ctx context.Context, engines *engine.Host, failed <-
 // controlAPI is the gRPC server of the daemon.
 type controlAPI struct{ server *grpc.Server }
 
-func newControlAPI(member *cluster.Cluster, agent *nodeAgent) *controlAPI {
-	s := grpc.NewServer(grpc.ChainUnaryInterceptor(rpcerr.UnaryServerInterceptor))
+func newControlAPI(member *cluster.Cluster, agent *nodeAgent, options ...grpc.ServerOption) *controlAPI {
+	s := grpc.NewServer(append(options, grpc.ChainUnaryInterceptor(rpcerr.UnaryServerInterceptor))...)
 	member.Register(s)
 	holdfastv1.RegisterNodeAgentServer(s, agent)
 	grpc_health_v1.RegisterHealthServer(s, health.NewServer())

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,7 +23,9 @@ const elsewhereTimeout = 5 * time.Second
 type elsewhere struct {
 	cluster *cluster.Cluster
 	metrics *engine.Metrics
-	log     *slog.Logger
+	// tls is that of dialer.
+	tls func() *tls.Config
+	log *slog.Logger
 }
 
 var _ server.Elsewhere = elsewhere{}
@@ -62,7 +65,7 @@ func (e elsewhere) readFrom(ctx context.Context, node block.NodeID, snapshot blo
 	// A read that hangs ends with the connection.
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer stop()
-	client, err := nbd.Connect(ctx, socket, nbd.ClientConfig{Export: server.AloneExport(snapshot)})
+	client, err := nbd.Connect(ctx, socket, nbd.ClientConfig{Export: server.AloneExport(snapshot), TLS: e.tls()})
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 
 	"github.com/holdfast-io/holdfast/cluster"
@@ -80,6 +81,8 @@ func (t truth) Changed() <-chan struct{} { return t.Changes() }
 type dialer struct {
 	cluster *cluster.Cluster
 	local   wire.Acceptor
+	// tls is asked for each link, and answers nil where the nodes trust their network.
+	tls func() *tls.Config
 }
 
 // Dial implements engine.Dialer.
@@ -97,5 +100,6 @@ func (d dialer) Dial(ctx context.Context, member block.Member, recv wire.Receive
 		Node:    d.cluster.NodeID(),
 		Peer:    member.Node,
 		Replica: member.ID,
+		TLS:     d.tls(),
 	}, recv)
 }

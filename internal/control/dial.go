@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/holdfast-io/holdfast/internal/mtls"
 )
 
 const (
@@ -37,12 +39,19 @@ func DefaultServer() string {
 
 // Dial returns a connection to a daemon: "unix:///path" or "host:port". It does
 // not wait for the daemon; the first call connects.
-func Dial(address string) (*grpc.ClientConn, error) {
+func Dial(address string) (*grpc.ClientConn, error) { return DialAs(nil, address) }
+
+// DialAs is Dial with TLS to a host:port, if there is an identity to prove.
+func DialAs(identity *mtls.Identity, address string) (*grpc.ClientConn, error) {
 	if !wellFormed(address) {
 		return nil, fmt.Errorf("server address %q: want unix:///path or host:port", address)
 	}
+	proof := insecure.NewCredentials()
+	if identity != nil && !strings.HasPrefix(address, "unix://") {
+		proof = identity.Credentials()
+	}
 	conn, err := grpc.NewClient(address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(proof),
 		// Nodes are reached directly, whatever proxy the shell is set up for.
 		grpc.WithNoProxy(),
 		grpc.WithConnectParams(grpc.ConnectParams{

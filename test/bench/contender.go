@@ -132,7 +132,7 @@ func newVolumeStage(o options) (*volumeStage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &volumeStage{options: o, dir: dir, fio: fio{dir: dir}}, nil
+	return &volumeStage{holdfast: holdfast{tls: o.TLS}, options: o, dir: dir, fio: fio{dir: dir}}, nil
 }
 
 // step is one of those that set a stage.

@@ -21,10 +21,10 @@ const (
 
 // holdfast is a cluster of three daemons, whose volumes are contenders.
 type holdfast struct {
-	// debug: the daemons offer profiles.
-	debug    bool
-	binaries harness.Binaries
-	cluster  *harness.Cluster
+	// debug: the daemons offer profiles. tls: they have certificates.
+	debug, tls bool
+	binaries   harness.Binaries
+	cluster    *harness.Cluster
 }
 
 // start builds Holdfast and starts it below dir.
@@ -36,6 +36,7 @@ func (h *holdfast) start(ctx context.Context, dir, frontend string, engine vfs.E
 	h.cluster, err = harness.Start(ctx, harness.Options{
 		Binaries: h.binaries, Dir: filepath.Join(dir, "c"), DaemonArgs: []string{"--frontend", frontend, "--disk-io", string(engine)},
 		Debug: h.debug,
+		TLS:   h.tls,
 	})
 	if err != nil {
 		return err

@@ -28,6 +28,8 @@ type options struct {
 	Workloads []workload
 	// Engine is how Holdfast reads and writes disks.
 	Engine vfs.Engine
+	// TLS says that Holdfast's nodes do not trust their network.
+	TLS bool
 }
 
 // quick is a look, not a measurement.
@@ -48,6 +50,7 @@ func parseFlags(args []string, all []workload) (options, error) {
 	output := flags.String("o", outputTable, "table, json or markdown")
 	only := flags.String("only", "", "measure only these workloads, by name: "+strings.Join(names(all), ","))
 	engine := flags.String("disk-io", string(vfs.EngineAuto), "how Holdfast reads and writes disks: auto, io_uring or threads")
+	secure := flags.Bool("tls", false, "with mutual TLS between Holdfast's nodes")
 	short := flags.Bool("quick", false, "a look of a minute or two: -rounds 1 -runtime 1s -size 512")
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
@@ -56,7 +59,7 @@ func parseFlags(args []string, all []workload) (options, error) {
 	if *short {
 		o = quick
 	}
-	o.Dir, o.Output = *dir, *output
+	o.Dir, o.Output, o.TLS = *dir, *output, *secure
 	var err error
 	if o.Workloads, err = choose(all, *only); err != nil {
 		return options{}, err

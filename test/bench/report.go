@@ -14,6 +14,8 @@ type report struct {
 	// RuntimeSeconds is the length of one measurement.
 	RuntimeSeconds float64 `json:"runtimeSeconds"`
 	SizeBytes      int64   `json:"sizeBytes"`
+	// TLS says that Holdfast's nodes spoke it with each other.
+	TLS bool `json:"tls,omitempty"`
 	// OthersPercent is the CPU that nobody in the run used, in percent of the
 	// machine: the kernel's own threads, and whatever else ran.
 	OthersPercent spread   `json:"othersCPUPercent"`
@@ -62,7 +64,7 @@ var titles = [...]titled{
 func newReport(host hostFacts, o options, all []measurement) report {
 	return report{
 		Version: 1, Host: host, Rounds: o.Rounds,
-		RuntimeSeconds: o.Runtime.Seconds(), SizeBytes: o.SizeBytes,
+		RuntimeSeconds: o.Runtime.Seconds(), SizeBytes: o.SizeBytes, TLS: o.TLS,
 		OthersPercent: othersPercent(host, all),
 	}
 }

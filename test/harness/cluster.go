@@ -13,6 +13,7 @@ import (
 	"time"
 
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
+	"github.com/holdfast-io/holdfast/test/harness/certs"
 )
 
 // The ports that every node uses on its own address.
@@ -47,6 +48,8 @@ type Options struct {
 	Debug bool
 	// Hosts are the addresses of the nodes, if they are not to be loopback ones.
 	Hosts []string
+	// TLS gives every node a certificate of an authority of this cluster.
+	TLS bool
 	// Prefix is what a daemon is started by, such as ["nsenter", "--net=..."]; it
 	// must become the daemon by execve, so that signals reach it.
 	Prefix func(n *Node) []string
@@ -58,6 +61,9 @@ type Options struct {
 type Cluster struct {
 	Nodes []*Node
 	Dir   string
+
+	// Authority issues the certificates of the nodes, nil without Options.TLS.
+	Authority *certs.Authority
 
 	options Options
 }
@@ -95,6 +101,11 @@ func prepare(ctx context.Context, options Options) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{Dir: options.Dir, options: options}
+	if options.TLS {
+		if c.Authority, err = certs.NewAuthority(); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(c.Dir))
+		}
+	}
 	hosts := options.Hosts
 	if hosts == nil {
 		if hosts, err = freeHosts(ctx, options.Nodes); err != nil {

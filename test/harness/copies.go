@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"github.com/holdfast-io/holdfast/internal/block"
+	"github.com/holdfast-io/holdfast/internal/mtls"
 	"github.com/holdfast-io/holdfast/internal/nbd"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
 )
@@ -47,7 +49,15 @@ func (n *Node) Export(ctx context.Context, name string, contexts ...string) (*nb
 	if err != nil {
 		return nil, err
 	}
-	return nbd.Connect(ctx, socket, nbd.ClientConfig{Export: name, Contexts: contexts})
+	config := nbd.ClientConfig{Export: name, Contexts: contexts}
+	if n.TLS.Given() {
+		identity, err := mtls.Open(n.TLS, slog.New(slog.DiscardHandler), mtls.Node)
+		if err != nil {
+			return nil, errors.Join(err, socket.Close())
+		}
+		config.TLS = identity.Client()
+	}
+	return nbd.Connect(ctx, socket, config)
 }
 
 // Sums are the SHA-256 of a copy and of each of its 64 KiB extents.

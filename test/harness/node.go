@@ -12,7 +12,9 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/holdfast-io/holdfast/internal/control"
+	"github.com/holdfast-io/holdfast/internal/mtls"
 	holdfastv1 "github.com/holdfast-io/holdfast/proto/holdfast/v1"
+	"github.com/holdfast-io/holdfast/test/harness/certs"
 )
 
 // Node is one daemon of a cluster and the CSI plugin beside it.
@@ -28,6 +30,9 @@ type Node struct {
 	DebugAddress string
 	// Socket is the path of the control socket, PluginSocket that of the plugin.
 	Socket, PluginSocket string
+
+	// TLS are the files of the daemon, if it has any.
+	TLS mtls.Files
 
 	cluster   *Cluster
 	daemon    *process
@@ -63,6 +68,11 @@ func newNode(c *Cluster, index int, host string) (*Node, error) {
 		}
 	}
 	var err error
+	if c.Authority != nil {
+		if n.TLS, err = c.Authority.Issue(filepath.Join(dir, "tls"), certs.Request{Name: mtls.Node}); err != nil {
+			return nil, err
+		}
+	}
 	// Over the socket, the test still hears from a node whose network it has cut.
 	if n.conn, err = control.Dial("unix://" + n.Socket); err != nil {
 		return nil, err
@@ -98,6 +108,9 @@ func (n *Node) startWith(ctx context.Context, args ...string) error {
 		args = append(args, "--listen-debug", n.DebugAddress)
 	}
 	args = append(args, n.cluster.options.DaemonArgs...)
+	if n.TLS.Given() {
+		args = append(args, "--tls-cert", n.TLS.Cert, "--tls-key", n.TLS.Key, "--tls-ca", n.TLS.CA)
+	}
 	if prefix := n.cluster.options.Prefix; prefix != nil {
 		args = append(prefix(n), append([]string{n.cluster.options.Binaries.Daemon}, args...)...)
 		n.daemon.path, args = args[0], args[1:]
