@@ -75,7 +75,8 @@ func TestPingsOfAVolumeThatIsHardlyUsed(t *testing.T) {
 		s.write(tag+1, 'w', 0, 4*kib)
 		s.settle()
 		s.pass(300 * time.Millisecond)
-		if since := s.now - s.core.beatAt; since > block.Instant(500*millisecond) {
+		// The first request hastens the next pings, and the others keep them up.
+		if since := s.now - s.core.beatAt; tag > 1 && since > block.Instant(500*millisecond) {
 			t.Fatalf("the last pings were sent %v ago", time.Duration(since))
 		}
 	}

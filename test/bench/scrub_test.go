@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -116,12 +117,27 @@ func TestScrubRun(t *testing.T) {
 	if err != nil || r.Beside.Scrubbed.Median <= 0 || r.Ratio.Median <= 0 {
 		t.Errorf("%+v (%v)", r, err)
 	}
-	s.options.Runtime = 20 * time.Second
-	if _, err := s.round(ctx, 0, 100, true); err == nil || !strings.Contains(err.Error(), "void") {
-		t.Errorf("a scrub of a few seconds beside a load of twenty: %v", err)
+	if err := s.outlastScrub(ctx); err == nil || !strings.Contains(err.Error(), "void") {
+		t.Errorf("the scrub has ended before its watch: %v", err)
 	}
 	if err := s.strike(t.Context()); err != nil {
 		t.Error(err)
 	}
 	wantEmpty(t, dir)
+}
+
+// outlastScrub watches a scrub to its end and past it, and returns what the watch says.
+func (s *scrubStage) outlastScrub(ctx context.Context) error {
+	if err := s.awaitNoScrub(ctx); err != nil {
+		return err
+	}
+	if err := s.beginScrub(ctx); err != nil {
+		return err
+	}
+	watch := s.watchScrub(ctx)
+	err := s.awaitNoScrub(ctx)
+	// A new watch looks at once, where there is none any more.
+	_, late := s.watchScrub(ctx)()
+	_, ended := watch()
+	return errors.Join(err, late, ended)
 }
