@@ -45,13 +45,11 @@ func serveReplica(ctx context.Context, conn net.Conn, replica block.ReplicaID, l
 	writing.Go(func() {
 		writeErr = c.write()
 		// Without a writer nobody is served: let the reader end too.
-		c.window.close()
 		c.hangUp()
 	})
 	frames := newFrameReader(c.reader)
 	err := c.reader.Run(func() error { return c.read(session, frames) })
 	session.Close()
-	c.window.close()
 	releaseAll(c.sender.close())
 	c.hangUp()
 	writing.Wait()
@@ -61,8 +59,9 @@ func serveReplica(ctx context.Context, conn net.Conn, replica block.ReplicaID, l
 	return err
 }
 
-// hangUp ends the connection at once.
+// hangUp ends the connection at once, also if the reader waits for room.
 func (c *replicaConn) hangUp() {
+	c.window.close()
 	// What closing could report, the reader and the writer find out themselves.
 	_ = c.socket.HangUp()
 	c.reader.Stop()
