@@ -417,7 +417,7 @@ func (h *Host) unstage(ctx context.Context, volume block.VolumeID) error {
 	case err != nil:
 		return err
 	case k == nil:
-		return h.endLeftover(ctx, volume)
+		return h.endLeftover(ctx, volume, nil)
 	}
 	attempt := k.askEnd()
 	select {
@@ -425,7 +425,7 @@ func (h *Host) unstage(ctx context.Context, volume block.VolumeID) error {
 		if errors.Is(k.whyGone(), errClosing) {
 			return errClosing
 		}
-		return h.endLeftover(ctx, volume)
+		return h.endLeftover(ctx, volume, nil)
 	case <-attempt.failed:
 		return attempt.err
 	case <-ctx.Done():
@@ -433,20 +433,30 @@ func (h *Host) unstage(ctx context.Context, volume block.VolumeID) error {
 	}
 }
 
-// endLeftover ends an attachment that Raft shows here though no device is left.
-func (h *Host) endLeftover(ctx context.Context, volume block.VolumeID) error {
-	if !h.ownsUnseen(volume) {
+// endLeftover ends an attachment that Raft shows here though no device is left. own is the
+// keeper that asks, if one does: what any other has was staged since, and stays.
+func (h *Host) endLeftover(ctx context.Context, volume block.VolumeID, own *keeper) error {
+	// The view comes first: who made the attachment that it shows is a keeper by now.
+	view, ok := h.config.Truth.View(volume)
+	h.mu.Lock()
+	keeper := h.keepers[volume]
+	h.mu.Unlock()
+	if keeper != own || !ok || !h.owns(view) {
 		return nil
 	}
-	view, _ := h.config.Truth.View(volume)
 	return h.config.Truth.EndAttachment(ctx, volume, view.Attachment)
+}
+
+// owns reports whether a view shows an attachment here.
+func (h *Host) owns(view block.View) bool {
+	return !view.Attachment.IsZero() && view.Owner == h.config.Node
 }
 
 // ownsUnseen reports whether Raft shows an attachment of a volume here. The caller
 // knows of no device.
 func (h *Host) ownsUnseen(volume block.VolumeID) bool {
 	view, ok := h.config.Truth.View(volume)
-	return ok && !view.Attachment.IsZero() && view.Owner == h.config.Node
+	return ok && h.owns(view)
 }
 
 // Status describes a staged volume and its device, or one that is borrowed.

@@ -179,7 +179,7 @@ func (k *keeper) notRaised(ctx context.Context, err error) (over bool, _ error) 
 	case errors.Is(err, block.ErrInUse) && k.host.ownsUnseen(k.volume):
 		// A start of an earlier daemon of this node landed after this one had looked.
 		k.log.Warn("an attachment without a device ends", "err", err)
-		return false, k.host.endLeftover(ctx, k.volume)
+		return false, k.host.endLeftover(ctx, k.volume, k)
 	case detached, errors.Is(err, block.ErrInvalid), errors.Is(err, block.ErrInUse), errors.Is(err, block.ErrForeign):
 		// Trying again cannot help; who staged it is told.
 		return true, err
