@@ -64,9 +64,8 @@ func TestReadLeaseRunsFromTheSendingOfThePing(t *testing.T) {
 	s := beginServing(t, scene{members: "A B"})
 	s.showPings = true
 	s.pass(500 * time.Millisecond)
-	s.answer("A")
 	s.now += block.Instant(1900 * millisecond)
-	s.answer("B") // the answer to a ping of 1.9 seconds ago
+	s.answer("A B") // the answers to pings of 1.9 seconds ago
 	s.read(1, 0, 4*kib)
 	s.expectAmong("A: read 0+4K")
 	s.answer("A")

@@ -56,7 +56,7 @@ func (w *World) superviseRevert(v *volume, vol *state.Volume) {
 		w.superviseBorrower(h)
 	case vol.Borrowed():
 		w.endLeftover(v, w.machine(vol.View.Owner))
-	case w.loop.chance(10):
+	case w.loop.chance(40):
 		w.ask(v, v.target, func() state.Result { return w.publish(v, v.target) }, func(r state.Result) {
 			if r.Err != nil {
 				w.paths.count("revert: client is refused")
