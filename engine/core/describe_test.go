@@ -87,6 +87,9 @@ func describeRequest(r *block.Request) string {
 	if !r.Since.IsZero() {
 		b.WriteString(" since " + snapshotName(r.Since))
 	}
+	if r.Flags&block.FlagDurable != 0 {
+		b.WriteString(" durably")
+	}
 	if r.Flags&block.FlagRepair != 0 {
 		b.WriteString(" repair")
 	}

@@ -47,12 +47,33 @@ func (c *Core) joinFlush() uint64 {
 // What is given up, and why it is no more, is in docs/adr/0010-flush-numbers.md.
 func (c *Core) renumber() {
 	f := &c.flush
-	soon := f.number.Epoch == c.view.Epoch && c.now-f.numberedAt < block.Instant(c.cfg.Timing.NumberGap)
-	if soon && !f.wanted && !f.entered && f.entering == 0 {
+	if !f.wanted && c.numbered() {
 		return
 	}
 	f.number = block.FlushNumber{Epoch: c.view.Epoch, N: f.number.N + 1}
 	f.numberedAt, f.entered = c.now, false
+}
+
+// durableAlone reports whether a durable write (FUA) that is sent now needs no flush: each
+// replica syncs it, and that is one round of messages instead of two. Everybody must hold
+// the number that a flush would have, and know that the others do; a flush tells that.
+func (c *Core) durableAlone() bool {
+	if !c.numbered() {
+		return false
+	}
+	for i := range c.need().all() {
+		if c.peers[i].told != c.flush.number {
+			return false
+		}
+	}
+	return true
+}
+
+// numbered reports whether what clients have made durable now needs no new number.
+func (c *Core) numbered() bool {
+	f := &c.flush
+	soon := f.number.Epoch == c.view.Epoch && c.now-f.numberedAt < block.Instant(c.cfg.Timing.NumberGap)
+	return soon && !f.entered && f.entering == 0
 }
 
 // driveFlush begins a flush if somebody waits for one and may be answered.
@@ -138,6 +159,11 @@ func (c *Core) checkFlush() {
 	}
 	f.active = false
 	f.clean = f.began
+	for _, told := range f.confirmed {
+		if i := c.peerOf(told.Replica); i >= 0 {
+			c.peers[i].told = told.Flush
+		}
+	}
 	c.kick = true
 	held := !c.enough()
 	for i := range c.requests {

@@ -90,6 +90,9 @@ func (r *replica) carryOut(req *block.Request, rep *block.Reply) error {
 			return block.ErrChecksum
 		}
 		r.write(req.Span(), req.Buf.Data)
+		if req.Flags&block.FlagDurable != 0 {
+			r.flushed(block.FlushNumber{}, nil)
+		}
 	case block.OpZero:
 		if !r.merges(req.Span()) {
 			return block.ErrChecksum

@@ -190,8 +190,8 @@ func (c *Core) requestGranted(i int) {
 	c.mirror(write{op: op, span: r.piece(), buf: buf, request: int32(i), job: -1})
 }
 
-// written is the end of a mirrored write of the request.
-func (c *Core) written(i int, length int64) {
+// written is the end of a mirrored write of the request, and says whether it is durable.
+func (c *Core) written(i int, length int64, durable bool) {
 	r := &c.requests[i]
 	c.release(r.ticket)
 	r.done += length
@@ -199,7 +199,7 @@ func (c *Core) written(i int, length int64) {
 	case r.done < r.length:
 		r.state = requestParked
 		c.begin(i)
-	case r.fua:
+	case r.fua && !durable:
 		r.state = requestFlushing
 		r.flush = c.joinFlush()
 	default:

@@ -52,12 +52,14 @@ type peer struct {
 	epochAt      block.Instant
 
 	// What OpOpen told. stored is the flush number in its data file, confirmed
-	// the highest that anybody knows it to have finished (rule 10).
+	// the highest that anybody knows it to have finished (rule 10), told the one that a
+	// flush has told all who count of.
 	known       bool
 	incarnation block.Incarnation
 	lostMemory  bool
 	stored      block.FlushNumber
 	confirmed   block.FlushNumber
+	told        block.FlushNumber
 	heldDirty   []block.DirtySet
 	free        int64
 	// acceptSuspect: it is the only member, and what was not flushed before it was

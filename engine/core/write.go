@@ -102,6 +102,9 @@ func (c *Core) sendWrite(i int) {
 	w := &c.writes[i]
 	c.assertLocked(w)
 	w.running = true
+	if w.request >= 0 && c.requests[w.request].fua && w.op == block.OpWrite && c.durableAlone() {
+		w.flags |= block.FlagDurable
+	}
 	c.enterLog(w.span)
 	c.noteChanges(w.span)
 	for k := range c.need().all() {
@@ -229,7 +232,7 @@ func (c *Core) checkWrite(i int) {
 	if ended.failed {
 		c.failWrite(ended)
 	} else if ended.request >= 0 {
-		c.written(int(ended.request), ended.span.Length)
+		c.written(int(ended.request), ended.span.Length, ended.durable())
 	} else {
 		c.jobWritten(int(ended.job))
 	}
@@ -240,6 +243,10 @@ func (c *Core) checkWrite(i int) {
 		}
 	}
 }
+
+// durable reports that the write is durable with all that have it, and needs no flush
+// for that: it found its regions in their logs (renumber).
+func (w *write) durable() bool { return w.flags&block.FlagDurable != 0 && !w.enters }
 
 // noteUnacknowledged counts what keeps a write that was sent from its end.
 func (c *Core) noteUnacknowledged(w *write, lacking set) {

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -33,18 +34,73 @@ func TestWriteWaitsWhileTheViewIsNotStored(t *testing.T) {
 	s.expect("done 1", "A: write 'x' 1M+4K", "C: write 'x' 1M+4K")
 }
 
-func TestWriteWithForceUnitAccessIsFlushed(t *testing.T) {
-	s := beginServing(t, scene{members: "A B"})
-	s.request(Request{
-		Tag: 1, Kind: WriteRequest, ForceUnitAccess: true, Length: 4 * kib, Buf: s.letter('w', 4*kib),
-	})
-	s.drop()
-	s.answer("A B")
-	s.expect("A: flush 1", "B: flush 1")
+// A durable write is flushed if it takes a region into the logs, when the last flush
+// number is old, or when the others do not know of it yet; else each replica makes it
+// durable by itself (ADR 0010).
+func TestWriteWithForceUnitAccess(t *testing.T) {
+	s := beginServing(t, scene{members: "A B", config: func(cfg *Config) { cfg.Timing.NumberGap = second }})
+	write := func(tag uint64, value byte, offset int64) {
+		s.request(Request{
+			Tag: tag, Kind: WriteRequest, ForceUnitAccess: true, Offset: offset, Length: 4 * kib, Buf: s.letter(value, 4*kib),
+		})
+	}
+	flushed := func(done string, number int) {
+		t.Helper()
+		s.answer("A B")
+		s.expect(fmt.Sprintf("A: flush %d", number), fmt.Sprintf("B: flush %d", number))
+		s.answer("A")
+		s.expect()
+		s.answer("B")
+		s.expect(done)
+	}
+	write(1, 'v', 0)
+	s.expect("A: write 'v' 0+4K", "B: write 'v' 0+4K")
+	flushed("done 1", 1)
+	write(2, 'w', 0)
+	s.expect("A: write 'w' 0+4K", "B: write 'w' 0+4K")
+	flushed("done 2", 1)
+	write(3, 'w', 0)
+	s.expect("A: write 'w' 0+4K durably", "B: write 'w' 0+4K durably")
 	s.answer("A")
 	s.expect()
 	s.answer("B")
-	s.expect("done 1")
+	s.expect("done 3")
+	write(4, 'x', 16*mib)
+	s.expect("A: write 'x' 16M+4K durably", "B: write 'x' 16M+4K durably")
+	write(5, 'y', 8*kib)
+	s.expect("A: write 'y' 8K+4K", "B: write 'y' 8K+4K")
+	s.answer("A B A B")
+	s.expect("A: flush 2", "B: flush 2")
+	s.answer("A B")
+	s.expect("done 4", "A: flush 2", "B: flush 2")
+	s.answer("A B")
+	s.expect("done 5")
+	s.now += block.Instant(s.core.cfg.Timing.NumberGap)
+	write(6, 'z', 0)
+	s.expect("A: write 'z' 0+4K", "B: write 'z' 0+4K")
+	flushed("done 6", 3)
+}
+
+// Who is asked to make a write durable and cannot leaves like one that cannot flush.
+func TestDurableWriteWaitsForTheRemovalOfWhoFailed(t *testing.T) {
+	s := beginServing(t, scene{members: "A B", config: func(cfg *Config) { cfg.Timing.NumberGap = second }})
+	s.write(1, 'v', 0, 4*kib)
+	s.answer("A B")
+	s.flush(2)
+	s.answer("A B")
+	s.flush(3)
+	s.answer("A B")
+	s.drop()
+	s.request(Request{Tag: 4, Kind: WriteRequest, ForceUnitAccess: true, Length: 4 * kib, Buf: s.letter('w', 4*kib)})
+	s.expect("A: write 'w' 0+4K durably", "B: write 'w' 0+4K durably")
+	s.answer("A")
+	s.lose("B")
+	s.expectAmong("propose remove B")
+	s.expectNone("done 4")
+	s.commit()
+	s.expectAmong("A: store view 21 dirty B{0}")
+	s.answer("A")
+	s.expectAmong("done 4")
 }
 
 // A zeroing goes a region at a time, so that it never holds more than one.

@@ -52,6 +52,9 @@ const (
 	// FlagRepair marks an OpWrite that gives a valid cut back blocks that its disk has
 	// lost. It changes nothing else: bytes that are not the cut's are ErrChecksum.
 	FlagRepair
+	// FlagDurable has an OpWrite answered when it is durable, as an OpFlush without a
+	// number of its own would make it (FUA).
+	FlagDurable
 )
 
 // Request is one message of an engine to a replica. It is passed by value; the

@@ -14,7 +14,7 @@ const (
 	// maxCuts bounds the cuts that one update may name.
 	maxCuts = 16384
 
-	knownFlags = block.FlagResync | block.FlagAcceptSuspect | block.FlagRepair
+	knownFlags = block.FlagResync | block.FlagAcceptSuspect | block.FlagRepair | block.FlagDurable
 )
 
 // validate checks everything of a request that does not depend on who sent it.
@@ -28,7 +28,9 @@ func validate(req *block.Request, volume block.VolumeID, size int64) error {
 	if err := validateSnapshot(req); err != nil {
 		return err
 	}
-	if req.Flags&block.FlagRepair != 0 && (req.Op != block.OpWrite || req.Snapshot.IsZero()) || !req.Since.IsZero() && req.Op != block.OpHash {
+	ofCut := req.Op == block.OpWrite && !req.Snapshot.IsZero()
+	ofHead := req.Op == block.OpWrite && req.Snapshot.IsZero()
+	if req.Flags&block.FlagRepair != 0 && !ofCut || req.Flags&block.FlagDurable != 0 && !ofHead || !req.Since.IsZero() && req.Op != block.OpHash {
 		return fmt.Errorf("operation %d with a flag or a snapshot of another: %w", req.Op, block.ErrProtocol)
 	}
 	switch req.Op {

@@ -177,7 +177,13 @@ func (c *chaos) actWrite(n byte, r *Replica) {
 		sectors.Fill(data[i*block.SectorSize:(i+1)*block.SectorSize], n, tag+uint64(i))
 	}
 	c.note("write %d: %d+%d tag %d", n, first, count, tag)
-	c.submit(r, writeOp(int64(first)*block.SectorSize, data), func(*Op) { c.model.Ack(n, first, count, tag, false) })
+	op := writeOp(int64(first)*block.SectorSize, data)
+	if c.random.IntN(8) == 0 {
+		op.Flags = block.FlagDurable
+		c.submit(r, op, func(*Op) { c.model.Durable(n, first, count, tag) })
+		return
+	}
+	c.submit(r, op, func(*Op) { c.model.Ack(n, first, count, tag, false) })
 }
 
 func (c *chaos) actZero(n byte, r *Replica) {

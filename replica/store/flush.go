@@ -9,8 +9,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/vfs"
 )
 
-// round makes what was done before it durable, for every Flush that waits and
-// for all replicas of the store at once: flush numbers are written to their
+// round makes what was done before it durable, for every Flush and durable Write that
+// waits and for all replicas of the store at once: flush numbers are written to their
 // slots, then the data file is synced, then the changed entries of the maps are
 // committed. There is one round at a time.
 type round struct {
@@ -38,6 +38,13 @@ type round struct {
 	// syncing are the replicas with data that the sync covers.
 	syncing []*Replica
 	err     error
+}
+
+// awaitRound has a task end with the next round to begin, which makes durable what was
+// done before.
+func (s *Store) awaitRound(t *task) {
+	s.flushWaiting = append(s.flushWaiting, t)
+	s.startRound()
 }
 
 // startRound begins a round unless one is running; then another follows it if

@@ -17,7 +17,7 @@ const (
 	Read Kind = iota + 1
 	// Write puts Buf at the span: any multiple of a sector. When Done is called,
 	// killing the process cannot undo it (rule 8), and the region is durably in
-	// the intent log (rule 14).
+	// the intent log (rule 14). With block.FlagDurable it is durable as after a Flush.
 	Write
 	// Zero makes the span read as zeros and frees the extents it covers.
 	Zero

@@ -63,8 +63,7 @@ func (r *Replica) Submit(op *Op) {
 		t := s.newTask(r, op)
 		switch op.Kind {
 		case Flush:
-			s.flushWaiting = append(s.flushWaiting, t)
-			s.startRound()
+			s.awaitRound(t)
 		case Update:
 			s.submitUpdate(t)
 		case Fence:
@@ -488,6 +487,10 @@ func (s *Store) endWindow(t *task, err error) {
 	}
 	if t.op.Kind == Zero && len(t.replica.long) > 0 {
 		s.endLong(t)
+	}
+	if err == nil && t.op.Kind == Write && t.op.Flags&block.FlagDurable != 0 {
+		s.awaitRound(t)
+		return
 	}
 	s.finish(t, err)
 }

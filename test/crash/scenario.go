@@ -66,6 +66,13 @@ func (w *world) write(n byte, first, count int) {
 	w.submit(n, op, func() { w.model.Ack(n, first, count, tag, false) })
 }
 
+// writeDurably is a write that needs no flush.
+func (w *world) writeDurably(n byte, first, count int) {
+	tag := w.model.Begin(n, first, count, false)
+	op := &store.Op{Kind: store.Write, Flags: block.FlagDurable, Offset: bytesOf(first), Length: bytesOf(count), Buf: pattern(n, count, tag)}
+	w.submit(n, op, func() { w.model.Durable(n, first, count, tag) })
+}
+
 func (w *world) zero(n byte, first, count int) {
 	tag := w.model.Begin(n, first, count, true)
 	op := &store.Op{Kind: store.Zero, Offset: bytesOf(first), Length: bytesOf(count)}

@@ -55,8 +55,10 @@ func (r *wanderer) act() {
 	k := &r.replicas[r.random.IntN(len(r.replicas))]
 	first, count := r.span(int(k.size / block.SectorSize))
 	switch p := r.random.IntN(100); {
-	case p < 50:
+	case p < 42:
 		r.write(k.name, first, count)
+	case p < 50:
+		r.writeDurably(k.name, first, count)
 	case p < 64:
 		r.zero(k.name, first, count)
 	case p < 80:

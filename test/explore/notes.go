@@ -98,6 +98,7 @@ func (l *layout) notes() map[string]note {
 		"peer.leaseFrom":    func(c *canon, p unsafe.Pointer) { c.age(*(*block.Instant)(p)) },
 		"peer.epochAt":      l.attachAge,
 		"peer.free":         skip,
+		"peer.told":         skip, // NumberGap is 0
 		"peer.want":         func(c *canon, p unsafe.Pointer) { c.bool(*(*block.Regions)(p) == nil); c.regions(*(*block.Regions)(p)) },
 
 		"target.flushN":       ownFlush,

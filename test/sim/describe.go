@@ -39,6 +39,9 @@ func (w *World) describeRequest(req *block.Request) string {
 	if req.Flags&block.FlagResync != 0 {
 		text += " resync"
 	}
+	if req.Flags&block.FlagDurable != 0 {
+		text += " durably"
+	}
 	if req.Flags&block.FlagRepair != 0 {
 		text += " repair"
 	}

@@ -17,6 +17,7 @@ func TestScenarioOfRules(t *testing.T) {
 		{"rollback-restart", rollbackRestart},
 		{"rollback-holder", rollbackHolder},
 		{"rollback-soon", rollbackSoon},
+		{"rollback-soon-durable", rollbackSoonDurable},
 		{"last-disk-fails", lastDiskFails},
 		{"trim-of-full", trimOfFull},
 		{"old-session", oldSession},
@@ -105,16 +106,34 @@ func rollbackHolder(s *scene) {
 // rollbackSoon: B's disk is put back by less than flushes may share a number for. What
 // it lacks is in no log of the image, so the number of that flush must be a new one.
 func rollbackSoon(s *scene) {
+	putBackSoon(s, func() *operation {
+		w := s.write(2*block.RegionSize, block.ExtentSize)
+		s.flush()
+		s.flush()
+		return w
+	})
+}
+
+// rollbackSoonDurable: as before, and what it lacks are durable writes. The first needs
+// a new number, the second must tell the others of it.
+func rollbackSoonDurable(s *scene) {
+	putBackSoon(s, func() *operation {
+		s.writeDurably(2*block.RegionSize, block.ExtentSize)
+		return s.writeDurably(2*block.RegionSize, block.ExtentSize)
+	})
+}
+
+// putBackSoon has B lack what change did, and its disk's image name that nowhere.
+func putBackSoon(s *scene, change func() *operation) {
 	s.options.Timing.NumberGap = 1000 * second
 	s.killEngine(0)
 	s.serving()
 	s.write(2*block.RegionSize, block.ExtentSize)
 	s.flush()
 	s.wait(4 * second)
+	s.flush() // tells the others of the number of the one that cleared the logs
 	old := s.nodes[1].storage.atRest()
-	w := s.write(2*block.RegionSize, block.ExtentSize)
-	s.flush()
-	s.flush()
+	w := change()
 	s.killEngine(0)
 	s.power(1)
 	s.nodes[1].storage.putBack(old)

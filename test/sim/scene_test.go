@@ -112,6 +112,11 @@ func (s *scene) write(offset, length int64) *operation {
 	return s.end(s.begin(core.WriteRequest, offset, length))
 }
 
+func (s *scene) writeDurably(offset, length int64) *operation {
+	s.t.Helper()
+	return s.end(s.v.current.client.send(core.Request{Kind: core.WriteRequest, ForceUnitAccess: true, Offset: offset, Length: length}))
+}
+
 func (s *scene) read(offset int64) value {
 	s.t.Helper()
 	op := s.end(s.begin(core.ReadRequest, offset, block.SectorSize))

@@ -126,6 +126,21 @@ func (m *Model) Ack(replica byte, first, n int, tag uint64, zero bool) {
 	}
 }
 
+// Durable is Ack of a write that cannot be lost any more.
+func (m *Model) Durable(replica byte, first, n int, tag uint64) {
+	m.Ack(replica, first, n, tag, false)
+	for i := range n {
+		h := &m.sectors[replica][first+i]
+		for j, e := range h.events {
+			if e.tag == tag+uint64(i) {
+				h.events = h.events[j:]
+				h.dropped += j
+				break
+			}
+		}
+	}
+}
+
 // Mark remembers what a flush that begins now must make durable.
 func (m *Model) Mark(replica byte) []int {
 	marks := make([]int, len(m.sectors[replica]))
