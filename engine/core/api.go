@@ -50,6 +50,9 @@ type Timing struct {
 	// NumberGap is how long flushes may carry one number (rule 10); with 0 each has a
 	// number of its own.
 	NumberGap int64
+	// FlushGather is how long a flush waits at most for the clients that flushed last
+	// time.
+	FlushGather int64
 	// JobGap is the longest time between the beginnings of two jobs that are slowed
 	// down for the sake of clients; 0 slows none down.
 	JobGap int64

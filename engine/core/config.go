@@ -29,6 +29,7 @@ func (Timing) Default() Timing {
 		LogIdle:         30 * second,
 		CutHold:         second,
 		NumberGap:       second,
+		FlushGather:     2 * millisecond,
 	}
 }
 
@@ -45,8 +46,9 @@ func (t Timing) Validate() error {
 	if t.IdlePing < 0 {
 		return fmt.Errorf("timing: %d ns between the pings of an idle engine: %w", t.IdlePing, block.ErrInvalid)
 	}
-	if t.JobGap < 0 || t.NumberGap < 0 {
-		return fmt.Errorf("timing: gaps of %d ns between jobs and %d ns between flush numbers: %w", t.JobGap, t.NumberGap, block.ErrInvalid)
+	if t.JobGap < 0 || t.NumberGap < 0 || t.FlushGather < 0 {
+		return fmt.Errorf("timing: gaps of %d ns between jobs and %d ns between flush numbers, flushes wait for %d ns: %w",
+			t.JobGap, t.NumberGap, t.FlushGather, block.ErrInvalid)
 	}
 	if t.PingInterval*2 > t.Lease {
 		return fmt.Errorf("timing: lease %d ns is shorter than two ping intervals of %d ns: %w",

@@ -24,8 +24,14 @@ type flushState struct {
 	confirmed []block.Confirmed
 	// sent and has are the replicas that were asked and that finished.
 	sent, has set
-	// wanted: the core itself wants one to begin. waiters: clients do.
-	wanted, waiters bool
+	// wanted: the core itself wants one to begin. waiters are the requests that do.
+	wanted  bool
+	waiters int
+	// answers are the requests that the one under way began for, crowd those that the
+	// last one did and that waited when it ended. It began at begunAt, and until
+	// gatherUntil the next one waits for as many.
+	answers, crowd       int
+	begunAt, gatherUntil block.Instant
 	// clean is the serial at which the last flush began that all of need()
 	// finished.
 	clean uint64
@@ -34,7 +40,7 @@ type flushState struct {
 // joinFlush says which is the first flush that covers what was acknowledged up to
 // now.
 func (c *Core) joinFlush() uint64 {
-	c.flush.waiters = true
+	c.flush.waiters++
 	c.kick = true
 	return c.flush.count + 1
 }
@@ -79,15 +85,15 @@ func (c *Core) numbered() bool {
 // driveFlush begins a flush if somebody waits for one and may be answered.
 func (c *Core) driveFlush() {
 	f := &c.flush
-	if f.active || !c.settled() || !f.wanted && !(f.waiters && c.enough()) {
+	if f.active || !c.settled() || !f.wanted && !(f.waiters > 0 && c.enough() && !f.gathers(c.now)) {
 		return
 	}
 	c.serial++
 	f.active = true
 	f.count++
 	c.renumber()
-	f.wanted, f.waiters = false, false
-	f.began = c.serial
+	f.wanted, f.waiters, f.answers = false, 0, f.waiters
+	f.began, f.begunAt = c.serial, c.now
 	f.confirmed = c.confirmations()
 	f.sent, f.has = 0, 0
 	for i := range c.need().all() {
@@ -98,6 +104,13 @@ func (c *Core) driveFlush() {
 			c.sendFlush(i)
 		}
 	}
+}
+
+// gathers reports whether a flush that may begin waits for more to join it: clients that
+// write and flush come back soon, and for all of them one sync of each disk is enough. It
+// does so for no longer than the last flush took.
+func (f *flushState) gathers(now block.Instant) bool {
+	return f.waiters < f.crowd && now < f.gatherUntil
 }
 
 // sendFlush asks a replica to finish the flush under way. A target gets it
@@ -159,6 +172,8 @@ func (c *Core) checkFlush() {
 	}
 	f.active = false
 	f.clean = f.began
+	f.crowd = f.answers + f.waiters
+	f.gatherUntil = c.now + min(c.now-f.begunAt, block.Instant(c.cfg.Timing.FlushGather))
 	for _, told := range f.confirmed {
 		if i := c.peerOf(told.Replica); i >= 0 {
 			c.peers[i].told = told.Flush

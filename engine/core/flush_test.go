@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/holdfast-io/holdfast/internal/block"
 )
 
 func TestFlushCoversWhatWasAcknowledgedBeforeItBegan(t *testing.T) {
@@ -91,6 +93,31 @@ func TestFlushNumbers(t *testing.T) {
 	flush("4")
 	s.core.flush.wanted = true
 	flush("5")
+}
+
+// TestFlushGathers: clients that flush again and again share a flush, for which the first
+// of them wait no longer than the last one took.
+func TestFlushGathers(t *testing.T) {
+	s := beginServing(t, scene{members: "A"})
+	s.flush(1)
+	s.expect("A: flush 1")
+	s.flush(2)
+	s.now += block.Instant(millisecond)
+	s.answer("A")
+	s.expect("done 1") // and the second waits for the first one
+	s.flush(3)
+	s.expect("A: flush 2")
+	s.now += block.Instant(millisecond)
+	s.answer("A")
+	s.expect("done 3", "done 2")
+	s.flush(4)
+	s.expect() // there were two
+	s.pass(time.Millisecond)
+	s.expect("A: flush 3")
+	s.answer("A")
+	s.expect("done 4")
+	s.flush(5)
+	s.expect("A: flush 4") // there was one
 }
 
 // A region that is in one log already may be new to another.

@@ -42,6 +42,9 @@ func (c *Core) timer() block.Instant {
 	at(c.proposal.notBefore)
 	at(c.unsureUntil)
 	at(c.log.next)
+	if c.flush.waiters > 0 && !c.flush.active {
+		at(c.flush.gatherUntil)
+	}
 	at(c.spaceRetry)
 	at(c.throttle.wake)
 	if c.cut.holds() {

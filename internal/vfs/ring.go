@@ -23,6 +23,9 @@ const (
 
 	ringEnterGetEvents = 1 << 0
 
+	ringSyncData = 1 << 0
+
+	ringOpSync    = 3
 	ringOpCancel  = 14
 	ringOpRead    = 22
 	ringOpWrite   = 23

@@ -45,9 +45,10 @@ const (
 // there are many of them: what was submitted since the last time is handed to the
 // kernel by one call, which also waits for what ends.
 //
-// One goroutine has the ring, and a thread of its own. Syncs, discards, single
-// reads and writes, and whatever the ring did not do in full are carried out by the
-// workers of the OSDevice, so they end alike.
+// One goroutine has the ring, and a thread of its own. Discards, single reads and
+// writes, and whatever the ring did not do in full are carried out by the workers of the
+// OSDevice, so they end alike. So are syncs, unless the ring's thread has streams: what
+// waits for a sync then goes on where it was asked for.
 type UringDevice struct {
 	*OSDevice
 	ring *ring
@@ -144,7 +145,7 @@ func (d *UringDevice) Submit(io *IO) {
 	t := io.Submitting
 	io.next, io.rest, io.Submitting = nil, nil, nil
 	d.mu.Lock()
-	if !io.transfers() || d.broken || t != &d.turn && d.goesDirect() {
+	if !d.takes(io) || d.broken || t != &d.turn && io.transfers() && d.goesDirect() {
 		d.enqueue(io)
 		return
 	}
@@ -155,6 +156,11 @@ func (d *UringDevice) Submit(io *IO) {
 	if asleep {
 		t.Defer(d)
 	}
+}
+
+// takes reports whether the ring may be given io. mu is held.
+func (d *UringDevice) takes(io *IO) bool {
+	return io.transfers() || io.Kind == Sync && d.streaming > 0
 }
 
 // EndTurn implements turn.Ender: it wakes the ring's thread for what was submitted.
@@ -321,15 +327,18 @@ func (d *UringDevice) pushNext() {
 	slot := d.free[len(d.free)-1]
 	d.free = d.free[:len(d.free)-1]
 	d.slots[slot] = io
-	opcode := uint8(ringOpRead)
-	if io.Kind == Write {
-		opcode = ringOpWrite
-	}
 	data, _ := io.joined()
-	d.ring.push(ringSQE{
-		opcode: opcode, fd: int32(d.fd), userData: uint64(slot),
+	e := ringSQE{
+		opcode: ringOpRead, fd: int32(d.fd), userData: uint64(slot),
 		offset: uint64(io.Offset), address: address(data), length: uint32(len(data)),
-	})
+	}
+	switch io.Kind {
+	case Write:
+		e.opcode = ringOpWrite
+	case Sync:
+		e = ringSQE{opcode: ringOpSync, fd: e.fd, userData: e.userData, opFlags: ringSyncData}
+	}
+	d.ring.push(e)
 }
 
 // enter submits and waits until something has ended, unless there are jobs.

@@ -142,6 +142,43 @@ func TestUringJudges(t *testing.T) {
 	}
 }
 
+// TestUringSyncs: while the thread serves sockets it syncs by the ring, once, and never
+// again when that has failed.
+func TestUringSyncs(t *testing.T) {
+	u := steppedRing(t, new(bytes.Buffer))
+	if u == nil {
+		return
+	}
+	ended := 0
+	sync := &IO{Kind: Sync, Done: func(*IO) { ended++ }}
+	u.streaming = 1
+	for i, errno := range []unix.Errno{0, unix.EIO} {
+		u.Submit(sync)
+		if u.fill(); u.ringed != 1 || len(u.free) != ringDepth-1 {
+			t.Fatalf("%d in the ring, %d places free", u.ringed, len(u.free))
+		}
+		if errno != 0 {
+			u.ring.cqes[*u.ring.cqTail&u.ring.cqMask] = ringCQE{userData: u.ring.takeBack(), result: -int32(errno)}
+			*u.ring.cqTail++
+		}
+		for range 10 {
+			if u.reap(); ended <= i {
+				u.enter()
+			}
+		}
+		if ended != i+1 || (sync.Err != nil) != (errno != 0) || u.ringed != 0 {
+			t.Errorf("%d syncs ended, with %v; %d in the ring", ended, sync.Err, u.ringed)
+		}
+	}
+	if !errors.Is(sync.Err, unix.EIO) || !errors.Is(sync.Err, block.ErrDiskFailed) {
+		t.Errorf("a failed sync ended with %v", sync.Err)
+	}
+	u.streaming, u.waking = 0, false
+	if err := u.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestUringFull: a ring that has no place left takes the rest later.
 func TestUringFull(t *testing.T) {
 	u := steppedRing(t, new(bytes.Buffer))

@@ -82,6 +82,12 @@ func (l *layout) notes() map[string]note {
 		"flushState.began": serial,
 		"flushState.clean": serial,
 
+		"flushState.waiters":     func(c *canon, p unsafe.Pointer) { c.bool(*(*int)(p) > 0) },
+		"flushState.answers":     skip, // FlushGather is 0
+		"flushState.crowd":       skip,
+		"flushState.begunAt":     skip,
+		"flushState.gatherUntil": skip,
+
 		"logState.regions": l.logged,
 		"logState.next":    func(c *canon, p unsafe.Pointer) { c.bool(*(*block.Instant)(p) == never) },
 		"logState.after":   serial,

@@ -51,6 +51,7 @@ func SeedOptions(seed uint64, steps int) Options {
 	// A snapshot that rots on every disk leaves a volume half reverted, for people to
 	// decide what becomes of it.
 	o.Reverted = len(o.Faults) == len(DefaultFaults()) && rng.IntN(3) == 0
+	o.Timing.FlushGather = [...]int64{0, 2}[rng.IntN(2)] * millisecond
 	return o
 }
 
