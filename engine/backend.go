@@ -41,6 +41,7 @@ func (b backend) Submit(r *nbd.Request) {
 		return
 	}
 	if r.Kind == nbd.KindWrite {
+		r.Buf.Sum()
 		request.Buf = r.Buf.Retain()
 	}
 	b.engine.Submit(request, r, r.Turn())

@@ -13,6 +13,10 @@ type Buffer struct {
 	// Data is the payload; its length may be shortened by the owner.
 	Data []byte
 
+	// sums are the checksums of the blocks of Data, if it is summed.
+	sums   []uint32
+	summed bool
+
 	full  []byte
 	class int
 	refs  atomic.Int32
@@ -37,13 +41,13 @@ func NewBuffer(n int) *Buffer {
 		}
 		b, _ := buffers.pools[class].Get().(*Buffer)
 		if b == nil {
-			b = &Buffer{full: newBytes(capacity), class: class}
+			b = &Buffer{full: newBytes(capacity), sums: make([]uint32, capacity/BlockSize), class: class}
 		}
-		b.Data = b.full[:n]
+		b.Data, b.summed = b.full[:n], false
 		b.refs.Store(1)
 		return b
 	}
-	b := &Buffer{full: alignedBytes(n, BlockSize), class: -1}
+	b := &Buffer{full: alignedBytes(n, BlockSize), sums: make([]uint32, n/BlockSize), class: -1}
 	b.Data = b.full[:n]
 	b.refs.Store(1)
 	return b
@@ -66,6 +70,38 @@ func (b *Buffer) Release() {
 	case n < 0:
 		panic("block: buffer released more often than retained")
 	}
+}
+
+// Sum computes the checksums of the blocks of Data, if these are whole. Who has filled the
+// buffer does it, before anybody else has a reference, and Data changes no more: so what
+// is sent to several replicas and stored by them is summed once.
+func (b *Buffer) Sum() {
+	if b.summed || len(b.Data)%BlockSize != 0 {
+		return
+	}
+	for i := range len(b.Data) / BlockSize {
+		b.sums[i] = Checksum(b.Data[i*BlockSize : (i+1)*BlockSize])
+	}
+	b.summed = true
+}
+
+// Sums are the checksums of the blocks of Data, if it was summed; else nil.
+func (b *Buffer) Sums() []uint32 {
+	if !b.summed {
+		return nil
+	}
+	return b.sums[:len(b.Data)/BlockSize]
+}
+
+// Checksum is the checksum of the bytes that have sum, and Data behind them.
+func (b *Buffer) Checksum(sum uint32) uint32 {
+	if !b.summed {
+		return UpdateChecksum(sum, b.Data)
+	}
+	for _, s := range b.Sums() {
+		sum = JoinChecksum(sum, s)
+	}
+	return sum
 }
 
 // newBytes cuts large pieces from huge pages.

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 
 	"github.com/holdfast-io/holdfast/internal/block"
@@ -25,9 +24,6 @@ const (
 	maxMetadata  = 24 << 20
 	maxErrorText = 1024
 )
-
-// castagnoli is the polynomial of CRC32C; the table is read-only.
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // header is the fixed part of a frame; see the package comment.
 type header struct {
@@ -66,7 +62,7 @@ func (h *header) encode(b []byte) {
 	binary.BigEndian.PutUint64(b[64:], uint64(h.length))
 	binary.BigEndian.PutUint32(b[72:], h.dataSize)
 	binary.BigEndian.PutUint32(b[76:], h.bodySum)
-	binary.BigEndian.PutUint32(b[80:], crc32.Checksum(b[:80], castagnoli))
+	binary.BigEndian.PutUint32(b[80:], block.Checksum(b[:80]))
 }
 
 // decode reads and checks a header of the wanted kind. After it the sizes are
@@ -76,7 +72,7 @@ func (h *header) decode(b []byte, kind uint8) error {
 	if magic := binary.BigEndian.Uint32(b); magic != frameMagic {
 		return fmt.Errorf("frame begins with %#08x: %w", magic, block.ErrProtocol)
 	}
-	if sum := crc32.Checksum(b[:80], castagnoli); sum != binary.BigEndian.Uint32(b[80:]) {
+	if sum := block.Checksum(b[:80]); sum != binary.BigEndian.Uint32(b[80:]) {
 		return fmt.Errorf("frame header fails its checksum: %w", block.ErrProtocol)
 	}
 	if b[4] != Version {
@@ -184,14 +180,15 @@ func (f *frameReader) next(h *header, kind uint8) (meta []byte, buf *block.Buffe
 	if meta, err = f.readMeta(int(h.metaSize)); err != nil {
 		return nil, nil, err
 	}
-	sum := crc32.Checksum(meta, castagnoli)
+	sum := block.Checksum(meta)
 	if h.dataSize > 0 {
 		buf = block.NewBuffer(int(h.dataSize))
 		if _, err := io.ReadFull(f.r, buf.Data); err != nil {
 			buf.Release()
 			return nil, nil, truncatedBody(err)
 		}
-		sum = crc32.Update(sum, castagnoli, buf.Data)
+		buf.Sum()
+		sum = buf.Checksum(sum)
 	}
 	if sum != h.bodySum {
 		buf.Release()

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"flag"
-	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -111,8 +110,8 @@ func TestTruncatedFrame(t *testing.T) {
 // resum makes the checksums of a frame right again, so that the checks behind
 // them are reached.
 func resum(frame []byte) {
-	binary.BigEndian.PutUint32(frame[76:], crc32.Checksum(frame[headerSize:], castagnoli))
-	binary.BigEndian.PutUint32(frame[80:], crc32.Checksum(frame[:80], castagnoli))
+	binary.BigEndian.PutUint32(frame[76:], block.Checksum(frame[headerSize:]))
+	binary.BigEndian.PutUint32(frame[80:], block.Checksum(frame[:80]))
 }
 
 // TestBadSizes: a size out of bounds is refused before anything is allocated or

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"fmt"
-	"hash/crc32"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 )
@@ -68,10 +67,10 @@ func readsOrWrites(op block.Op) bool {
 func seal(b []byte, h *header, data *block.Buffer) error {
 	meta := b[headerSize:]
 	h.metaSize = uint32(len(meta))
-	h.bodySum = crc32.Checksum(meta, castagnoli)
+	h.bodySum = block.Checksum(meta)
 	if data != nil {
 		h.dataSize = uint32(len(data.Data))
-		h.bodySum = crc32.Update(h.bodySum, castagnoli, data.Data)
+		h.bodySum = data.Checksum(h.bodySum)
 	}
 	if err := h.checkSizes(); err != nil {
 		return fmt.Errorf("send: %w", err)

@@ -3,15 +3,9 @@ package store
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 
 	"github.com/holdfast-io/holdfast/internal/block"
 )
-
-// castagnoli is the polynomial of every checksum of this package.
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
 // decoder reads the fixed-width little-endian fields of a value. It remembers
 // the first read past the end, so that callers check once.

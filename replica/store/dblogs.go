@@ -87,7 +87,7 @@ func (c *chunked) header(kind byte) int {
 
 // maskedChecksum is what pebble puts into a chunk.
 func maskedChecksum(b []byte) uint32 {
-	sum := checksum(b)
+	sum := block.Checksum(b)
 	return (sum>>15 | sum<<17) + 0xa282ead8
 }
 

@@ -49,12 +49,12 @@ func (f *flushRecord) encode(b []byte) {
 		out = le.AppendUint64(out, uint64(c.Flush.Epoch))
 		out = le.AppendUint64(out, c.Flush.N)
 	}
-	le.PutUint32(b[flushSumOffset:], checksum(b[:flushSumOffset]))
+	le.PutUint32(b[flushSumOffset:], block.Checksum(b[:flushSumOffset]))
 }
 
 // decodeFlush reads one block of a slot.
 func decodeFlush(b []byte) (*flushRecord, error) {
-	if len(b) != block.BlockSize || binary.LittleEndian.Uint32(b[flushSumOffset:]) != checksum(b[:flushSumOffset]) {
+	if len(b) != block.BlockSize || binary.LittleEndian.Uint32(b[flushSumOffset:]) != block.Checksum(b[:flushSumOffset]) {
 		return nil, fmt.Errorf("decode flush record: checksum: %w", block.ErrCorrupt)
 	}
 	d := decoder{rest: b[:flushSumOffset]}

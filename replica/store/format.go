@@ -51,7 +51,7 @@ func encodeSuperblockOf(id Identity, version uint32) []byte {
 	b = binary.LittleEndian.AppendUint32(b, firstFlushBlock)
 	b = binary.LittleEndian.AppendUint32(b, firstExtent)
 	b = binary.LittleEndian.AppendUint64(b, 0)
-	return binary.LittleEndian.AppendUint32(b, checksum(b))
+	return binary.LittleEndian.AppendUint32(b, block.Checksum(b))
 }
 
 // decodeSuperblock also returns the version that wrote it.
@@ -71,7 +71,7 @@ func decodeSuperblock(b []byte) (Identity, uint32, error) {
 	id.Cluster.ID, id.Node.ID, id.Disk.ID = d.id(), d.id(), d.id()
 	slots, flushBlock, extent, reserved := d.u32(), d.u32(), d.u32(), d.u64()
 	sum := d.u32()
-	if d.short || sum != checksum(b[:superblockLength-4]) {
+	if d.short || sum != block.Checksum(b[:superblockLength-4]) {
 		return Identity{}, 0, fmt.Errorf("superblock at byte 0: checksum: %w", block.ErrCorrupt)
 	}
 	if slots != flushSlots || flushBlock != firstFlushBlock || extent != firstExtent || reserved != 0 {

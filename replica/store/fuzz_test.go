@@ -240,7 +240,7 @@ func FuzzSeal(f *testing.F) {
 		return q.encode(), nil
 	})
 	// Behind a right checksum, too.
-	f.Add(binary.LittleEndian.AppendUint32([]byte("HFSEALED\x02\x00\x00\x00\xff\xff\xff\xff"), checksum([]byte("HFSEALED\x02\x00\x00\x00\xff\xff\xff\xff"))))
+	f.Add(binary.LittleEndian.AppendUint32([]byte("HFSEALED\x02\x00\x00\x00\xff\xff\xff\xff"), block.Checksum([]byte("HFSEALED\x02\x00\x00\x00\xff\xff\xff\xff"))))
 }
 
 func FuzzView(f *testing.F) {

@@ -57,7 +57,7 @@ func (s *Store) ioDone(p *piece) {
 				p.result().Sum = sha256.Sum256(p.bounce.Data)
 			}
 		case stageHead, stageTail:
-			p.sums[p.first] = checksum(p.io.Data)
+			p.sums[p.first] = block.Checksum(p.io.Data)
 		}
 	}
 	t := p.io.Ending
@@ -84,10 +84,28 @@ func (s *Store) ioDone(p *piece) {
 	}
 }
 
+// sumWritten has the checksums of what was written from who sent it, if it could.
 func (p *piece) sumWritten() {
-	for at := 0; at < len(p.io.Data); at += block.BlockSize {
-		p.sums[p.first+at/block.BlockSize] = checksum(p.io.Data[at : at+block.BlockSize])
+	if sums := p.givenSums(); sums != nil {
+		copy(p.sums[p.first:], sums)
+		return
 	}
+	for at := 0; at < len(p.io.Data); at += block.BlockSize {
+		p.sums[p.first+at/block.BlockSize] = block.Checksum(p.io.Data[at : at+block.BlockSize])
+	}
+}
+
+// givenSums are those that came with what was written; nil if there are none.
+func (p *piece) givenSums() []uint32 {
+	if p.bounce != nil || p.task.op.Kind != Write || p.task.op.Offset%block.BlockSize != 0 {
+		return nil
+	}
+	sums := p.task.op.Buf.Sums()
+	if sums == nil {
+		return nil
+	}
+	at := p.start() + int64(p.first)*block.BlockSize - p.task.op.Offset
+	return sums[at/block.BlockSize:][:len(p.io.Data)/block.BlockSize]
 }
 
 // sumRead computes the checksums of what was read and blanks the blocks that
@@ -99,7 +117,7 @@ func (p *piece) sumRead() {
 		if p.state.data&(1<<b) == 0 {
 			clear(data)
 		} else {
-			p.sums[b] = checksum(data)
+			p.sums[b] = block.Checksum(data)
 		}
 	}
 }

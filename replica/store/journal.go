@@ -86,7 +86,7 @@ func encodeJournalHeader(disk block.DiskID, inc block.Incarnation) []byte {
 	b := binary.LittleEndian.AppendUint32([]byte(journalMagic), Version)
 	b = append(b, disk.ID[:]...)
 	b = appendIncarnation(b, inc)
-	return binary.LittleEndian.AppendUint32(b, checksum(b))
+	return binary.LittleEndian.AppendUint32(b, block.Checksum(b))
 }
 
 // decodeJournalHeader also returns the version of the records that follow.
@@ -99,7 +99,7 @@ func decodeJournalHeader(b []byte) (disk block.DiskID, inc block.Incarnation, ve
 	disk.ID = d.id()
 	inc = d.incarnation()
 	sum := d.u32()
-	if d.short || sum != checksum(b[:journalHeaderLength-4]) {
+	if d.short || sum != block.Checksum(b[:journalHeaderLength-4]) {
 		return disk, inc, 0, fmt.Errorf("journal header at byte 0: checksum: %w", block.ErrCorrupt)
 	}
 	if !readable(version) {
@@ -127,8 +127,8 @@ func appendRecordState(b []byte, start int, layer uint32, e *entryState) []byte 
 func endJournalRecord(b []byte, start int) []byte {
 	head, payload := b[start:start+recordHeaderLength], b[start+recordHeaderLength:]
 	binary.LittleEndian.PutUint32(head, uint32(len(payload)))
-	binary.LittleEndian.PutUint32(head[4:], checksum(payload))
-	binary.LittleEndian.PutUint32(head[8:], checksum(head[:8]))
+	binary.LittleEndian.PutUint32(head[4:], block.Checksum(payload))
+	binary.LittleEndian.PutUint32(head[8:], block.Checksum(head[:8]))
 	return b
 }
 
@@ -140,14 +140,14 @@ func decodeJournalRecord(b []byte, version uint32, r *journalRecord) (rest []byt
 		return nil, io.ErrUnexpectedEOF
 	}
 	length := binary.LittleEndian.Uint32(b)
-	if binary.LittleEndian.Uint32(b[8:]) != checksum(b[:8]) || length > maxRecordLength {
+	if binary.LittleEndian.Uint32(b[8:]) != block.Checksum(b[:8]) || length > maxRecordLength {
 		return nil, fmt.Errorf("journal record header: %w", block.ErrCorrupt)
 	}
 	if int(length) > len(b)-recordHeaderLength {
 		return nil, io.ErrUnexpectedEOF
 	}
 	payload, rest := b[recordHeaderLength:recordHeaderLength+length], b[recordHeaderLength+length:]
-	if binary.LittleEndian.Uint32(b[4:]) != checksum(payload) {
+	if binary.LittleEndian.Uint32(b[4:]) != block.Checksum(payload) {
 		return nil, fmt.Errorf("journal record: checksum: %w", block.ErrCorrupt)
 	}
 	d := decoder{rest: payload}

@@ -33,7 +33,7 @@ func (s *Store) startRepair(p *piece) {
 		case p.state.data&(1<<b) == 0:
 			s.pieceDone(p, fmt.Errorf("block at %d has no data: %w", offset, block.ErrInvalid))
 			return
-		case checksum(offered[at:at+block.BlockSize]) != p.state.sums[b]:
+		case block.Checksum(offered[at:at+block.BlockSize]) != p.state.sums[b]:
 			s.pieceDone(p, fmt.Errorf("bytes for the block at %d are not the snapshot's: %w", offset, block.ErrChecksum))
 			return
 		}
@@ -54,7 +54,7 @@ func (s *Store) doubtRun(p *piece) {
 func (s *Store) doubted(p *piece) {
 	for at := 0; at < len(p.io.Data); at += block.BlockSize {
 		b := p.first + at/block.BlockSize
-		if p.io.Err != nil || checksum(p.io.Data[at:at+block.BlockSize]) != p.state.sums[b] {
+		if p.io.Err != nil || block.Checksum(p.io.Data[at:at+block.BlockSize]) != p.state.sums[b] {
 			p.damaged |= 1 << b
 		}
 	}

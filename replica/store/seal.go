@@ -59,12 +59,12 @@ func (q *seal) encode() []byte {
 			b = le.AppendUint32(b, sum)
 		}
 	}
-	return le.AppendUint32(b, checksum(b))
+	return le.AppendUint32(b, block.Checksum(b))
 }
 
 func decodeSeal(b []byte) (*seal, error) {
 	d := decoder{rest: b[:max(0, len(b)-4)]}
-	if string(d.take(len(sealMagic))) != sealMagic || binary.LittleEndian.Uint32(b[len(b)-4:]) != checksum(b[:len(b)-4]) {
+	if string(d.take(len(sealMagic))) != sealMagic || binary.LittleEndian.Uint32(b[len(b)-4:]) != block.Checksum(b[:len(b)-4]) {
 		return nil, fmt.Errorf("decode seal at byte 0: checksum: %w", block.ErrCorrupt)
 	}
 	if version := d.u32(); version != Version {
@@ -95,7 +95,7 @@ func sealFile(f pebblevfs.File, name string) (sealedFile, error) {
 		n, err := io.ReadFull(f, b)
 		if n > 0 {
 			q.length += int64(n)
-			q.sums = append(q.sums, checksum(b[:n]))
+			q.sums = append(q.sums, block.Checksum(b[:n]))
 		}
 		switch {
 		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):

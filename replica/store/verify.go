@@ -363,7 +363,7 @@ func (v *verifier) verifyRun(e *mapEntry, first int, data []byte) {
 		b := first + at/block.BlockSize
 		if err != nil {
 			v.found(v.dataPath(), offset, "%s cannot be read: %v", e.name(b), err)
-		} else if sum := checksum(data[at : at+block.BlockSize]); sum != e.state.sums[b] {
+		} else if sum := block.Checksum(data[at : at+block.BlockSize]); sum != e.state.sums[b] {
 			v.differs(e, b, offset+int64(at), sum)
 		}
 	}

@@ -112,13 +112,13 @@ func toVersion1(t *testing.T, g *rig, journaled uint32) {
 func version1Journal(g *rig, seq uint64, extent uint32, e *entryState) []byte {
 	header := encodeJournalHeader(g.identity.Disk, g.options.Incarnation)
 	binary.LittleEndian.PutUint32(header[8:], 1)
-	b := binary.LittleEndian.AppendUint32(header[:journalHeaderLength-4], checksum(header[:journalHeaderLength-4]))
+	b := binary.LittleEndian.AppendUint32(header[:journalHeaderLength-4], block.Checksum(header[:journalHeaderLength-4]))
 	payload := binary.LittleEndian.AppendUint64(nil, seq)
 	payload = binary.LittleEndian.AppendUint32(payload, 1)
 	payload = appendFirstEntry(binary.LittleEndian.AppendUint32(payload, extent), e)
 	head := binary.LittleEndian.AppendUint32(nil, uint32(len(payload)))
-	head = binary.LittleEndian.AppendUint32(head, checksum(payload))
-	head = binary.LittleEndian.AppendUint32(head, checksum(head))
+	head = binary.LittleEndian.AppendUint32(head, block.Checksum(payload))
+	head = binary.LittleEndian.AppendUint32(head, block.Checksum(head))
 	return append(append(b, head...), payload...)
 }
 
