@@ -85,9 +85,10 @@ func (b *Buffer) Sum() {
 	b.summed = true
 }
 
-// Sums are the checksums of the blocks of Data, if it was summed; else nil.
+// Sums are the checksums of the blocks of Data, if it was summed and is whole blocks; else
+// nil.
 func (b *Buffer) Sums() []uint32 {
-	if !b.summed {
+	if !b.summed || len(b.Data)%BlockSize != 0 {
 		return nil
 	}
 	return b.sums[:len(b.Data)/BlockSize]
@@ -95,10 +96,11 @@ func (b *Buffer) Sums() []uint32 {
 
 // Checksum is the checksum of the bytes that have sum, and Data behind them.
 func (b *Buffer) Checksum(sum uint32) uint32 {
-	if !b.summed {
+	sums := b.Sums()
+	if sums == nil {
 		return UpdateChecksum(sum, b.Data)
 	}
-	for _, s := range b.Sums() {
+	for _, s := range sums {
 		sum = JoinChecksum(sum, s)
 	}
 	return sum

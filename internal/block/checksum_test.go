@@ -48,6 +48,10 @@ func TestBufferSums(t *testing.T) {
 		if len(b.Sums()) != 1 {
 			t.Errorf("%d sums of a block", len(b.Sums()))
 		}
+		b.Data = b.Data[:SectorSize]
+		if b.Sums() != nil || b.Checksum(3) != UpdateChecksum(3, b.Data) {
+			t.Errorf("a sector that is left has sums %v, checksum %#x", b.Sums(), b.Checksum(3))
+		}
 		b.Release()
 	}
 	for range 100 {
