@@ -274,6 +274,28 @@ func TestChecksum(t *testing.T) {
 	g.expect(g.replica(1), 4096*3, want)
 }
 
+// TestChecksumsComeWithTheWrite: a block that is damaged in memory, after whoever sent it
+// had summed it, does not verify, whatever part of which extents is written.
+func TestChecksumsComeWithTheWrite(t *testing.T) {
+	g := newRig(t)
+	r := g.create(1, testSize)
+	const offset = block.ExtentSize - 2*block.BlockSize
+	op := writeOp(offset, fill(5*block.BlockSize, 1))
+	op.Buf.Sum()
+	op.Buf.Data[4*block.BlockSize+7] ^= 1
+	g.must(r, op)
+	g.expect(r, offset, fill(4*block.BlockSize, 1))
+	read := &Op{Kind: Read, Offset: offset, Length: 5 * block.BlockSize, Buf: block.NewBuffer(5 * block.BlockSize)}
+	if err := g.do(r, read); !errors.Is(err, block.ErrChecksum) || read.Bad != offset+4*block.BlockSize {
+		t.Errorf("read of a block that was damaged on the way: %v, bad %d", err, read.Bad)
+	}
+	// Sums that do not belong to blocks of the volume are no use.
+	op = writeOp(offset+block.SectorSize, fill(2*block.BlockSize, 2))
+	op.Buf.Sum()
+	g.must(r, op)
+	g.expect(r, offset+block.SectorSize, fill(2*block.BlockSize, 2))
+}
+
 // TestClearLogAfterKill takes a region out of the log whose data the process
 // before had written without a sync.
 func TestClearLogAfterKill(t *testing.T) {
