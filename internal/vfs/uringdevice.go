@@ -29,8 +29,8 @@ const (
 	// handed out before the next submission: the owner looks at what was read and often
 	// asks for more at once, and the disk should not wait for all of that. One at a time
 	// would be a system call each.
-	reapLeast = 2
-	reapMost  = 8
+	reapLeast = 4
+	reapMost  = 16
 	reapBytes = 256 << 10
 	// The ring's thread passes Go's scheduler at least every ringYields: a goroutine
 	// that never does counts as one that does not give way, and has its processor taken
@@ -409,7 +409,7 @@ func (d *UringDevice) redo(io *IO) {
 // reap hands out what has ended.
 func (d *UringDevice) reap() {
 	ended, count, bytes := 0, 0, 0
-	batch := min(max((ringDepth-len(d.free))/16, reapLeast), reapMost)
+	batch := min(max((ringDepth-len(d.free))/8, reapLeast), reapMost)
 	for ended < batch && bytes < reapBytes && d.ring.reap(d.results[:1]) == 1 {
 		result := d.results[0]
 		switch {
