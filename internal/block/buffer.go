@@ -98,10 +98,10 @@ func (b *Buffer) Sums() []uint32 {
 func (b *Buffer) Checksum(sum uint32) uint32 {
 	sums := b.Sums()
 	if sums == nil {
-		return UpdateChecksum(sum, b.Data)
+		return updateChecksum(sum, b.Data)
 	}
 	for _, s := range sums {
-		sum = JoinChecksum(sum, s)
+		sum = joinChecksum(sum, s)
 	}
 	return sum
 }

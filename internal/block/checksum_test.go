@@ -15,7 +15,7 @@ func TestJoinChecksum(t *testing.T) {
 		head := random.IntN(BlockSize)
 		sum := Checksum(b[:head])
 		for at := head; at+BlockSize <= len(b); at += BlockSize {
-			sum = JoinChecksum(sum, Checksum(b[at:at+BlockSize]))
+			sum = joinChecksum(sum, Checksum(b[at:at+BlockSize]))
 			if want := Checksum(b[:at+BlockSize]); sum != want {
 				t.Fatalf("joined to %#x, want %#x", sum, want)
 			}
@@ -41,7 +41,7 @@ func TestBufferSums(t *testing.T) {
 		if len(b.Sums()) != n/BlockSize {
 			t.Errorf("%d sums of %d bytes", len(b.Sums()), n)
 		}
-		if got := b.Checksum(3); got != UpdateChecksum(3, b.Data) {
+		if got := b.Checksum(3); got != updateChecksum(3, b.Data) {
 			t.Errorf("checksum %#x of %d bytes", got, n)
 		}
 		b.Data = b.Data[:BlockSize]
@@ -49,7 +49,7 @@ func TestBufferSums(t *testing.T) {
 			t.Errorf("%d sums of a block", len(b.Sums()))
 		}
 		b.Data = b.Data[:SectorSize]
-		if b.Sums() != nil || b.Checksum(3) != UpdateChecksum(3, b.Data) {
+		if b.Sums() != nil || b.Checksum(3) != updateChecksum(3, b.Data) {
 			t.Errorf("a sector that is left has sums %v, checksum %#x", b.Sums(), b.Checksum(3))
 		}
 		b.Release()
@@ -65,7 +65,7 @@ func TestBufferSums(t *testing.T) {
 	b := NewBuffer(SectorSize)
 	clear(b.Data)
 	b.Sum()
-	if b.Sums() != nil || b.Checksum(3) != UpdateChecksum(3, b.Data) {
+	if b.Sums() != nil || b.Checksum(3) != updateChecksum(3, b.Data) {
 		t.Errorf("a sector has sums %v, checksum %#x", b.Sums(), b.Checksum(3))
 	}
 }

@@ -95,17 +95,17 @@ func (p *piece) sumWritten() {
 	}
 }
 
-// givenSums are those that came with what was written; nil if there are none.
+// givenSums are those that came with what was written; nil if there are none, or if the
+// blocks of the buffer are not those of the volume, so that p has its own.
 func (p *piece) givenSums() []uint32 {
-	if p.bounce != nil || p.task.op.Kind != Write || p.task.op.Offset%block.BlockSize != 0 {
+	if p.bounce != nil || p.task.op.Kind != Write {
 		return nil
 	}
 	sums := p.task.op.Buf.Sums()
 	if sums == nil {
 		return nil
 	}
-	at := p.start() + int64(p.first)*block.BlockSize - p.task.op.Offset
-	return sums[at/block.BlockSize:][:len(p.io.Data)/block.BlockSize]
+	return sums[p.inBuffer(p.first*block.BlockSize)/block.BlockSize:][:len(p.io.Data)/block.BlockSize]
 }
 
 // sumRead computes the checksums of what was read and blanks the blocks that
@@ -127,9 +127,12 @@ func dataRange(mask uint16) (from, to int) {
 	return bits.TrailingZeros16(mask) * block.BlockSize, (16 - bits.LeadingZeros16(mask)) * block.BlockSize
 }
 
+// inBuffer is where byte at of p's extent lies in the Op's buffer.
+func (p *piece) inBuffer(at int) int64 { return p.start() + int64(at) - p.task.op.Offset }
+
 // payload is the part of the Op's buffer that belongs to p.
 func (p *piece) payload() []byte {
-	at := p.start() + int64(p.from) - p.task.op.Offset
+	at := p.inBuffer(p.from)
 	return p.task.op.Buf.Data[at : at+int64(p.to-p.from)]
 }
 

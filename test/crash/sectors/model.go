@@ -131,13 +131,7 @@ func (m *Model) Durable(replica byte, first, n int, tag uint64) {
 	m.Ack(replica, first, n, tag, false)
 	for i := range n {
 		h := &m.sectors[replica][first+i]
-		for j, e := range h.events {
-			if e.tag == tag+uint64(i) {
-				h.events = h.events[j:]
-				h.dropped += j
-				break
-			}
-		}
+		h.forget(slices.IndexFunc(h.events, func(e Event) bool { return e.tag == tag+uint64(i) }))
 	}
 }
 
@@ -154,10 +148,15 @@ func (m *Model) Mark(replica byte) []int {
 func (m *Model) Flushed(replica byte, marks []int) {
 	for i := range marks {
 		h := &m.sectors[replica][i]
-		if n := marks[i] - h.dropped; n > 0 {
-			h.events = h.events[n:]
-			h.dropped += n
-		}
+		h.forget(marks[i] - h.dropped)
+	}
+}
+
+// forget drops the n oldest events, which are known to be overwritten durably.
+func (h *history) forget(n int) {
+	if n > 0 {
+		h.events = h.events[n:]
+		h.dropped += n
 	}
 }
 
